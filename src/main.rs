@@ -1,1 +1,3 @@
-fn main(){}
+//! The `rekey` binary.
+
+fn main() {}
