@@ -11,12 +11,14 @@ pub mod credentials;
 pub mod database;
 pub mod judge;
 pub mod load;
+pub mod status;
 
 pub use binary::{Outcome, Rekey, Running, rekey};
 pub use cluster::{Cluster, Stop};
 pub use credentials::{Cipher, Ids, Random};
 pub use database::Db;
 pub use judge::Judge;
+pub use status::{run_in_small_steps, state, status, total};
 
 use std::future::Future;
 use std::sync::OnceLock;
