@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use sqlx::postgres::{PgPoolOptions, PgRow};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
 use sqlx::{AssertSqlSafe, Connection as _, FromRow, PgConnection, PgPool};
 
 use super::{Cluster, SOON, block_on, until};
@@ -46,10 +46,11 @@ impl Db {
     }
 
     fn at(name: &str, url: String) -> Db {
-        let _inside = block_on(async { tokio::runtime::Handle::current() });
-        let _guard = _inside.enter();
+        let runtime = block_on(async { tokio::runtime::Handle::current() });
+        let _inside = runtime.enter();
         let options = PgPoolOptions::new().max_connections(4).acquire_timeout(Duration::from_secs(30));
-        let pool = options.connect_lazy(&url).expect("a URL that parses");
+        let connect: PgConnectOptions = url.parse().expect("a URL that parses");
+        let pool = options.connect_lazy_with(connect.application_name("judge"));
         Db { name: name.to_owned(), url, pool }
     }
 
@@ -111,6 +112,14 @@ impl Db {
              CREATE TABLE judge.mark AS SELECT id, substr(encrypted_credentials, 1, 12) AS iv
              FROM provider_connections WHERE encrypted_credentials IS NOT NULL;
              ALTER TABLE judge.mark ADD PRIMARY KEY (id)",
+        );
+    }
+
+    /// Ends every session on this database that is not one of ours.
+    pub fn terminate_other_sessions(&self) {
+        self.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE datname = current_database() AND application_name <> 'judge'",
         );
     }
 

@@ -13,7 +13,7 @@ pub mod judge;
 pub mod load;
 pub mod status;
 
-pub use binary::{Outcome, Rekey, Running, rekey};
+pub use binary::{Outcome, Rekey, Running, rekey, rekey_without_database};
 pub use cluster::{Cluster, Stop};
 pub use credentials::{Cipher, Ids, Random};
 pub use database::Db;
