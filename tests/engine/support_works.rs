@@ -1,12 +1,10 @@
 //! The tests' own ground: the judge must find what is wrong, or no other test means anything.
 
-mod support;
-
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use support::judge::{count_on, open_row, stored};
-use support::load::{Load, some_ids, store, store_raw};
-use support::{Db, Ids, Judge, NEW, OLD};
+use crate::support::judge::{count_on, open_row, stored};
+use crate::support::load::{Load, some_ids, store, store_raw};
+use crate::support::{Db, Ids, Judge, NEW, OLD};
 
 fn finds(judge: &Judge, db: &Db, key: &str) -> bool {
     let mut judge = judge.clone();
@@ -34,7 +32,7 @@ fn the_judge_accepts_an_untouched_table_and_finds_every_kind_of_damage() {
 
     store(&db, ids[0], OLD, b"{}");
     assert!(finds(&judge, &db, OLD), "other bytes");
-    let mut same_iv = support::Cipher::new(NEW).seal(*first.first_chunk().unwrap(), &plaintext);
+    let mut same_iv = crate::support::Cipher::new(NEW).seal(*first.first_chunk().unwrap(), &plaintext);
     store_raw(&db, ids[0], &same_iv);
     let mut twice = judge.clone();
     assert!(

@@ -1,12 +1,10 @@
 //! The wrong key, in every way it can be wrong: exit 3, nothing written, nothing echoed.
 
-mod support;
-
 use std::io::Write as _;
 use std::time::Duration;
 
-use support::load::Load;
-use support::{Db, Judge, NEW, OLD, OTHER, rekey, rekey_without_database, run_in_small_steps};
+use crate::support::load::Load;
+use crate::support::{Db, Judge, NEW, OLD, OTHER, rekey, rekey_without_database, run_in_small_steps};
 
 fn loaded() -> Db {
     let db = Db::new();
@@ -143,7 +141,8 @@ fn keys_from_files_and_dotenv_files() {
         .unwrap();
     let old = format!("dotenv:{}#ENCRYPTION_KEY", dotenv.display());
     let new = format!("file:{}", plain.display());
-    let without = |rekey: support::Rekey| rekey.without("ENCRYPTION_KEY").without("NEW_ENCRYPTION_KEY");
+    let without =
+        |rekey: crate::support::Rekey| rekey.without("ENCRYPTION_KEY").without("NEW_ENCRYPTION_KEY");
     without(rekey(&db, ["run", "--old-key", &old, "--new-key", &new])).exits(0);
     judge.all_on(&db, NEW);
     without(rekey(&db, ["verify"]).env("REKEY_OLD_KEY", &old).env("REKEY_NEW_KEY", &new)).exits(0);
@@ -160,10 +159,10 @@ fn keys_from_files_and_dotenv_files() {
 fn no_secret_in_the_logs_at_trace() {
     let db = Db::new();
     Load::rows(120).mixed().into(&db);
-    let ids = support::load::some_ids(&db, 30, 1);
+    let ids = crate::support::load::some_ids(&db, 30, 1);
     let plaintexts: Vec<String> = ids
         .iter()
-        .map(|&id| String::from_utf8(support::judge::open_row(&db, id, OLD).unwrap()).unwrap())
+        .map(|&id| String::from_utf8(crate::support::judge::open_row(&db, id, OLD).unwrap()).unwrap())
         .collect();
     let tokens: Vec<&str> = plaintexts.iter().map(|text| &text[20..text.len().min(50)]).collect();
     for command in [["run", "--log-format=json"], ["verify", "--log-format=json"], ["rollback", "--yes"]] {

@@ -1,11 +1,9 @@
 //! A hot standby of a real primary: what reads works there, what writes refuses, and a dry run leaves no trace.
 
-mod support;
-
 use std::time::Duration;
 
-use support::load::Load;
-use support::{Cluster, Db, OLD, SOON, rekey, until};
+use crate::support::load::Load;
+use crate::support::{Cluster, Db, OLD, SOON, rekey, until};
 
 struct Pair {
     primary: Db,
@@ -78,16 +76,16 @@ fn a_run_goes_on_where_the_promoted_standby_stands() {
     let mut pair = pair(2000);
     pair.primary.mark();
     pair.primary.slow_commits(Duration::from_millis(5));
-    let mut judge = support::Judge::look(&pair.primary, &[OLD]);
-    let run = support::run_in_small_steps(&pair.primary).start();
+    let mut judge = crate::support::Judge::look(&pair.primary, &[OLD]);
+    let run = crate::support::run_in_small_steps(&pair.primary).start();
     pair.primary.wait_moved(700);
-    pair._servers.0.stop(support::Stop::Immediate);
+    pair._servers.0.stop(crate::support::Stop::Immediate);
     run.kill();
     pair.standby.execute("SELECT pg_promote(true, 60)");
-    judge.none_lost(&pair.standby, &[OLD, support::NEW]);
+    judge.none_lost(&pair.standby, &[OLD, crate::support::NEW]);
     pair.standby.fast_commits();
-    support::run_in_small_steps(&pair.standby).exits(0);
-    judge.all_on(&pair.standby, support::NEW);
+    crate::support::run_in_small_steps(&pair.standby).exits(0);
+    judge.all_on(&pair.standby, crate::support::NEW);
     rekey(&pair.standby, ["verify"]).exits(0);
     pair.primary = pair.standby.clone();
 }

@@ -1,11 +1,11 @@
 //! The database goes away: it is waited for, or the process ends with 69, and the next run finishes.
 
-mod support;
-
 use std::time::Duration;
 
-use support::load::Load;
-use support::{Cluster, Db, Judge, NEW, OLD, Stop, rekey, rekey_without_database, run_in_small_steps, total};
+use crate::support::load::Load;
+use crate::support::{
+    Cluster, Db, Judge, NEW, OLD, Stop, rekey, rekey_without_database, run_in_small_steps, total,
+};
 
 /// Stops the server in the midst of a run and starts it again at once; the run carries on by itself.
 fn carries_on_after(how: Stop) {

@@ -1,12 +1,10 @@
 //! Rows that open with neither key: named, left alone, never passed over in silence. And rows that are merely large.
 
-mod support;
-
 use std::time::Duration;
 
-use support::judge::stored;
-use support::load::{Load, fresh_iv, some_ids, store, store_raw};
-use support::{Cipher, Db, Judge, NEW, OLD, OTHER, SOON, rekey, total, until};
+use crate::support::judge::stored;
+use crate::support::load::{Load, fresh_iv, some_ids, store, store_raw};
+use crate::support::{Cipher, Db, Judge, NEW, OLD, OTHER, SOON, rekey, total, until};
 use uuid::Uuid;
 
 /// The kinds of damage, each with the reason it must be listed under.

@@ -1,10 +1,8 @@
 //! `verify` proves, row by row; faults are injected into rekey's own transactions by a trigger, as no honest run makes any.
 
-mod support;
-
+use crate::support::load::{Load, fresh_iv, insert, some_ids, store};
+use crate::support::{Cipher, Db, Judge, NEW, OLD, rekey};
 use serde_json::Value;
-use support::load::{Load, fresh_iv, insert, some_ids, store};
-use support::{Cipher, Db, Judge, NEW, OLD, rekey};
 use uuid::Uuid;
 
 fn verify(db: &Db, code: i32) -> Value {
@@ -88,7 +86,7 @@ fn a_row_written_with_other_bytes() {
     let id = some_ids(&db, 1, 42)[0];
     let sealed = Cipher::new(NEW).seal(fresh_iv(), b"{\"access_token\":\"not what it was\"}");
     let mut hex = String::new();
-    support::credentials::hex(&sealed, &mut hex);
+    crate::support::credentials::hex(&sealed, &mut hex);
     inject(
         &db,
         id,
@@ -109,7 +107,7 @@ fn a_row_left_on_the_old_key_by_our_own_batch() {
     Load::rows(600).into(&db);
     let id = some_ids(&db, 1, 43)[0];
     let mut hex = String::new();
-    support::credentials::hex(&support::judge::stored(&db, id).unwrap(), &mut hex);
+    crate::support::credentials::hex(&crate::support::judge::stored(&db, id).unwrap(), &mut hex);
     inject(
         &db,
         id,
@@ -165,8 +163,8 @@ fn rows_that_were_on_the_new_key_already() {
     }
     rekey(&db, ["run"]).exits(0);
     judge.all_on(&db, NEW);
-    assert_eq!(support::total(&db, "already_on_key"), 30);
-    assert_eq!(support::total(&db, "re_encrypted"), 470);
+    assert_eq!(crate::support::total(&db, "already_on_key"), 30);
+    assert_eq!(crate::support::total(&db, "re_encrypted"), 470);
     let found = verify(&db, 0);
     assert_eq!(found["identical"], 470, "{found:#}");
 }
@@ -176,7 +174,7 @@ fn an_unreadable_row_after_the_run() {
     let db = Db::new();
     Load::rows(300).into(&db);
     rekey(&db, ["run"]).exits(0);
-    support::load::store_raw(&db, some_ids(&db, 1, 46)[0], &[3; 90]);
+    crate::support::load::store_raw(&db, some_ids(&db, 1, 46)[0], &[3; 90]);
     let found = verify(&db, 5);
     assert_eq!(found["unreadable"], 1, "{found:#}");
     assert_eq!(found["clean"], false, "{found:#}");

@@ -1,10 +1,8 @@
 //! One run without trouble: every shape of data ends on the new key with the same bytes, and the numbers are true.
 
-mod support;
-
+use crate::support::load::Load;
+use crate::support::{Db, Ids, Judge, NEW, OLD, rekey, state, status, total};
 use serde_json::Value;
-use support::load::Load;
-use support::{Db, Ids, Judge, NEW, OLD, rekey, state, status, total};
 
 fn migrates(load: Load, arguments: [&str; 4]) {
     let db = Db::new();
@@ -118,7 +116,7 @@ fn the_rotation_knows_its_keys_by_fingerprint_and_shows_no_more_of_them() {
         let text = text.unwrap_or_default();
         for key in [OLD, NEW] {
             let mut hex = String::new();
-            support::credentials::hex(key.as_bytes(), &mut hex);
+            crate::support::credentials::hex(key.as_bytes(), &mut hex);
             assert!(!text.contains(key) && !text.contains(&hex), "a key stands in rekey.{table}");
         }
     }
@@ -129,7 +127,7 @@ fn fingerprint(key: &str) -> String {
     let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, key.as_bytes());
     let tag = aws_lc_rs::hmac::sign(&key, b"rekey fingerprint v1");
     let mut hex = String::new();
-    support::credentials::hex(&tag.as_ref()[..8], &mut hex);
+    crate::support::credentials::hex(&tag.as_ref()[..8], &mut hex);
     hex
 }
 

@@ -1,9 +1,7 @@
 //! What `run` and `plan` refuse before anything is written: exit 4, every finding at once, each with its name and remedy.
 
-mod support;
-
-use support::load::Load;
-use support::{Db, Judge, NEW, OLD, Outcome, rekey};
+use crate::support::load::Load;
+use crate::support::{Db, Judge, NEW, OLD, Outcome, rekey};
 
 /// `run`, `run --dry-run` and `plan` refuse, naming `finding`; nothing is written.
 #[track_caller]

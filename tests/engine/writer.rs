@@ -1,13 +1,11 @@
 //! The application goes on writing beside a run: no write is lost, and 0 means that nothing is left on the old key.
 
-mod support;
-
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use support::judge::{count_on, open_row, stored};
-use support::load::{Load, insert, some_ids, store, store_raw};
-use support::{Db, Judge, NEW, OLD, Random, rekey, run_in_small_steps, total, until};
+use crate::support::judge::{count_on, open_row, stored};
+use crate::support::load::{Load, insert, some_ids, store, store_raw};
+use crate::support::{Db, Judge, NEW, OLD, Random, rekey, run_in_small_steps, total, until};
 use uuid::Uuid;
 
 /// What the application does to one row.
@@ -100,7 +98,7 @@ fn a_writer_all_through_the_run_until_just_before_its_end() {
     let mut application = std::thread::scope(|scope| {
         let writer = scope.spawn(|| application.work(&stop));
         let mut run = run_in_small_steps(&db).start();
-        until("the run to come near its end", support::SOON, || {
+        until("the run to come near its end", crate::support::SOON, || {
             (db.moved() > 3500 || !run.running()).then_some(())
         });
         stop.store(true, Ordering::Relaxed);
@@ -158,17 +156,19 @@ fn a_row_changed_between_read_and_write_keeps_the_applications_value() {
     Load::rows(1000).into(&db);
     let mut judge = Judge::look(&db, &[OLD]);
     let ids = some_ids(&db, 20, 4);
-    let mut holder = support::block_on(db.pool().begin()).unwrap();
+    let mut holder = crate::support::block_on(db.pool().begin()).unwrap();
     for (n, &id) in ids.iter().enumerate() {
         let text = format!(r#"{{"access_token":"won-{n}"}}"#);
-        let sealed = support::Cipher::new(OLD).seal(support::load::fresh_iv(), text.as_bytes());
+        let sealed = crate::support::Cipher::new(OLD).seal(crate::support::load::fresh_iv(), text.as_bytes());
         let sql = "UPDATE provider_connections SET encrypted_credentials = $2 WHERE id = $1";
-        support::block_on(sqlx::query(sql).bind(id).bind(sealed).execute(&mut *holder)).unwrap();
+        crate::support::block_on(sqlx::query(sql).bind(id).bind(sealed).execute(&mut *holder)).unwrap();
         judge.expect(id, text.as_bytes());
     }
     let run = run_in_small_steps(&db).start();
-    until("all other rows to be moved", support::SOON, || (judge_count(&db) >= 980 - 50).then_some(()));
-    support::block_on(holder.commit()).unwrap();
+    until("all other rows to be moved", crate::support::SOON, || {
+        (judge_count(&db) >= 980 - 50).then_some(())
+    });
+    crate::support::block_on(holder.commit()).unwrap();
     run.wait().expect(0);
     judge.all_on(&db, NEW);
     assert_eq!(total(&db, "re_encrypted"), 1000);

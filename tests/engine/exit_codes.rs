@@ -1,13 +1,11 @@
 //! The public table of exit codes, each produced at least once; and the forms of DATABASE_URL.
 //! (1 is a bug: no test can promise one. 8, 9 and 75 also stand in the tests of their own themes.)
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::load::{Load, some_ids, store, store_raw};
+use crate::support::{Cluster, Db, NEW, OLD, OTHER, Stop, rekey, rekey_without_database, run_in_small_steps};
 use rustix::process::Signal;
-use support::load::{Load, some_ids, store, store_raw};
-use support::{Cluster, Db, NEW, OLD, OTHER, Stop, rekey, rekey_without_database, run_in_small_steps};
 
 #[test]
 fn success_is_0() {

@@ -1,11 +1,9 @@
 //! The way back: from half-way, from the end, killed midway and resumed; with rows written under the new key since.
 
-mod support;
-
 use std::time::Duration;
 
-use support::load::{Load, insert, some_ids, store};
-use support::{Db, Judge, NEW, OLD, Rekey, SOON, rekey, run_in_small_steps, state, until};
+use crate::support::load::{Load, insert, some_ids, store};
+use crate::support::{Db, Judge, NEW, OLD, Rekey, SOON, rekey, run_in_small_steps, state, until};
 use uuid::Uuid;
 
 fn rollback(db: &Db) -> Rekey {

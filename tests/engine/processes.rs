@@ -1,12 +1,10 @@
 //! Several processes on one table: joined, killed, frozen past their lease and thawed.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::load::Load;
+use crate::support::{Db, Judge, NEW, OLD, SOON, rekey, run_in_small_steps, total, until};
 use rustix::process::Signal;
-use support::load::Load;
-use support::{Db, Judge, NEW, OLD, SOON, rekey, run_in_small_steps, total, until};
 
 #[test]
 fn processes_started_in_the_same_moment_share_one_rotation() {

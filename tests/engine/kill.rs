@@ -1,12 +1,12 @@
 //! SIGKILL, again and again, then one more run: the same as one clean run. And the signals that ask politely.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::load::Load;
+use crate::support::{
+    Db, Ids, Judge, NEW, OLD, Random, SOON, rekey, run_in_small_steps, state, total, until,
+};
 use rustix::process::Signal;
-use support::load::Load;
-use support::{Db, Ids, Judge, NEW, OLD, Random, SOON, rekey, run_in_small_steps, state, total, until};
 
 /// Kills runs at random moments until the table is nearly done, judging the whole table after each, then finishes.
 fn killed_until_done(load: Load, seed: u64) {
@@ -103,9 +103,11 @@ fn sigterm_while_the_table_is_locked() {
     let db = Db::new();
     Load::rows(600).into(&db);
     let mut judge = Judge::look(&db, &[OLD]);
-    let mut holder = support::block_on(db.pool().begin()).unwrap();
-    support::block_on(sqlx::query("SELECT id FROM provider_connections FOR UPDATE").execute(&mut *holder))
-        .unwrap();
+    let mut holder = crate::support::block_on(db.pool().begin()).unwrap();
+    crate::support::block_on(
+        sqlx::query("SELECT id FROM provider_connections FOR UPDATE").execute(&mut *holder),
+    )
+    .unwrap();
     let mut run = run_in_small_steps(&db).start();
     until("a blocked session or an end", SOON, || {
         let chunks = db.has_rekey_schema()
@@ -115,7 +117,7 @@ fn sigterm_while_the_table_is_locked() {
     std::thread::sleep(Duration::from_millis(700));
     run.signal(Signal::TERM);
     run.wait_for(Duration::from_secs(10)).expect(75);
-    support::block_on(holder.rollback()).unwrap();
+    crate::support::block_on(holder.rollback()).unwrap();
     rekey(&db, ["run"]).exits(0);
     judge.all_on(&db, NEW);
 }

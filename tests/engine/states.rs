@@ -1,12 +1,10 @@
 //! Who may move a rotation from state to state, and what every command says to the states it does not fit.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::load::Load;
+use crate::support::{Db, Judge, NEW, OLD, SOON, rekey, run_in_small_steps, state, status, total, until};
 use rustix::process::Signal;
-use support::load::Load;
-use support::{Db, Judge, NEW, OLD, SOON, rekey, run_in_small_steps, state, status, total, until};
 
 fn under_way(rows: u64) -> (Db, Judge) {
     let db = Db::new();
@@ -77,7 +75,7 @@ fn aborted_then_resumed() {
     judge.none_lost(&db, &[OLD, NEW]);
     run_in_small_steps(&db).exits(7);
     // The rotation is active: a third key is no way out of it.
-    rekey(&db, ["run"]).env("NEW_ENCRYPTION_KEY", support::OTHER).exits(7);
+    rekey(&db, ["run"]).env("NEW_ENCRYPTION_KEY", crate::support::OTHER).exits(7);
     rekey(&db, ["resume"]).exits(0);
     db.fast_commits();
     run_in_small_steps(&db).exits(0);
