@@ -11,6 +11,7 @@ mod clean_run;
 mod exit_codes;
 mod keys;
 mod kill;
+mod locks;
 mod outage;
 mod preflight;
 mod processes;

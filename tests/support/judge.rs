@@ -77,6 +77,11 @@ impl Judge {
         self.rows.entry(id).and_modify(|row| row.credential = credential.clone());
     }
 
+    /// The application changes other columns of row `id`.
+    pub fn expect_touched(&mut self, id: Uuid) {
+        self.rows.entry(id).and_modify(|row| row.others = None);
+    }
+
     /// The application deleted row `id`.
     pub fn expect_gone(&mut self, id: Uuid) {
         self.rows.remove(&id);
