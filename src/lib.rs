@@ -14,3 +14,4 @@
 
 pub mod crypto;
 pub mod error;
+pub mod secrets;

@@ -1,0 +1,92 @@
+//! The client: the default credential chain, and bounds on how long anything may take.
+//!
+//! One operation, retries included, ends within [`ClientSettings::operation`], which is under the minute that the
+//! exit-code table promises for 69.
+
+use std::time::Duration;
+
+use aws_config::{BehaviorVersion, retry::RetryConfig, timeout::TimeoutConfig};
+use tokio::sync::OnceCell;
+
+use super::super::SourceError;
+use crate::error::{Error, Exit, Result};
+
+/// How long to wait, and how often to try.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientSettings {
+    /// One try's limit.
+    pub attempt: Duration,
+    /// The limit of one operation with all its tries.
+    pub operation: Duration,
+    /// Tries of one operation.
+    pub attempts: u32,
+}
+
+impl Default for ClientSettings {
+    fn default() -> Self {
+        ClientSettings { attempt: Duration::from_secs(10), operation: Duration::from_secs(50), attempts: 10 }
+    }
+}
+
+/// A Secrets Manager client.
+pub struct SecretsManager {
+    pub(super) client: aws_sdk_secretsmanager::Client,
+}
+
+impl SecretsManager {
+    /// Builds a client from the environment: the default credential chain, AWS_REGION, AWS_ENDPOINT_URL.
+    pub async fn from_env(settings: ClientSettings) -> std::result::Result<SecretsManager, SourceError> {
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(Duration::from_secs(3).min(settings.attempt))
+            .operation_attempt_timeout(settings.attempt)
+            .operation_timeout(settings.operation)
+            .build();
+        let retries = RetryConfig::adaptive()
+            .with_max_attempts(settings.attempts)
+            .with_initial_backoff(Duration::from_millis(200))
+            .with_max_backoff(Duration::from_secs(8));
+        let config = aws_config::defaults(BehaviorVersion::v2026_01_12())
+            .timeout_config(timeouts)
+            .retry_config(retries)
+            .load()
+            .await;
+        if config.region().is_none() {
+            return Err(SourceError::Config {
+                what: "the AWS region is not known".into(),
+                hint: "set AWS_REGION to the region the secret is in".into(),
+            });
+        }
+        Ok(SecretsManager { client: aws_sdk_secretsmanager::Client::new(&config) })
+    }
+}
+
+/// A client that is built when it is first needed.
+#[derive(Default)]
+pub struct LazyClient {
+    settings: ClientSettings,
+    cell: OnceCell<SecretsManager>,
+}
+
+impl LazyClient {
+    /// As the default, with other limits.
+    pub fn with(settings: ClientSettings) -> LazyClient {
+        LazyClient { settings, cell: OnceCell::new() }
+    }
+
+    /// The client.
+    pub async fn get(&self) -> std::result::Result<&SecretsManager, SourceError> {
+        self.cell.get_or_try_init(|| SecretsManager::from_env(self.settings)).await
+    }
+}
+
+/// Refuses to start while the SDK's LOG_SENSITIVE_BODIES is set: at TRACE it would print secrets.
+pub fn refuse_sensitive_logging() -> Result<()> {
+    match std::env::var_os("LOG_SENSITIVE_BODIES") {
+        None => Ok(()),
+        Some(_) => Err(Error::new(
+            Exit::Usage,
+            "LOG_SENSITIVE_BODIES is set: the AWS SDK would write secrets to the log",
+        )
+        .hint("unset LOG_SENSITIVE_BODIES")),
+    }
+}
