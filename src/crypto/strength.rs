@@ -1,0 +1,143 @@
+//! Keys that are no secret: published ones, placeholders, and the plainly guessable.
+//!
+//! Serves ENCRYPTION_KEY and SECRET_KEY alike. It is lenient on purpose: it must never refuse a key that came
+//! from a random generator, and it cannot recognise a clever bad one.
+
+use std::fmt;
+
+/// Why a key is not one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Weakness {
+    /// It stands in a public repository or in the key management guide.
+    Published,
+    /// It is the text of a template, waiting to be replaced.
+    Placeholder,
+    /// It is made of very few different bytes.
+    LowEntropy,
+}
+
+impl fmt::Display for Weakness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Weakness::Published => "it is a published example or test key",
+            Weakness::Placeholder => "it is a placeholder from a template",
+            Weakness::LowEntropy => "it is made of too few different characters to be random",
+        })
+    }
+}
+
+/// Values of ENCRYPTION_KEY in the application's repository and in the guide (sections 1.2 and 2.2).
+pub const PUBLISHED_ENCRYPTION_KEYS: &[&str] = &[
+    "AES-256-key-for-provider-cred!",
+    "ci-key-for-encryption-test-32!@#",
+    "short",
+    "test-key-for-encryption-32-ch!@#",
+    "this-is-way-too-long-for-aes-256",
+];
+
+/// Values of SECRET_KEY in the guide (sections 1.1 and 2.2).
+pub const PUBLISHED_SECRET_KEYS: &[&str] = &[
+    "dG9rZW4tc2lnbmluZy1rZXktZm9yLWRhc2h0YW0tcHJvZHVjdGlvbi1lbnZpcm9ubWVudC1oaWdobHktc2VjcmV0",
+    "mysecret",
+    "test-secret-key-for-automated-testing-only-never-use-in-production",
+];
+
+/// How templates begin, in lower case; cut to 32 bytes these still begin so.
+const PLACEHOLDER_STARTS: &[&str] =
+    &["your-secret-key", "your-encryption-key", "your_secret_key", "your_encryption_key"];
+
+/// What templates contain anywhere, in lower case.
+const PLACEHOLDER_PARTS: &[&str] =
+    &["will-be-generated", "change-me", "change_me", "changeme", "placeholder", "replace-me", "replace_me"];
+
+/// A part of a published key this long gives the key away, and no random key shares it.
+const TELLING_LEN: usize = 16;
+
+/// Of 32 random URL-safe characters, fewer than 8 being different has a probability below 10⁻²³.
+const MIN_DISTINCT_BYTES: usize = 8;
+
+/// What is wrong with a key or SECRET_KEY, or `None` where nothing is known against it.
+///
+/// Published also are a published key cut short and one padded with further characters: the guide's advice
+/// for a key of the wrong length. Lengths are not judged here.
+pub fn weakness(key: &[u8]) -> Option<Weakness> {
+    if PUBLISHED_ENCRYPTION_KEYS.iter().chain(PUBLISHED_SECRET_KEYS).any(|known| derives_from(key, known)) {
+        return Some(Weakness::Published);
+    }
+    let is_placeholder = PLACEHOLDER_STARTS.iter().any(|start| starts_with(key, start))
+        || PLACEHOLDER_PARTS.iter().any(|part| key.windows(part.len()).any(|at| starts_with(at, part)));
+    if is_placeholder {
+        return Some(Weakness::Placeholder);
+    }
+    // A short block repeated (period of up to 7) has as few different bytes, and is caught by the same rule.
+    (distinct_bytes(key) < MIN_DISTINCT_BYTES).then_some(Weakness::LowEntropy)
+}
+
+fn derives_from(key: &[u8], known: &str) -> bool {
+    let known = known.as_bytes();
+    let common = known.len().min(key.len());
+    key == known || common >= TELLING_LEN && key[..common] == known[..common]
+}
+
+fn starts_with(key: &[u8], start: &str) -> bool {
+    key.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start.as_bytes()))
+}
+
+fn distinct_bytes(key: &[u8]) -> usize {
+    let mut seen = [false; 256];
+    key.iter().for_each(|&byte| seen[usize::from(byte)] = true);
+    seen.iter().filter(|&&seen| seen).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn published_keys_are_known_also_cut_and_padded() {
+        for known in PUBLISHED_ENCRYPTION_KEYS.iter().chain(PUBLISHED_SECRET_KEYS) {
+            assert_eq!(weakness(known.as_bytes()), Some(Weakness::Published), "{known}");
+        }
+        for derived in ["AES-256-key-for-provider-cred!xY", "test-secret-key-for-automated-te"] {
+            assert_eq!(weakness(derived.as_bytes()), Some(Weakness::Published), "{derived}");
+        }
+    }
+
+    #[test]
+    fn placeholders_are_known_in_any_case_and_cut() {
+        for text in [
+            "your-secret-key-will-be-generated-by-make-keys",
+            "your-encryption-key-will-be-generated-by-make-keys",
+            "your-encryption-key-will-be-gene",
+            "YOUR_ENCRYPTION_KEY_GOES_HERE_32",
+            "please-CHANGEME-before-you-ship!",
+        ] {
+            assert_eq!(weakness(text.as_bytes()), Some(Weakness::Placeholder), "{text}");
+        }
+    }
+
+    #[test]
+    fn few_different_bytes_and_short_blocks_are_low_entropy() {
+        for text in [
+            "",
+            "a",
+            "0123012301230123",
+            "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+            "abcabcabcabcabcabcabcabcabcabcab",
+        ] {
+            assert_eq!(weakness(text.as_bytes()), Some(Weakness::LowEntropy), "{text}");
+        }
+        assert_eq!(weakness(&[0; 32]), Some(Weakness::LowEntropy));
+    }
+
+    #[test]
+    fn what_a_generator_makes_passes() {
+        for text in [
+            "0123456789abcdef0123456789abcdef",
+            "xK9_mQ2vT7-pL4wR8nB3cF6hJ1dS5gZ0",
+            "deadbeefdeadbeefcafef00dcafe1234",
+        ] {
+            assert_eq!(weakness(text.as_bytes()), None, "{text}");
+        }
+    }
+}

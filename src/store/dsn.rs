@@ -1,0 +1,207 @@
+//! DATABASE_URL, in every form the application may have it: SQLAlchemy's, libpq's, asyncpg's.
+//!
+//! Parsed here and not by sqlx, so that no error, log line or Debug output ever repeats a password, and so that
+//! nothing the URL asks for is silently left undone. Makes no connections. `~/.pgpass` and service files are
+//! not read; of libpq's environment only what is listed at [`Dsn::parse`].
+
+mod error;
+mod params;
+mod split;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::time::Duration;
+
+use sqlx::ConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use zeroize::Zeroizing;
+
+pub use error::DsnError;
+use params::Params;
+pub use params::TargetSession;
+use split::Split;
+
+const DEFAULT_PORT: u16 = 5432;
+
+/// Prepared statements kept per connection: more than rekey has.
+const STATEMENT_CACHE: usize = 64;
+
+/// Where the database is and how to get in. Cannot be printed with its password.
+pub struct Dsn {
+    user: String,
+    password: Option<Zeroizing<String>>,
+    /// A name, an address without brackets, or the absolute directory of a Unix-domain socket.
+    host: String,
+    port: u16,
+    database: String,
+    ssl_mode: PgSslMode,
+    root_cert: Option<String>,
+    client_cert: Option<String>,
+    client_key: Option<String>,
+    application_name: Option<String>,
+    connect_timeout: Option<Duration>,
+    target_session: TargetSession,
+}
+
+impl Dsn {
+    /// Reads a database URL.
+    ///
+    /// What it leaves out is taken, as libpq does, from PGUSER (or the OS user), PGPASSWORD, PGSSLMODE,
+    /// PGSSLROOTCERT, PGSSLCERT and PGSSLKEY. Which database it is must be said by the URL itself: PGHOST,
+    /// PGPORT and PGDATABASE are not looked at. PGOPTIONS is refused: it can change how every statement works.
+    pub fn parse(text: &str) -> Result<Dsn, DsnError> {
+        Dsn::parse_in(text, &|name| std::env::var(name).ok())
+    }
+
+    fn parse_in(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<Dsn, DsnError> {
+        let environment = |name: &str| environment(name).filter(|value| !value.is_empty());
+        let url = Split::new(text.trim())?;
+        let mut params = Params::read(url.query)?;
+
+        let user = either("user", url.user()?, params.take("user"))?.or_else(|| environment("PGUSER"));
+        let password = either("password", url.password()?, params.take("password"))?
+            .or_else(|| environment("PGPASSWORD"))
+            .map(Zeroizing::new);
+        let (host, port) = place(&url, &mut params)?;
+        let database = either("dbname", url.database()?, params.take("dbname"))?;
+
+        let root_cert = params.take("sslrootcert").or_else(|| environment("PGSSLROOTCERT"));
+        let (client_cert, client_key) = (params.take("sslcert"), params.take("sslkey"));
+        let has_cert = client_cert.is_some() || environment("PGSSLCERT").is_some();
+        if has_cert != (client_key.is_some() || environment("PGSSLKEY").is_some()) {
+            return Err(DsnError::Value { name: "sslcert", expected: "given together with sslkey" });
+        }
+        let asked = params::ssl_mode(&mut params, environment("PGSSLMODE"))?;
+        if environment("PGOPTIONS").is_some() {
+            return Err(DsnError::PgOptions);
+        }
+
+        Ok(Dsn {
+            user: user.unwrap_or_else(operating_system_user),
+            password,
+            ssl_mode: effective_ssl_mode(asked, root_cert.as_deref(), &host)?,
+            host,
+            port,
+            database: database.ok_or(DsnError::NoDatabase)?,
+            root_cert,
+            client_cert,
+            client_key,
+            application_name: params.take("application_name"),
+            connect_timeout: params::connect_timeout(&mut params)?,
+            target_session: params::target_session(&mut params)?,
+        })
+    }
+
+    /// `user@host:port/database`, for people.
+    pub fn describe(&self) -> String {
+        let Dsn { user, host, port, database, .. } = self;
+        if host.contains(':') {
+            format!("{user}@[{host}]:{port}/{database}")
+        } else {
+            format!("{user}@{host}:{port}/{database}")
+        }
+    }
+
+    /// The time the URL allows for connecting, where it says so.
+    pub fn connect_timeout(&self) -> Option<Duration> {
+        self.connect_timeout
+    }
+
+    /// The kind of server that the URL asks for; sqlx does not check it, so ask once connected.
+    pub fn target_session(&self) -> TargetSession {
+        self.target_session
+    }
+
+    /// What sqlx needs to connect. Never print it: its Debug output contains the password.
+    ///
+    /// sqlx fills the defaults from the PG* environment variables. Every field is set here over them, except
+    /// where [`Dsn::parse`] found the environment's value to be the one wanted.
+    pub fn connect_options(&self) -> PgConnectOptions {
+        let mut options = PgConnectOptions::new_without_pgpass()
+            .host(&self.host)
+            .port(self.port)
+            .username(&self.user)
+            .database(&self.database)
+            .ssl_mode(self.ssl_mode)
+            .application_name(self.application_name.as_deref().unwrap_or("rekey"))
+            // PgBouncer refuses start-up parameters that it does not know; no supported server needs this one.
+            .extra_float_digits(None)
+            .statement_cache_capacity(STATEMENT_CACHE);
+        if let Some(password) = &self.password {
+            options = options.password(password);
+        }
+        options = match self.root_cert.as_deref() {
+            // No certificates besides the built-in ones; also undoes what sqlx took from the environment.
+            None | Some("system") => options.ssl_root_cert_from_pem(Vec::new()),
+            Some(pem) if pem.starts_with("-----BEGIN") => options.ssl_root_cert_from_pem(pem.into()),
+            Some(path) => options.ssl_root_cert(path),
+        };
+        if let Some(path) = &self.client_cert {
+            options = options.ssl_client_cert(path);
+        }
+        if let Some(path) = &self.client_key {
+            options = options.ssl_client_key(path);
+        }
+        // Statements carry ids and ciphertexts; what is worth logging, rekey logs itself.
+        options.disable_statement_logging()
+    }
+}
+
+impl fmt::Debug for Dsn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Dsn({})", self.describe())
+    }
+}
+
+/// Host and port from wherever they stand. SQLAlchemy also writes `?host=name:port`.
+fn place(url: &Split<'_>, params: &mut Params) -> Result<(String, u16), DsnError> {
+    let (query_host, query_host_port) = match params.take("host") {
+        Some(host) => split::host_and_port(&host)?,
+        None => (None, None),
+    };
+    let host = either("host", url.host.clone(), query_host)?.ok_or(DsnError::NoHost)?;
+    let query_port = params.take("port").map(|port| split::port(&port)).transpose()?;
+    let port = either("port", either("port", url.port, query_host_port)?, query_port)?;
+    Ok((host, port.unwrap_or(DEFAULT_PORT)))
+}
+
+/// libpq's meaning of the modes, in sqlx's terms.
+fn effective_ssl_mode(
+    asked: Option<PgSslMode>,
+    root_cert: Option<&str>,
+    host: &str,
+) -> Result<PgSslMode, DsnError> {
+    if host.starts_with('/') {
+        return Ok(PgSslMode::Disable);
+    }
+    Ok(match (asked, root_cert) {
+        (None | Some(PgSslMode::VerifyFull), Some("system")) => PgSslMode::VerifyFull,
+        (_, Some("system")) => {
+            return Err(DsnError::Value {
+                name: "sslmode",
+                expected: "verify-full where sslrootcert=system",
+            });
+        }
+        (Some(PgSslMode::Require), Some(_)) => PgSslMode::VerifyCa,
+        // sqlx takes `allow` for `disable`.
+        (None | Some(PgSslMode::Allow), _) => PgSslMode::Prefer,
+        (Some(mode), _) => mode,
+    })
+}
+
+/// One of two places may say it, or both the same.
+fn either<T: PartialEq>(
+    name: &'static str,
+    address: Option<T>,
+    query: Option<T>,
+) -> Result<Option<T>, DsnError> {
+    match (address, query) {
+        (Some(a), Some(q)) if a != q => Err(DsnError::Conflict { name }),
+        (a, q) => Ok(a.or(q)),
+    }
+}
+
+fn operating_system_user() -> String {
+    PgConnectOptions::new_without_pgpass().get_username().to_owned()
+}

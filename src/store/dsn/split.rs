@@ -1,0 +1,117 @@
+//! Where the parts of a database URL begin and end. Decodes them; gives them no meaning.
+//!
+//! Not a general URL parser: SQLAlchemy, whose URLs these mostly are, allows `/`, `?` and `#` unescaped in a
+//! password, and `user:password@/db?host=…`, which is no URL by the WHATWG's rules.
+
+use percent_encoding::percent_decode_str;
+
+use super::error::{DsnError, presentable};
+
+const SCHEMES: &[&str] =
+    &["postgresql", "postgres", "postgresql+asyncpg", "postgresql+psycopg", "postgresql+psycopg2"];
+
+/// A database URL in its parts; user, password, database and query still encoded.
+pub(super) struct Split<'a> {
+    user: Option<&'a str>,
+    password: Option<&'a str>,
+    pub(super) host: Option<String>,
+    pub(super) port: Option<u16>,
+    database: Option<&'a str>,
+    pub(super) query: &'a str,
+}
+
+impl<'a> Split<'a> {
+    pub(super) fn new(text: &'a str) -> Result<Self, DsnError> {
+        let (scheme, rest) = text.split_once("://").ok_or(DsnError::NoScheme)?;
+        let scheme = scheme.to_ascii_lowercase();
+        if !SCHEMES.contains(&scheme.as_str()) {
+            return Err(DsnError::Scheme { scheme: presentable(&scheme) });
+        }
+        let (userinfo, rest) = split_userinfo(rest);
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (place, database) = rest.split_once('/').unwrap_or((rest, ""));
+        let (host, port) = host_and_port(place)?;
+        let (user, password) = match userinfo.split_once(':') {
+            Some((user, password)) => (user, Some(password)),
+            None => (userinfo, None),
+        };
+        Ok(Split { user: filled(user), password, host, port, database: filled(database), query })
+    }
+
+    pub(super) fn user(&self) -> Result<Option<String>, DsnError> {
+        self.user.map(|text| decode("user", text)).transpose()
+    }
+
+    pub(super) fn password(&self) -> Result<Option<String>, DsnError> {
+        self.password.and_then(filled).map(|text| decode("password", text)).transpose()
+    }
+
+    pub(super) fn database(&self) -> Result<Option<String>, DsnError> {
+        self.database.map(|text| decode("database", text)).transpose()
+    }
+}
+
+/// Splits off `user:password@`. libpq ends a password at the first `/`, SQLAlchemy only at the first `@`; where
+/// they differ, libpq is followed if what it takes for the host may be one.
+fn split_userinfo(rest: &str) -> (&str, &str) {
+    let Some(at) = rest.find('@') else { return ("", rest) };
+    let (userinfo, after) = (&rest[..at], &rest[at + 1..]);
+    let head = rest.find(['/', '?', '#']).map_or(rest, |end| &rest[..end]);
+    let in_head = at < head.len();
+    let in_path = !userinfo.contains('?');
+    let user_is_plain = userinfo.split_once(':').is_some_and(|(user, _)| !user.contains(['/', '?', '#']));
+    if in_head || user_is_plain && (in_path || host_and_port(head).is_err()) {
+        (userinfo, after)
+    } else {
+        ("", rest)
+    }
+}
+
+/// `name`, `name:port`, `[v6]:port`, `/socket/directory`, percent-encoded or not, or nothing.
+pub(super) fn host_and_port(text: &str) -> Result<(Option<String>, Option<u16>), DsnError> {
+    let (host, after) = if let Some(rest) = text.strip_prefix('[') {
+        let (address, after) = rest.split_once(']').ok_or(DsnError::Host)?;
+        let plain = address.split_once('%').map_or(address, |(plain, _zone)| plain);
+        plain.parse::<std::net::Ipv6Addr>().map_err(|_| DsnError::Host)?;
+        (address, after)
+    } else if text.starts_with('/') || text.parse::<std::net::Ipv6Addr>().is_ok() {
+        (text, "")
+    } else {
+        text.split_at(text.find(':').unwrap_or(text.len()))
+    };
+    let port = match after.strip_prefix(':') {
+        Some(digits) => filled(digits).map(port).transpose()?,
+        None if after.is_empty() => None,
+        None => return Err(DsnError::Host),
+    };
+    let host = decode("host", host)?;
+    if host.contains(',') || after.contains(',') {
+        return Err(DsnError::SeveralHosts);
+    }
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-._:%".contains(c);
+    if !host.starts_with('/') && !host.chars().all(fits) {
+        return Err(DsnError::Host);
+    }
+    Ok((filled(&host).map(str::to_owned), port))
+}
+
+pub(super) fn port(digits: &str) -> Result<u16, DsnError> {
+    if digits.contains(',') {
+        return Err(DsnError::SeveralHosts);
+    }
+    let digits_only = digits.bytes().all(|b| b.is_ascii_digit());
+    digits.parse().ok().filter(|&port| port != 0 && digits_only).ok_or(DsnError::Port)
+}
+
+/// Percent-decodes. A `+` stays one. NUL would end the string on its way to the server.
+pub(super) fn decode(part: &'static str, text: &str) -> Result<String, DsnError> {
+    let text = percent_decode_str(text).decode_utf8().map_err(|_| DsnError::Encoding { part })?;
+    if text.contains('\0') {
+        return Err(DsnError::Encoding { part });
+    }
+    Ok(text.into_owned())
+}
+
+fn filled(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}
