@@ -10,6 +10,7 @@ pub mod dotenv;
 mod env;
 mod error;
 mod file;
+mod find;
 mod grammar;
 
 use std::future::Future;
@@ -20,6 +21,7 @@ pub use aws::refuse_sensitive_logging;
 pub use defaults::{AppKey, SecretLayout, application_source, defaults};
 pub use error::SourceError;
 pub use file::drop_line_end;
+pub use find::{Search, Trail};
 pub use grammar::{AwsSource, KeySource};
 
 /// What a source yielded. Has no Debug; the value is wiped when dropped.
@@ -55,9 +57,9 @@ impl Sources {
         Sources { aws: aws::LazyClient::default() }
     }
 
-    /// As [`Sources::from_env`], with other limits for Secrets Manager.
-    pub fn with_limits(limits: aws::ClientSettings) -> Sources {
-        Sources { aws: aws::LazyClient::with(limits) }
+    /// With a client that is already built.
+    pub fn with_client(client: aws::SecretsManager) -> Sources {
+        Sources { aws: aws::LazyClient::ready(client) }
     }
 
     /// The Secrets Manager client; the first call builds it.

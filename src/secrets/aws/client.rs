@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use aws_config::{BehaviorVersion, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_config::{BehaviorVersion, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
 use tokio::sync::OnceCell;
 
 use super::super::SourceError;
@@ -35,47 +35,49 @@ pub struct SecretsManager {
 
 impl SecretsManager {
     /// Builds a client from the environment: the default credential chain, AWS_REGION, AWS_ENDPOINT_URL.
-    pub async fn from_env(settings: ClientSettings) -> std::result::Result<SecretsManager, SourceError> {
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(Duration::from_secs(3).min(settings.attempt))
-            .operation_attempt_timeout(settings.attempt)
-            .operation_timeout(settings.operation)
-            .build();
-        let retries = RetryConfig::adaptive()
-            .with_max_attempts(settings.attempts)
-            .with_initial_backoff(Duration::from_millis(200))
-            .with_max_backoff(Duration::from_secs(8));
-        let config = aws_config::defaults(BehaviorVersion::v2026_01_12())
-            .timeout_config(timeouts)
-            .retry_config(retries)
-            .load()
-            .await;
+    pub async fn from_env() -> std::result::Result<SecretsManager, SourceError> {
+        let config = aws_config::defaults(BehaviorVersion::v2026_01_12()).load().await;
         if config.region().is_none() {
             return Err(SourceError::Config {
                 what: "the AWS region is not known".into(),
                 hint: "set AWS_REGION to the region the secret is in".into(),
             });
         }
-        Ok(SecretsManager { client: aws_sdk_secretsmanager::Client::new(&config) })
+        Ok(SecretsManager::new(&config, ClientSettings::default()))
+    }
+
+    /// Builds a client from settings that are already loaded, with limits of their own.
+    pub fn new(config: &SdkConfig, limits: ClientSettings) -> SecretsManager {
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(Duration::from_secs(3).min(limits.attempt))
+            .operation_attempt_timeout(limits.attempt)
+            .operation_timeout(limits.operation)
+            .build();
+        let retries = RetryConfig::adaptive()
+            .with_max_attempts(limits.attempts)
+            .with_initial_backoff(Duration::from_millis(200))
+            .with_max_backoff(Duration::from_secs(8));
+        let config = aws_sdk_secretsmanager::config::Builder::from(config)
+            .timeout_config(timeouts)
+            .retry_config(retries)
+            .build();
+        SecretsManager { client: aws_sdk_secretsmanager::Client::from_conf(config) }
     }
 }
 
 /// A client that is built when it is first needed.
 #[derive(Default)]
-pub struct LazyClient {
-    settings: ClientSettings,
-    cell: OnceCell<SecretsManager>,
-}
+pub struct LazyClient(OnceCell<SecretsManager>);
 
 impl LazyClient {
-    /// As the default, with other limits.
-    pub fn with(settings: ClientSettings) -> LazyClient {
-        LazyClient { settings, cell: OnceCell::new() }
+    /// A client that is already built.
+    pub fn ready(client: SecretsManager) -> LazyClient {
+        LazyClient(OnceCell::new_with(Some(client)))
     }
 
     /// The client.
     pub async fn get(&self) -> std::result::Result<&SecretsManager, SourceError> {
-        self.cell.get_or_try_init(|| SecretsManager::from_env(self.settings)).await
+        self.0.get_or_try_init(SecretsManager::from_env).await
     }
 }
 

@@ -5,10 +5,18 @@
 
 mod lines;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Fetched, KeyProvider, SourceError, file::read_whole};
 pub use lines::{DotenvFile, LineError};
+
+/// The path of a backup beside a file: its whole name, a dot and this suffix.
+pub fn backup_path(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(suffix);
+    PathBuf::from(name)
+}
 
 /// One variable of one file.
 pub(super) struct DotenvVariable<'a> {
