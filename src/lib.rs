@@ -17,3 +17,4 @@ pub mod engine;
 pub mod error;
 pub mod rotation;
 pub mod store;
+pub mod secrets;
