@@ -13,5 +13,8 @@
 //! tokio, aws, clap nor indicatif. [`error`] is the exit-code table.
 
 pub mod crypto;
+pub mod engine;
 pub mod error;
+pub mod rotation;
 pub mod secrets;
+pub mod store;

@@ -1,0 +1,24 @@
+//! The engine from outside: the real binary on a real PostgreSQL, judged with independent cryptography.
+//!
+//! One file per theme; `cargo test --test engine kill::` runs one of them. All share one cluster and each has a
+//! database of its own, except where a server is stopped: those tests start one for themselves. State is waited for
+//! by looking at the database, and a fixed time is slept only where time itself is what is tested.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod clean_run;
+mod exit_codes;
+mod keys;
+mod kill;
+mod locks;
+mod outage;
+mod preflight;
+mod processes;
+mod quarantine;
+mod replica;
+mod rollback;
+mod states;
+mod support_works;
+mod verify;
+mod writer;

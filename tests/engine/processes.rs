@@ -1,0 +1,97 @@
+//! Several processes on one table: joined, killed, frozen past their lease and thawed.
+
+use std::time::Duration;
+
+use crate::support::load::Load;
+use crate::support::{Db, Judge, NEW, OLD, SOON, rekey, run_in_small_steps, total, until};
+use rustix::process::Signal;
+
+#[test]
+fn processes_started_in_the_same_moment_share_one_rotation() {
+    let db = Db::new();
+    Load::rows(6000).nulls(5).into(&db);
+    db.slow_commits(Duration::from_millis(3));
+    let mut judge = Judge::look(&db, &[OLD]);
+    let runs: Vec<_> = (0..4).map(|_| run_in_small_steps(&db).start()).collect();
+    for run in runs {
+        run.wait().expect(0);
+    }
+    judge.all_on(&db, NEW);
+    assert_eq!(total(&db, "re_encrypted"), judge.openable() as i64);
+    assert_eq!(db.value::<i64>("SELECT count(*) FROM rekey.rotations"), 1);
+    rekey(&db, ["verify"]).exits(0);
+}
+
+/// The frozen process wakes up when its chunks are long done by others: its batch must not be committed.
+#[test]
+fn one_is_killed_and_one_is_frozen_past_its_lease() {
+    let db = Db::new();
+    Load::rows(4000).into(&db);
+    db.mark();
+    db.slow_commits(Duration::from_millis(8));
+    let mut judge = Judge::look(&db, &[OLD]);
+    let killed = run_in_small_steps(&db).start();
+    let frozen = run_in_small_steps(&db).start();
+    let living = run_in_small_steps(&db).start();
+    db.wait_moved(1200);
+    frozen.signal(Signal::STOP);
+    killed.kill();
+    judge.none_lost(&db, &[OLD, NEW]);
+    living.wait().expect(0);
+    // The living one did everything, the frozen one's share too.
+    judge.all_on(&db, NEW);
+    assert_eq!(total(&db, "re_encrypted"), 4000);
+    let content = db.content();
+    frozen.signal(Signal::CONT);
+    let outcome = frozen.wait();
+    assert!(matches!(outcome.code(), Some(0)), "thawed, it finds the work done:\n{outcome}");
+    assert_eq!(db.content(), content, "thawed, it commits nothing");
+    assert_eq!(total(&db, "re_encrypted"), 4000);
+}
+
+/// Frozen again and again for longer than its lease, with another process beside it the whole time.
+#[test]
+fn frozen_and_thawed_while_others_go_on() {
+    let db = Db::new();
+    Load::rows(4000).into(&db);
+    db.mark();
+    db.slow_commits(Duration::from_millis(15));
+    let mut judge = Judge::look(&db, &[OLD]);
+    let mut sleeper = run_in_small_steps(&db).args(["--workers", "1"]).start();
+    let mut other = run_in_small_steps(&db).args(["--workers", "1"]).start();
+    for _ in 0..3 {
+        let target = db.moved() + 300;
+        until("both to get on", SOON, || (db.moved() >= target || !sleeper.running()).then_some(()));
+        sleeper.signal(Signal::STOP);
+        // Past the lease of 3 s: this wait is the point of the test.
+        std::thread::sleep(Duration::from_millis(4200));
+        sleeper.signal(Signal::CONT);
+        judge.none_lost(&db, &[OLD, NEW]);
+        if !other.running() {
+            break;
+        }
+    }
+    sleeper.wait().expect(0);
+    other.wait().expect(0);
+    judge.all_on(&db, NEW);
+    assert_eq!(total(&db, "re_encrypted"), 4000);
+    rekey(&db, ["verify"]).exits(0);
+}
+
+#[test]
+fn a_second_process_may_join_midway_and_leave_again() {
+    let db = Db::new();
+    Load::rows(4000).into(&db);
+    db.mark();
+    db.slow_commits(Duration::from_millis(8));
+    let mut judge = Judge::look(&db, &[OLD]);
+    let first = run_in_small_steps(&db).start();
+    db.wait_moved(500);
+    let guest = run_in_small_steps(&db).start();
+    db.wait_moved(1500);
+    guest.signal(Signal::TERM);
+    guest.wait_for(Duration::from_secs(10)).expect(75);
+    first.wait().expect(0);
+    judge.all_on(&db, NEW);
+    assert_eq!(total(&db, "re_encrypted"), 4000);
+}

@@ -1,0 +1,192 @@
+//! Rows that open with neither key: named, left alone, never passed over in silence. And rows that are merely large.
+
+use std::time::Duration;
+
+use crate::support::judge::stored;
+use crate::support::load::{Load, fresh_iv, some_ids, store, store_raw};
+use crate::support::{Cipher, Db, Judge, NEW, OLD, OTHER, SOON, rekey, total, until};
+use uuid::Uuid;
+
+/// The kinds of damage, each with the reason it must be listed under.
+fn damage(db: &Db, id: Uuid, kind: &str) -> &'static str {
+    let plaintext = br#"{"access_token":"a-token-that-was-never-encrypted","token_type":"Bearer"}"#;
+    match kind {
+        "empty" => store_raw(db, id, b""),
+        "one byte" => store_raw(db, id, b"x"),
+        "27 bytes" => store_raw(db, id, &[7; 27]),
+        "28 bytes" => store_raw(db, id, &[7; 28]),
+        "a flipped bit" => {
+            let mut value = stored(db, id).expect("a credential");
+            value[40] ^= 1;
+            store_raw(db, id, &value);
+        }
+        "another key" => store(db, id, OTHER, plaintext),
+        "plaintext" => store_raw(db, id, plaintext),
+        _ => unreachable!(),
+    }
+    match kind {
+        "empty" => "empty",
+        "one byte" | "27 bytes" => "too_short",
+        _ => "neither_key",
+    }
+}
+
+const KINDS: [&str; 7] =
+    ["empty", "one byte", "27 bytes", "28 bytes", "a flipped bit", "another key", "plaintext"];
+
+/// 1000 rows of which seven are damaged, one of each kind.
+struct Damaged {
+    /// Their ids and the reasons they must be listed under.
+    reasons: Vec<(Uuid, &'static str)>,
+    /// Their ids and what they held before.
+    before: Vec<(Uuid, Vec<u8>)>,
+    judge: Judge,
+}
+
+impl Damaged {
+    fn load(db: &Db) -> Damaged {
+        Load::rows(1000).into(db);
+        let ids = some_ids(db, KINDS.len(), 5);
+        let before = ids.iter().map(|&id| (id, stored(db, id).expect("a credential"))).collect();
+        let reasons = ids.iter().zip(KINDS).map(|(&id, kind)| (id, damage(db, id, kind))).collect();
+        Damaged { reasons, before, judge: Judge::look(db, &[OLD]) }
+    }
+
+    /// Somebody restores the rows from a backup: they open with the old key again.
+    fn repair(&mut self, db: &Db) {
+        for (id, value) in &self.before {
+            store_raw(db, *id, value);
+            self.judge.expect(*id, &Cipher::new(OLD).open(value).unwrap());
+        }
+    }
+}
+
+#[test]
+fn bad_rows_are_listed_by_id_and_reason_and_left_untouched() {
+    let db = Db::new();
+    let mut damaged = Damaged::load(&db);
+    let outcome = rekey(&db, ["run", "--chunk-rows", "200", "--batch-rows", "50"]).exits(5);
+    assert!(outcome.stdout.contains("quarantine") || outcome.stderr.contains("quarantine"), "{outcome}");
+    damaged.judge.all_on(&db, NEW);
+    assert_eq!(total(&db, "re_encrypted"), 993);
+    assert_eq!(total(&db, "quarantined"), 7);
+
+    let list = rekey(&db, ["quarantine", "list"]).json(0);
+    let mut listed: Vec<(String, String)> = list
+        .as_array()
+        .unwrap_or_else(|| panic!("no list: {list:#}"))
+        .iter()
+        .map(|entry| (entry["id"].as_str().unwrap().to_owned(), entry["reason"].as_str().unwrap().to_owned()))
+        .collect();
+    let mut expected: Vec<(String, String)> =
+        damaged.reasons.iter().map(|(id, reason)| (id.to_string(), (*reason).to_owned())).collect();
+    listed.sort();
+    expected.sort();
+    assert_eq!(listed, expected);
+    assert!(list.as_array().unwrap().iter().all(|entry| entry["accepted"] == false));
+
+    // Again: still 5, still untouched, still seven.
+    rekey(&db, ["run"]).exits(5);
+    rekey(&db, ["verify"]).exits(5);
+    damaged.judge.all_on(&db, NEW);
+    assert_eq!(total(&db, "quarantined"), 7);
+
+    damaged.repair(&db);
+    rekey(&db, ["quarantine", "retry"]).exits(0);
+    rekey(&db, ["run"]).exits(0);
+    damaged.judge.all_on(&db, NEW);
+    assert_eq!(total(&db, "quarantined"), 0);
+    rekey(&db, ["verify"]).exits(0);
+}
+
+#[test]
+fn run_alone_finds_repaired_rows_too() {
+    let db = Db::new();
+    let mut damaged = Damaged::load(&db);
+    rekey(&db, ["run"]).exits(5);
+    damaged.repair(&db);
+    rekey(&db, ["run"]).exits(0);
+    damaged.judge.all_on(&db, NEW);
+    assert_eq!(rekey(&db, ["quarantine", "list"]).json(0).as_array().map(Vec::len), Some(0));
+}
+
+#[test]
+fn a_row_left_on_a_still_older_key_moves_with_also_key() {
+    let db = Db::new();
+    Load::rows(300).into(&db);
+    let id = some_ids(&db, 1, 6)[0];
+    let mut judge = Judge::look(&db, &[OLD]);
+    store(&db, id, OTHER, b"{\"api_key\":\"from two keys ago\"}");
+    judge.expect(id, b"{\"api_key\":\"from two keys ago\"}");
+    rekey(&db, ["run"]).exits(5);
+    rekey(&db, ["quarantine", "retry", "--also-key", "env:OLDER_KEY"]).env("OLDER_KEY", OTHER).exits(0);
+    judge.all_on(&db, NEW);
+    rekey(&db, ["run"]).exits(0);
+    rekey(&db, ["verify"]).exits(0);
+}
+
+#[test]
+fn an_accepted_row_is_tolerated_and_stays_as_it_is() {
+    let db = Db::new();
+    Load::rows(300).into(&db);
+    let id = some_ids(&db, 1, 8)[0];
+    store_raw(&db, id, &[9; 60]);
+    let mut judge = Judge::look(&db, &[OLD]);
+    rekey(&db, ["run"]).exits(5);
+    rekey(&db, ["quarantine", "accept", &id.to_string(), "--reason", "the user has left"])
+        .args(["--yes"])
+        .exits(0);
+    let found = rekey(&db, ["verify"]).json(0);
+    assert_eq!(found["accepted"], 1, "{found:#}");
+    rekey(&db, ["run"]).exits(0);
+    judge.all_on(&db, NEW);
+    let list = rekey(&db, ["quarantine", "list"]).json(0);
+    assert_eq!(list[0]["accepted"], true, "{list:#}");
+}
+
+#[test]
+fn accepting_a_row_that_is_not_quarantined_is_refused() {
+    let db = Db::new();
+    Load::rows(50).into(&db);
+    rekey(&db, ["run"]).exits(0);
+    let id = some_ids(&db, 1, 8)[0].to_string();
+    let outcome = rekey(&db, ["quarantine", "accept", &id, "--reason", "why not"]).args(["--yes"]).run();
+    assert!(outcome.code().is_some_and(|code| code != 0 && code != 1), "{outcome}");
+}
+
+/// Rows of 1 MB pass, and memory stays within its bound whatever the rows' sizes.
+#[test]
+fn rows_of_a_megabyte_pass_within_the_memory_bound() {
+    let db = Db::new();
+    Load::rows(60).bytes(1_048_576).into(&db);
+    Load::rows(500).seed(2).into(&db);
+    let mut judge = Judge::look(&db, &[OLD]);
+    let run = rekey(&db, ["run"]).start();
+    let status = format!("/proc/{}/status", run.pid().as_raw_nonzero());
+    let mut run = run;
+    let mut peak = 0;
+    until("the run to end", SOON, || {
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        peak =
+            peak.max(line.and_then(|kb| kb.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0));
+        (!run.running()).then_some(())
+    });
+    run.wait_for(Duration::from_secs(1)).expect(0);
+    judge.all_on(&db, NEW);
+    assert!(peak < 160 * 1024, "peak memory {peak} kB");
+}
+
+#[test]
+fn one_bad_row_among_good_ones_of_its_batch_costs_nobody_else() {
+    let db = Db::new();
+    Load::rows(400).into(&db);
+    let id = some_ids(&db, 1, 9)[0];
+    let mut value = Cipher::new(OLD).seal(fresh_iv(), b"{}");
+    value[13] ^= 0x80;
+    store_raw(&db, id, &value);
+    let mut judge = Judge::look(&db, &[OLD]);
+    rekey(&db, ["run", "--batch-rows", "400"]).exits(5);
+    judge.all_on(&db, NEW);
+    assert_eq!(total(&db, "re_encrypted"), 399);
+}

@@ -1,0 +1,91 @@
+//! A hot standby of a real primary: what reads works there, what writes refuses, and a dry run leaves no trace.
+
+use std::time::Duration;
+
+use crate::support::load::Load;
+use crate::support::{Cluster, Db, OLD, SOON, rekey, until};
+
+struct Pair {
+    primary: Db,
+    standby: Db,
+    _servers: (Cluster, Cluster),
+}
+
+/// A primary with `rows` rows and a standby that has them all.
+fn pair(rows: u64) -> Pair {
+    let primary_server = Cluster::start();
+    let primary = Db::on(&primary_server);
+    // Its transactions would be taken for ours.
+    primary.execute("ALTER SYSTEM SET autovacuum = off");
+    primary.execute("SELECT pg_reload_conf()");
+    Load::rows(rows).nulls(5).into(&primary);
+    let standby_server = primary_server.standby();
+    let standby = Db::existing(&standby_server, &primary.name);
+    let pair = Pair { primary, standby, _servers: (primary_server, standby_server) };
+    pair.catch_up();
+    pair
+}
+
+impl Pair {
+    fn catch_up(&self) {
+        let target: String = self.primary.value("SELECT pg_current_wal_lsn()::text");
+        until("the standby to catch up", SOON, || {
+            let sql = format!("SELECT pg_last_wal_replay_lsn() >= '{target}'::pg_lsn");
+            self.standby.try_value::<bool>(&sql).is_ok_and(|caught_up| caught_up).then_some(())
+        });
+    }
+
+    /// The next transaction id that the primary will hand out.
+    fn next_transaction(&self) -> String {
+        self.primary.value("SELECT pg_snapshot_xmax(pg_current_snapshot())::text")
+    }
+}
+
+#[test]
+fn a_dry_run_on_a_hot_standby_assigns_no_transaction() {
+    let pair = pair(2500);
+    let before = pair.next_transaction();
+    let outcome = rekey(&pair.standby, ["run", "--dry-run"]).exits(0);
+    outcome.says_none_of(&[OLD]);
+    assert_eq!(pair.next_transaction(), before);
+    rekey(&pair.standby, ["plan"]).exits(0);
+    rekey(&pair.standby, ["status"]).exits(0);
+
+    // On the primary itself, too, it leaves no trace.
+    rekey(&pair.primary, ["run", "--dry-run"]).exits(0);
+    assert_eq!(pair.next_transaction(), before);
+    assert!(!pair.primary.has_rekey_schema());
+}
+
+#[test]
+fn what_writes_refuses_a_standby_and_verify_works_there() {
+    let pair = pair(800);
+    rekey(&pair.standby, ["run"]).exits(4);
+    rekey(&pair.primary, ["run"]).exits(0);
+    pair.catch_up();
+    let found = rekey(&pair.standby, ["verify"]).json(0);
+    assert_eq!(found["clean"], true, "{found:#}");
+    assert_eq!(rekey(&pair.standby, ["status"]).json(0)["rotation"]["state"], "migrated");
+    rekey(&pair.standby, ["rollback", "--yes"]).exits(4);
+    rekey(&pair.standby, ["run"]).exits(4);
+}
+
+/// The standby is promoted in the middle: what was replicated is there, and the next run goes on from it.
+#[test]
+fn a_run_goes_on_where_the_promoted_standby_stands() {
+    let mut pair = pair(2000);
+    pair.primary.mark();
+    pair.primary.slow_commits(Duration::from_millis(5));
+    let mut judge = crate::support::Judge::look(&pair.primary, &[OLD]);
+    let run = crate::support::run_in_small_steps(&pair.primary).start();
+    pair.primary.wait_moved(700);
+    pair._servers.0.stop(crate::support::Stop::Immediate);
+    run.kill();
+    pair.standby.execute("SELECT pg_promote(true, 60)");
+    judge.none_lost(&pair.standby, &[OLD, crate::support::NEW]);
+    pair.standby.fast_commits();
+    crate::support::run_in_small_steps(&pair.standby).exits(0);
+    judge.all_on(&pair.standby, crate::support::NEW);
+    rekey(&pair.standby, ["verify"]).exits(0);
+    pair.primary = pair.standby.clone();
+}

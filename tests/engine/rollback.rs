@@ -1,0 +1,136 @@
+//! The way back: from half-way, from the end, killed midway and resumed; with rows written under the new key since.
+
+use std::time::Duration;
+
+use crate::support::load::{Load, insert, some_ids, store};
+use crate::support::{Db, Judge, NEW, OLD, Rekey, SOON, rekey, run_in_small_steps, state, until};
+use uuid::Uuid;
+
+fn rollback(db: &Db) -> Rekey {
+    rekey(db, ["rollback", "--yes", "--chunk-rows", "400", "--batch-rows", "50", "--lease-ttl", "3s"])
+}
+
+#[test]
+fn from_half_way_and_then_a_fresh_rotation() {
+    let db = Db::new();
+    Load::rows(3000).nulls(5).into(&db);
+    db.mark();
+    db.slow_commits(Duration::from_millis(5));
+    let mut judge = Judge::look(&db, &[OLD]);
+    let run = run_in_small_steps(&db).start();
+    db.wait_moved(1200);
+    run.kill();
+    rollback(&db).exits(0);
+    judge.all_on(&db, OLD);
+    assert_eq!(state(&db), "rolled_back");
+    rekey(&db, ["verify"]).exits(0);
+    db.fast_commits();
+    // Rolled back again: nothing to do, and no error.
+    rollback(&db).exits(0);
+    judge.all_on(&db, OLD);
+    rekey(&db, ["run"]).exits(0);
+    judge.all_on(&db, NEW);
+    assert_eq!(db.value::<i64>("SELECT count(*) FROM rekey.rotations"), 2);
+    assert_eq!(state(&db), "migrated");
+    rekey(&db, ["verify"]).exits(0);
+}
+
+#[test]
+fn from_the_end_with_rows_written_under_the_new_key_since_killed_and_resumed() {
+    let db = Db::new();
+    Load::rows(3000).into(&db);
+    let mut judge = Judge::look(&db, &[OLD]);
+    rekey(&db, ["run"]).exits(0);
+    judge.all_on(&db, NEW);
+    for (n, id) in some_ids(&db, 40, 31).into_iter().enumerate() {
+        let text = format!(r#"{{"access_token":"written under the new key {n}"}}"#);
+        store(&db, id, NEW, text.as_bytes());
+        judge.expect(id, text.as_bytes());
+    }
+    for _ in 0..10 {
+        let id = Uuid::now_v7();
+        insert(&db, id, NEW, b"{\"api_key\":\"new since\"}");
+        judge.expect(id, b"{\"api_key\":\"new since\"}");
+    }
+    db.mark();
+    db.slow_commits(Duration::from_millis(8));
+    for kill in 1..=3 {
+        let mut back = rollback(&db).start();
+        let target = (600 * kill).max(db.moved() + 1);
+        until("rows to come back", SOON, || (db.moved() >= target || !back.running()).then_some(()));
+        assert!(back.running(), "it should still be at work:\n{}", back.wait());
+        // A run beside it is refused, whether the rollback is alive or was killed.
+        if kill == 2 {
+            let outcome = run_in_small_steps(&db).run();
+            assert!(matches!(outcome.code(), Some(7 | 8)), "{outcome}");
+        }
+        back.kill();
+        judge.none_lost(&db, &[OLD, NEW]);
+        assert_eq!(state(&db), "rolling_back");
+    }
+    let outcome = run_in_small_steps(&db).run();
+    assert!(matches!(outcome.code(), Some(7 | 8)), "{outcome}");
+    db.fast_commits();
+    rollback(&db).exits(0);
+    judge.all_on(&db, OLD);
+    assert_eq!(state(&db), "rolled_back");
+    rekey(&db, ["verify"]).exits(0);
+}
+
+/// The turn while workers are busy: their batches in flight are waited for or fenced, and none lands afterwards.
+#[test]
+fn turned_round_while_runs_are_at_work() {
+    let db = Db::new();
+    Load::rows(4000).into(&db);
+    db.mark();
+    db.slow_commits(Duration::from_millis(8));
+    let mut judge = Judge::look(&db, &[OLD]);
+    let runs = [run_in_small_steps(&db).start(), run_in_small_steps(&db).start()];
+    db.wait_moved(800);
+    rollback(&db).exits(0);
+    for run in runs {
+        let outcome = run.wait();
+        assert!(matches!(outcome.code(), Some(7..=9)), "{outcome}");
+    }
+    judge.all_on(&db, OLD);
+    rekey(&db, ["verify"]).exits(0);
+}
+
+/// A process frozen before the turn and thawed long after it commits nothing.
+#[test]
+fn a_frozen_run_thawed_after_the_rollback() {
+    let db = Db::new();
+    Load::rows(3000).into(&db);
+    db.mark();
+    db.slow_commits(Duration::from_millis(8));
+    let mut judge = Judge::look(&db, &[OLD]);
+    let frozen = run_in_small_steps(&db).start();
+    db.wait_moved(500);
+    frozen.signal(rustix::process::Signal::STOP);
+    rollback(&db).exits(0);
+    judge.all_on(&db, OLD);
+    let content = db.content();
+    frozen.signal(rustix::process::Signal::CONT);
+    let outcome = frozen.wait();
+    assert!(matches!(outcome.code(), Some(7..=9 | 69)), "{outcome}");
+    assert_eq!(db.content(), content);
+}
+
+#[test]
+fn without_a_rotation_there_is_nothing_to_roll_back() {
+    let db = Db::new();
+    Load::rows(50).into(&db);
+    let content = db.content();
+    rollback(&db).exits(7);
+    assert_eq!(db.content(), content);
+}
+
+#[test]
+fn it_asks_or_needs_yes() {
+    let db = Db::new();
+    Load::rows(50).into(&db);
+    rekey(&db, ["run"]).exits(0);
+    let content = db.content();
+    rekey(&db, ["rollback"]).exits(2);
+    assert_eq!(db.content(), content);
+}

@@ -1,0 +1,173 @@
+//! Who may move a rotation from state to state, and what every command says to the states it does not fit.
+
+use std::time::Duration;
+
+use crate::support::load::Load;
+use crate::support::{Db, Judge, NEW, OLD, SOON, rekey, run_in_small_steps, state, status, total, until};
+use rustix::process::Signal;
+
+fn under_way(rows: u64) -> (Db, Judge) {
+    let db = Db::new();
+    Load::rows(rows).into(&db);
+    db.mark();
+    db.slow_commits(Duration::from_millis(8));
+    let judge = Judge::look(&db, &[OLD]);
+    (db, judge)
+}
+
+/// Waits until nothing has moved for a while.
+fn wait_still(db: &Db) -> i64 {
+    let mut last = (db.moved(), std::time::Instant::now());
+    until("the workers to pause", SOON, || {
+        let now = db.moved();
+        if now != last.0 {
+            last = (now, std::time::Instant::now());
+        }
+        (last.1.elapsed() > Duration::from_millis(1500)).then_some(now)
+    })
+}
+
+#[test]
+fn paused_and_resumed() {
+    let (db, mut judge) = under_way(4000);
+    let mut run = run_in_small_steps(&db).start();
+    db.wait_moved(500);
+    rekey(&db, ["pause"]).exits(0);
+    let moved = wait_still(&db);
+    assert!(moved < 4000);
+    assert!(run.running(), "a paused run waits");
+    assert_eq!(status(&db)["rotation"]["desired"], "paused");
+    rekey(&db, ["resume"]).exits(0);
+    db.fast_commits();
+    run.wait().expect(0);
+    judge.all_on(&db, NEW);
+    assert_eq!(total(&db, "re_encrypted"), 4000);
+}
+
+#[test]
+fn a_paused_run_still_ends_on_sigterm() {
+    let (db, _) = under_way(2500);
+    let run = run_in_small_steps(&db).start();
+    db.wait_moved(300);
+    rekey(&db, ["pause"]).exits(0);
+    wait_still(&db);
+    run.signal(Signal::TERM);
+    run.wait_for(Duration::from_secs(10)).expect(75);
+    // A run started while paused waits, too.
+    let mut late = run_in_small_steps(&db).start();
+    let moved = wait_still(&db);
+    assert!(late.running() && moved < 2500);
+    rekey(&db, ["resume"]).exits(0);
+    late.wait().expect(0);
+}
+
+#[test]
+fn aborted_then_resumed() {
+    let (db, mut judge) = under_way(4000);
+    let runs = [run_in_small_steps(&db).start(), run_in_small_steps(&db).start()];
+    db.wait_moved(500);
+    rekey(&db, ["abort"]).exits(0);
+    let moved = db.moved();
+    for run in runs {
+        run.wait_for(Duration::from_secs(15)).expect(9);
+    }
+    assert_eq!(db.moved(), moved, "nothing is committed once abort has returned");
+    judge.none_lost(&db, &[OLD, NEW]);
+    run_in_small_steps(&db).exits(7);
+    // The rotation is active: a third key is no way out of it.
+    rekey(&db, ["run"]).env("NEW_ENCRYPTION_KEY", crate::support::OTHER).exits(7);
+    rekey(&db, ["resume"]).exits(0);
+    db.fast_commits();
+    run_in_small_steps(&db).exits(0);
+    judge.all_on(&db, NEW);
+    assert_eq!(total(&db, "re_encrypted"), 4000);
+}
+
+#[test]
+fn aborted_then_rolled_back() {
+    let (db, mut judge) = under_way(2500);
+    let run = run_in_small_steps(&db).start();
+    db.wait_moved(500);
+    rekey(&db, ["abort"]).exits(0);
+    run.wait_for(Duration::from_secs(15)).expect(9);
+    db.fast_commits();
+    rekey(&db, ["rollback", "--yes"]).exits(0);
+    judge.all_on(&db, OLD);
+}
+
+#[test]
+fn past_its_deadline() {
+    let (db, mut judge) = under_way(4000);
+    let run = run_in_small_steps(&db).args(["--deadline", "2s"]).start();
+    run.wait_for(Duration::from_secs(20)).expect(9);
+    judge.none_lost(&db, &[OLD, NEW]);
+    let moved = db.moved();
+    assert!(moved > 0 && moved < 4000, "{moved} rows in 2 s");
+    // It is stored with the rotation: another pod ends at once, too.
+    run_in_small_steps(&db).exits(9);
+    db.fast_commits();
+    run_in_small_steps(&db).args(["--deadline", "5m"]).exits(0);
+    judge.all_on(&db, NEW);
+}
+
+#[test]
+fn resume_lifts_a_deadline() {
+    let (db, mut judge) = under_way(3000);
+    run_in_small_steps(&db).args(["--deadline", "1s"]).exits(9);
+    run_in_small_steps(&db).exits(9);
+    rekey(&db, ["resume"]).exits(0);
+    db.fast_commits();
+    run_in_small_steps(&db).exits(0);
+    judge.all_on(&db, NEW);
+}
+
+#[test]
+fn a_state_is_refused_before_a_key_is_asked_for() {
+    let db = Db::new();
+    Load::rows(50).into(&db);
+    let keyless =
+        |command: &'static str| rekey(&db, [command]).without("ENCRYPTION_KEY").without("NEW_ENCRYPTION_KEY");
+    for command in ["pause", "resume", "abort", "verify"] {
+        keyless(command).exits(7);
+    }
+    keyless("rollback").args(["--yes"]).exits(7);
+    assert!(!db.has_rekey_schema());
+    keyless("status").exits(0);
+    assert!(!db.has_rekey_schema());
+}
+
+#[test]
+fn status_before_any_rotation_says_so() {
+    let db = Db::new();
+    Load::rows(50).into(&db);
+    let status = rekey(&db, ["status"]).json(0);
+    assert!(status["rotation"].is_null(), "{status:#}");
+}
+
+#[test]
+fn init_twice_and_by_several_at_once() {
+    let db = Db::new();
+    Load::rows(50).into(&db);
+    let inits: Vec<_> = (0..4).map(|_| rekey(&db, ["init"]).start()).collect();
+    for init in inits {
+        init.wait().expect(0);
+    }
+    rekey(&db, ["init"]).exits(0);
+    assert!(db.has_rekey_schema());
+    let ours: i64 =
+        db.value("SELECT count(*) FROM pg_tables WHERE schemaname = 'public' AND tablename LIKE '%sqlx%'");
+    assert_eq!(ours, 0);
+    rekey(&db, ["run"]).exits(0);
+}
+
+#[test]
+fn every_change_of_state_is_an_event() {
+    let (db, _) = under_way(600);
+    db.fast_commits();
+    rekey(&db, ["run"]).exits(0);
+    rekey(&db, ["verify"]).exits(0);
+    rekey(&db, ["rollback", "--yes"]).exits(0);
+    let events: i64 = db.value("SELECT count(*) FROM rekey.events");
+    assert!(events >= 4, "{events} events");
+    assert_eq!(state(&db), "rolled_back");
+}

@@ -1,0 +1,224 @@
+//! The real `rekey` binary, in a clean environment, with its output collected and its end waited for.
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::{Db, NEW, OLD};
+
+/// Longer than any run of the tests takes: whoever is not done by then hangs.
+const HANG: Duration = Duration::from_secs(150);
+
+/// A `rekey` command line about to be started.
+pub struct Rekey {
+    arguments: Vec<String>,
+    command: Command,
+}
+
+/// `rekey …` with the database, the old and the new key in their default places, and nothing else in the environment.
+pub fn rekey<const N: usize>(db: &Db, arguments: [&str; N]) -> Rekey {
+    rekey_without_database(arguments)
+        .env("DATABASE_URL", &db.url)
+        .env("ENCRYPTION_KEY", OLD)
+        .env("NEW_ENCRYPTION_KEY", NEW)
+}
+
+/// `rekey …` with an environment that holds only PATH.
+pub fn rekey_without_database<const N: usize>(arguments: [&str; N]) -> Rekey {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rekey"));
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+    Rekey { arguments, command }
+}
+
+impl Rekey {
+    /// Appends arguments.
+    pub fn args<const N: usize>(mut self, more: [&str; N]) -> Rekey {
+        self.arguments.extend(more.iter().map(|&argument| argument.to_owned()));
+        self
+    }
+
+    /// Sets an environment variable.
+    pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Rekey {
+        self.command.env(name, value.into());
+        self
+    }
+
+    /// Takes an environment variable away.
+    pub fn without(mut self, name: &str) -> Rekey {
+        self.command.env_remove(name);
+        self
+    }
+
+    /// Starts it.
+    pub fn start(mut self) -> Running {
+        let command = self.command.args(&self.arguments);
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let stdout = collect(child.stdout.take().expect("a pipe"));
+        let stderr = collect(child.stderr.take().expect("a pipe"));
+        let output = Some((stdout, stderr));
+        Running { title: self.arguments.join(" "), child, output, started: Instant::now() }
+    }
+
+    /// Runs it to its end.
+    pub fn run(self) -> Outcome {
+        self.start().wait()
+    }
+
+    /// Runs it to its end, which must be the exit code `code`.
+    pub fn exits(self, code: i32) -> Outcome {
+        self.run().expect(code)
+    }
+
+    /// Runs it with `--output json` to the exit code `code`, and returns what it printed.
+    pub fn json(self, code: i32) -> Value {
+        self.args(["--output", "json"]).exits(code).json()
+    }
+}
+
+fn collect(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        pipe.read_to_end(&mut bytes).ok();
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+/// A `rekey` process under way. Dropped, it is killed.
+pub struct Running {
+    title: String,
+    child: Child,
+    output: Option<(JoinHandle<String>, JoinHandle<String>)>,
+    /// When it was started.
+    pub started: Instant,
+}
+
+impl Running {
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Sends a signal; a process that has ended does not mind.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).ok();
+    }
+
+    /// Whether it is still there.
+    pub fn running(&mut self) -> bool {
+        self.child.try_wait().expect("a child can be asked").is_none()
+    }
+
+    /// SIGKILL, now; the output it had written until then.
+    pub fn kill(self) -> Outcome {
+        self.signal(Signal::KILL);
+        self.wait()
+    }
+
+    /// Waits for its end.
+    pub fn wait(self) -> Outcome {
+        self.wait_for(HANG)
+    }
+
+    /// Waits for its end, which must come within `limit`.
+    pub fn wait_for(mut self, limit: Duration) -> Outcome {
+        let asked = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().expect("a child can be asked") {
+                break status;
+            }
+            if asked.elapsed() > limit {
+                self.signal(Signal::KILL);
+                let status = self.child.wait().expect("it ends");
+                let outcome = self.outcome(status);
+                panic!("`rekey {}` did not end within {limit:?}\n{outcome}", outcome.title);
+            }
+            std::thread::sleep(Duration::from_millis(3));
+        };
+        self.outcome(status)
+    }
+
+    fn outcome(&mut self, status: ExitStatus) -> Outcome {
+        let (stdout, stderr) = self.output.take().expect("waited for once");
+        let (stdout, stderr) = (stdout.join().expect("reads"), stderr.join().expect("reads"));
+        Outcome { title: self.title.clone(), status, stdout, stderr, took: self.started.elapsed() }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.output.is_some() {
+            self.child.kill().ok();
+            self.child.wait().ok();
+        }
+    }
+}
+
+/// How a `rekey` process ended, and what it said.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Its arguments.
+    pub title: String,
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Results.
+    pub stdout: String,
+    /// Progress and logs.
+    pub stderr: String,
+    /// From start to end.
+    pub took: Duration,
+}
+
+impl Outcome {
+    /// The exit code, unless a signal ended it.
+    pub fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
+    /// Asserts the exit code.
+    #[track_caller]
+    pub fn expect(self, code: i32) -> Outcome {
+        assert_eq!(self.code(), Some(code), "the exit code of\n{self}");
+        self
+    }
+
+    /// What it printed, as JSON.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("no JSON ({error}) from\n{self}"))
+    }
+
+    /// Asserts that none of `secrets` is in its output.
+    #[track_caller]
+    pub fn says_none_of(&self, secrets: &[&str]) {
+        for secret in secrets {
+            assert!(
+                !self.stdout.contains(secret) && !self.stderr.contains(secret),
+                "a secret is shown by\n{self}"
+            );
+        }
+    }
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "`rekey {}` ({}, after {:?})", self.title, self.status, self.took)?;
+        writeln!(f, "--- stdout\n{}\n--- stderr\n{}", self.stdout.trim_end(), tail(&self.stderr))
+    }
+}
+
+/// The last lines: a panic message is read by people.
+fn tail(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(40)..].join("\n")
+}

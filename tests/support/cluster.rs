@@ -1,0 +1,300 @@
+//! A PostgreSQL cluster of one's own: made by initdb, reached over 127.0.0.1, durable as a real one is, and gone when
+//! the test process is, however that ends.
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::net::TcpListener;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use sqlx::{Connection as _, PgConnection};
+
+use super::{block_on, until};
+
+/// How a server is made to stop.
+#[derive(Clone, Copy, Debug)]
+pub enum Stop {
+    /// Sessions are ended, a checkpoint is written.
+    Fast,
+    /// No checkpoint: the next start recovers from the WAL.
+    Immediate,
+    /// SIGKILL to the postmaster: nobody says goodbye.
+    Kill,
+}
+
+/// A running PostgreSQL, its data folder and its log.
+pub struct Cluster {
+    folder: PathBuf,
+    data: PathBuf,
+    port: u16,
+    log: PathBuf,
+    server: Mutex<Option<Child>>,
+    /// Waits while the pipe to its stdin is open; when this process ends, in whatever way, that closes.
+    _watchdog: Option<Child>,
+}
+
+/// Stops every server under the folder `$1` once its stdin closes, then deletes the folder.
+const WATCHDOG: &str = r#"
+trap '' INT TERM HUP
+cat >/dev/null
+for file in "$1"/*/postmaster.pid; do
+    [ -f "$file" ] || continue
+    read -r pid <"$file"
+    kill -QUIT "$pid" 2>/dev/null
+    n=0; while kill -0 "$pid" 2>/dev/null && [ $n -lt 100 ]; do sleep 0.05; n=$((n + 1)); done
+    kill -KILL "$pid" 2>/dev/null
+done
+sleep 0.2
+rm -rf "$1"
+"#;
+
+const SETTINGS: &str = "
+listen_addresses = '127.0.0.1'
+unix_socket_directories = ''
+max_connections = 80
+shared_buffers = 48MB
+fsync = on
+full_page_writes = on
+wal_level = replica
+max_wal_senders = 4
+max_replication_slots = 4
+hot_standby = on
+log_line_prefix = '%m [%p] %d %a '
+log_lock_waits = on
+";
+
+impl Cluster {
+    /// The cluster that the tests of one binary share.
+    pub fn shared() -> &'static Cluster {
+        static SHARED: OnceLock<Cluster> = OnceLock::new();
+        SHARED.get_or_init(Cluster::start)
+    }
+
+    /// A new cluster, for a test that stops its server.
+    pub fn start() -> Cluster {
+        let folder = new_folder();
+        let watchdog = watch(&folder);
+        let data = folder.join("data");
+        let output = as_server("initdb")
+            .args([
+                "--no-sync",
+                "--auth=trust",
+                "--username=postgres",
+                "--encoding=UTF8",
+                "--locale=C.UTF-8",
+                "-D",
+            ])
+            .arg(&data)
+            .output()
+            .expect("initdb starts");
+        assert!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
+        append(&data.join("postgresql.conf"), SETTINGS);
+        let cluster = Cluster::serve(folder, data, Some(watchdog));
+        cluster.prepare_template();
+        cluster
+    }
+
+    fn serve(folder: PathBuf, data: PathBuf, watchdog: Option<Child>) -> Cluster {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let log = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("postgres-{}-{number}.log", env!("CARGO_CRATE_NAME")));
+        fs::remove_file(&log).ok();
+        let cluster =
+            Cluster { folder, data, port: free_port(), log, server: Mutex::new(None), _watchdog: watchdog };
+        cluster.boot();
+        cluster
+    }
+
+    /// Starts the server (again), and returns once it takes connections.
+    pub fn boot(&self) {
+        self.spawn();
+        until("PostgreSQL to take connections", Duration::from_secs(60), || {
+            if let Some(status) =
+                self.server.lock().unwrap().as_mut().and_then(|server| server.try_wait().unwrap())
+            {
+                // After a SIGKILL the orphaned backends still hold the shared memory for a moment.
+                let mut said = String::new();
+                File::open(&self.log).and_then(|mut log| log.read_to_string(&mut said)).ok();
+                let orphans = said
+                    .trim_end()
+                    .ends_with("HINT:  Terminate any old server processes associated with data directory")
+                    || said.contains("pre-existing shared memory block");
+                assert!(orphans, "postgres ended with {status}:\n{said}");
+                self.spawn();
+            }
+            block_on(PgConnection::connect(&self.url("postgres"))).ok()
+        });
+    }
+
+    /// Starts the server without waiting for it to take connections.
+    pub fn spawn(&self) {
+        let log = File::options().create(true).append(true).open(&self.log).expect("the log opens");
+        let server = as_server("postgres")
+            .arg("-D")
+            .arg(&self.data)
+            .args(["-p", &self.port.to_string()])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a second handle"))
+            .stderr(log)
+            .process_group(0)
+            .spawn()
+            .expect("postgres starts");
+        *self.server.lock().unwrap() = Some(server);
+    }
+
+    /// Stops the server and waits until it is gone.
+    pub fn stop(&self, how: Stop) {
+        let mut server = self.server.lock().unwrap();
+        let Some(mut child) = server.take() else { return };
+        let signal = match how {
+            Stop::Fast => Signal::INT,
+            Stop::Immediate => Signal::QUIT,
+            Stop::Kill => Signal::KILL,
+        };
+        kill_process(Pid::from_child(&child), signal).expect("the server takes a signal");
+        child.wait().expect("the server ends");
+    }
+
+    /// Suspends or continues the postmaster and all its children: a server that is there and does not answer.
+    pub fn freeze(&self, frozen: bool) {
+        let server = self.server.lock().unwrap();
+        let postmaster = Pid::from_child(server.as_ref().expect("the server runs"));
+        let signal = if frozen { Signal::STOP } else { Signal::CONT };
+        for child in children_of(postmaster) {
+            kill_process(child, signal).ok();
+        }
+        kill_process(postmaster, signal).expect("the server takes a signal");
+    }
+
+    /// A hot standby of this server, made with pg_basebackup and streaming from it.
+    pub fn standby(&self) -> Cluster {
+        let data = self.folder.join(format!("standby-{}", free_port()));
+        let output = as_server("pg_basebackup")
+            .args([
+                "-h",
+                "127.0.0.1",
+                "-U",
+                "postgres",
+                "-R",
+                "-X",
+                "stream",
+                "-c",
+                "fast",
+                "-p",
+                &self.port.to_string(),
+            ])
+            .arg("-D")
+            .arg(&data)
+            .output()
+            .expect("pg_basebackup starts");
+        assert!(output.status.success(), "pg_basebackup: {}", String::from_utf8_lossy(&output.stderr));
+        Cluster::serve(self.folder.clone(), data, None)
+    }
+
+    /// Where `database` is reached, as a plain PostgreSQL URL.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// The server's port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What the server has logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    fn prepare_template(&self) {
+        block_on(async {
+            let mut connection = PgConnection::connect(&self.url("postgres")).await.expect("connects");
+            sqlx::raw_sql("CREATE DATABASE application").execute(&mut connection).await.expect("a template");
+            let mut application = PgConnection::connect(&self.url("application")).await.expect("connects");
+            let schema = include_str!("../../fixtures/schema.sql");
+            sqlx::raw_sql(schema).execute(&mut application).await.expect("the schema loads");
+            application.close().await.expect("closes");
+        });
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if let Some(mut server) = self.server.lock().ok().and_then(|mut server| server.take()) {
+            server.kill().ok();
+            server.wait().ok();
+        }
+    }
+}
+
+/// A command of PostgreSQL's, as the user `postgres` where we are root (which PostgreSQL refuses to run as).
+fn as_server(program: &str) -> Command {
+    let mut command = Command::new(programs().join(program));
+    command.env_remove("PGDATA").env("LC_ALL", "C.UTF-8").current_dir("/");
+    if let Some((user, group)) = server_user() {
+        command.uid(user).gid(group);
+    }
+    command
+}
+
+fn programs() -> PathBuf {
+    if let Some(folder) = std::env::var_os("PG_BIN") {
+        return folder.into();
+    }
+    let versions = fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL is installed (or PG_BIN is set)");
+    let newest = versions.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).max();
+    PathBuf::from(format!("/usr/lib/postgresql/{}/bin", newest.expect("a version of PostgreSQL")))
+}
+
+/// Ids of the user `postgres`, where this process is root.
+fn server_user() -> Option<(u32, u32)> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let users = fs::read_to_string("/etc/passwd").expect("users are listed");
+    let line = users.lines().find(|line| line.starts_with("postgres:")).expect("a user postgres");
+    let mut fields = line.split(':').skip(2).map(|field| field.parse().expect("a number"));
+    Some((fields.next()?, fields.next()?))
+}
+
+fn new_folder() -> PathBuf {
+    let folder = tempfile::Builder::new().prefix("rekey-test-").tempdir().expect("a folder").keep();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).expect("modes change");
+    if let Some((user, group)) = server_user() {
+        chown(&folder, Some(user), Some(group)).expect("owners change");
+    }
+    folder
+}
+
+fn watch(folder: &Path) -> Child {
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", WATCHDOG, "watchdog"]).arg(folder).current_dir("/").process_group(0);
+    shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    shell.spawn().expect("sh starts")
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
+}
+
+fn append(file: &Path, text: &str) {
+    use std::io::Write as _;
+    File::options()
+        .append(true)
+        .open(file)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .expect("settings");
+}
+
+fn children_of(parent: Pid) -> Vec<Pid> {
+    let pid = parent.as_raw_nonzero();
+    let listed = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    listed.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
+}

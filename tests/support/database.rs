@@ -1,0 +1,150 @@
+//! A database of one's own with the application's schema, and short ways to ask it things.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
+use sqlx::{AssertSqlSafe, Connection as _, FromRow, PgConnection, PgPool};
+
+use super::{Cluster, SOON, block_on, until};
+
+/// A database and a few connections to it.
+#[derive(Clone)]
+pub struct Db {
+    /// Its name.
+    pub name: String,
+    /// Where it is, as `postgres://…`.
+    pub url: String,
+    pool: PgPool,
+}
+
+impl Db {
+    /// A new database on the cluster that this binary's tests share.
+    pub fn new() -> Db {
+        Db::on(Cluster::shared())
+    }
+
+    /// A new database on `cluster`.
+    pub fn on(cluster: &Cluster) -> Db {
+        static NUMBER: AtomicU32 = AtomicU32::new(1);
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let name = format!("t{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let _guard = ONE_AT_A_TIME.lock();
+        block_on(async {
+            let mut connection = PgConnection::connect(&cluster.url("postgres")).await.expect("connects");
+            let sql = format!("CREATE DATABASE {name} TEMPLATE application");
+            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.expect("a database");
+            connection.close().await.expect("closes");
+        });
+        Db::existing(cluster, &name)
+    }
+
+    /// The database `name` on `cluster`, which may be a standby.
+    pub fn existing(cluster: &Cluster, name: &str) -> Db {
+        Db::at(name, cluster.url(name))
+    }
+
+    fn at(name: &str, url: String) -> Db {
+        let runtime = block_on(async { tokio::runtime::Handle::current() });
+        let _inside = runtime.enter();
+        let options = PgPoolOptions::new().max_connections(4).acquire_timeout(Duration::from_secs(30));
+        let connect: PgConnectOptions = url.parse().expect("a URL that parses");
+        let pool = options.connect_lazy_with(connect.application_name("judge"));
+        Db { name: name.to_owned(), url, pool }
+    }
+
+    /// The connections themselves.
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// Runs one or more statements.
+    pub fn execute(&self, sql: &str) {
+        let run = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&self.pool);
+        block_on(run).unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+
+    /// The single value that `sql` yields, or the error.
+    pub fn try_value<T>(&self, sql: &str) -> Result<T, sqlx::Error>
+    where
+        T: Send + Unpin,
+        (T,): for<'r> FromRow<'r, PgRow>,
+    {
+        block_on(sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).persistent(false).fetch_one(&self.pool))
+    }
+
+    /// The single value that `sql` yields.
+    pub fn value<T>(&self, sql: &str) -> T
+    where
+        T: Send + Unpin,
+        (T,): for<'r> FromRow<'r, PgRow>,
+    {
+        self.try_value(sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    /// The first column of every row that `sql` yields.
+    pub fn column<T>(&self, sql: &str) -> Vec<T>
+    where
+        T: Send + Unpin,
+        (T,): for<'r> FromRow<'r, PgRow>,
+    {
+        let rows = sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).persistent(false).fetch_all(&self.pool);
+        block_on(rows).unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    /// Makes every commit of later sessions last at least `delay` (at most 100 ms), so that a test can step in midway.
+    pub fn slow_commits(&self, delay: Duration) {
+        let (name, micros) = (&self.name, delay.as_micros());
+        self.execute(&format!("ALTER DATABASE {name} SET commit_siblings = 0"));
+        self.execute(&format!("ALTER DATABASE {name} SET commit_delay = {micros}"));
+    }
+
+    /// Commits are as fast as they can be again.
+    pub fn fast_commits(&self) {
+        self.execute(&format!("ALTER DATABASE {} RESET commit_delay", self.name));
+    }
+
+    /// Remembers which IV each row has now, for [`Db::moved`].
+    pub fn mark(&self) {
+        self.execute(
+            "CREATE SCHEMA IF NOT EXISTS judge; DROP TABLE IF EXISTS judge.mark;
+             CREATE TABLE judge.mark AS SELECT id, substr(encrypted_credentials, 1, 12) AS iv
+             FROM provider_connections WHERE encrypted_credentials IS NOT NULL;
+             ALTER TABLE judge.mark ADD PRIMARY KEY (id)",
+        );
+    }
+
+    /// Ends every session on this database that is not one of ours.
+    pub fn terminate_other_sessions(&self) {
+        self.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE datname = current_database() AND application_name <> 'judge'",
+        );
+    }
+
+    /// How many rows have another IV than when they were marked.
+    pub fn moved(&self) -> i64 {
+        self.value(
+            "SELECT count(*) FROM provider_connections p JOIN judge.mark m USING (id)
+             WHERE substr(p.encrypted_credentials, 1, 12) IS DISTINCT FROM m.iv",
+        )
+    }
+
+    /// Waits until at least `rows` rows have another IV than when they were marked.
+    pub fn wait_moved(&self, rows: i64) {
+        until(&format!("{rows} rows to be moved"), SOON, || (self.moved() >= rows).then_some(()));
+    }
+
+    /// Whether schema `rekey` exists.
+    pub fn has_rekey_schema(&self) -> bool {
+        self.value("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'rekey')")
+    }
+
+    /// One number over the whole content of `provider_connections`: equal means nothing was written.
+    pub fn content(&self) -> String {
+        self.value(
+            "SELECT md5(string_agg(md5(p::text) || xmin::text, '' ORDER BY id)) FROM provider_connections p",
+        )
+    }
+}
