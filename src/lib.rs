@@ -16,5 +16,5 @@ pub mod crypto;
 pub mod engine;
 pub mod error;
 pub mod rotation;
-pub mod secrets;
 pub mod store;
+pub mod secrets;
