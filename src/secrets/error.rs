@@ -44,8 +44,11 @@ pub enum SourceError {
     /// Secrets Manager refused the call for a reason that waiting does not mend.
     #[error("AWS Secrets Manager refused {action} on {resource}: {detail}")]
     Refused { action: &'static str, resource: String, detail: String },
-    /// A staging label kept moving under us.
-    #[error("{resource}: the current version changed {attempts} times while it was being replaced")]
+    /// Another process of ours is changing files in the same folder.
+    #[error("another rekey process is changing files in {folder}")]
+    Locked { folder: String },
+    /// What is to be replaced kept changing under us.
+    #[error("{resource}: the current value changed {attempts} times while it was being replaced")]
     Contended { resource: String, attempts: u32 },
 }
 
@@ -62,9 +65,11 @@ impl From<SourceError> for Error {
             }
             SourceError::Config { hint, .. } => (Exit::Usage, hint),
             SourceError::Missing { hint, .. } | SourceError::Malformed { hint, .. } => (Exit::Key, hint),
-            SourceError::Io { path, operation, .. } => {
+            // Not being able to read a key is a missing key; not being able to write is how the machine is set up.
+            SourceError::Io { path, operation: operation @ "read", .. } => {
                 (Exit::Key, format!("let this user {operation} {path}, or name another place"))
             }
+            SourceError::Io { path, operation, cause } => (Exit::Usage, write_hint(&path, operation, &cause)),
             SourceError::Denied { action, resource, detail } => {
                 (Exit::Key, format!("allow {action} on {resource} in the IAM policy of this role ({detail})"))
             }
@@ -77,6 +82,7 @@ impl From<SourceError> for Error {
             SourceError::Refused { .. } => {
                 (Exit::Key, "put right what AWS names here, then run the same command again".to_owned())
             }
+            SourceError::Locked { .. } => (Exit::Busy, "wait for it to end, then run this again".to_owned()),
             SourceError::Contended { .. } => (
                 Exit::Busy,
                 "something else keeps writing this secret: stop it, then run the same command again"
@@ -84,5 +90,20 @@ impl From<SourceError> for Error {
             ),
         };
         Error::new(exit, message).hint(hint)
+    }
+}
+
+fn write_hint(path: &str, operation: &str, cause: &io::Error) -> String {
+    match cause.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "nothing was changed: free some disk space, then run this again".to_owned()
+        }
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+            format!("nothing was changed: the folder of {path} must be writable for this user")
+        }
+        io::ErrorKind::ResourceBusy => {
+            format!("nothing was changed: {path} is a mount point of its own; mount its folder instead")
+        }
+        _ => format!("nothing was changed: make it possible to {operation} {path}, then run this again"),
     }
 }

@@ -20,12 +20,19 @@ pub(super) struct Call<'a> {
 
 impl Call<'_> {
     /// Explains a failed call.
-    pub fn explain<E, R>(self, error: SdkError<E, R>) -> SourceError
+    pub fn explain<E>(self, error: SdkError<E>) -> SourceError
     where
         E: ProvideErrorMetadata + StdError + 'static,
     {
         match &error {
-            SdkError::ServiceError(service) => self.service(service.err().code(), service.err().message()),
+            // An answer that is no JSON, a proxy's page say, comes as a service error without a code.
+            SdkError::ServiceError(service) => {
+                match (service.err().code(), service.raw().status().as_u16()) {
+                    (Some(code), _) => self.service(code, service.err().message().unwrap_or_default()),
+                    (None, 200..300) => self.unavailable("the answer could not be read"),
+                    (None, status) => self.unavailable(&format!("HTTP status {status}")),
+                }
+            }
             SdkError::TimeoutError(_) => self.unavailable("no answer in time"),
             SdkError::ResponseError(_) => self.unavailable("the answer could not be read"),
             SdkError::DispatchFailure(failure) => {
@@ -43,9 +50,7 @@ impl Call<'_> {
         }
     }
 
-    fn service(self, code: Option<&str>, message: Option<&str>) -> SourceError {
-        let code = code.unwrap_or("no error code");
-        let message = message.unwrap_or_default();
+    fn service(self, code: &str, message: &str) -> SourceError {
         let resource = self.secret_id.to_owned();
         match code {
             "AccessDeniedException" | "AccessDenied" | "UnauthorizedOperation" => {
@@ -80,8 +85,7 @@ impl Call<'_> {
             | "InternalFailure"
             | "InternalError"
             | "ServiceUnavailable"
-            | "ServiceUnavailableException"
-            | "no error code" => self.unavailable(code),
+            | "ServiceUnavailableException" => self.unavailable(code),
             "InvalidRequestException"
             | "InvalidParameterException"
             | "LimitExceededException"

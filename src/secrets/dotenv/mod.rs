@@ -3,12 +3,17 @@
 //! Read as the application's own reader (python-dotenv) reads it: the last assignment of a name wins. `${…}`,
 //! which that reader expands, is refused: a key that depends on other variables has no one value to promote.
 
+mod atomic;
+mod git;
 mod lines;
+mod replace;
 
 use std::path::{Path, PathBuf};
 
 use super::{Fetched, KeyProvider, SourceError, file::read_whole};
+pub use git::{GitExposure, git_exposure};
 pub use lines::{DotenvFile, LineError};
+pub use replace::{Change, Changed, remove_backup};
 
 /// The path of a backup beside a file: its whole name, a dot and this suffix.
 pub fn backup_path(path: &Path, suffix: &str) -> PathBuf {
