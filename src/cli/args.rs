@@ -95,6 +95,10 @@ pub enum Command {
     Status(StatusArgs),
     /// Open every row with the key it should be on, and compare its bytes
     Verify(VerifyArgs),
+    /// Make the new key current where the application reads it, after a clean verify
+    Promote(PromoteArgs),
+    /// End the rotation on the new key; there is no rollback after it
+    Finalize(FinalizeArgs),
     /// Return every row to the old key
     Rollback(RollbackArgs),
     /// Let workers finish their batch and wait
@@ -183,6 +187,39 @@ pub struct VerifyArgs {
     #[command(flatten)]
     pub keys: KeyArgs,
     /// Readers
+    #[arg(long, env = "REKEY_WORKERS", hide_env_values = true, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64), value_name = "N")]
+    pub workers: u16,
+}
+
+#[derive(Args)]
+pub struct PromoteArgs {
+    #[command(flatten)]
+    pub keys: KeyArgs,
+    /// Where the application reads its key [default: the old key's source]
+    #[arg(long, env = "REKEY_TARGET", hide_env_values = true, value_name = "SOURCE")]
+    pub target: Option<String>,
+    /// Somebody else changes it: say what to change, and go on once it is changed
+    #[arg(long, env = "REKEY_EXTERNAL", hide_env_values = true)]
+    pub external: bool,
+    /// Do not ask
+    #[arg(long, env = "REKEY_YES", hide_env_values = true)]
+    pub yes: bool,
+    /// Readers of the verify before it
+    #[arg(long, env = "REKEY_WORKERS", hide_env_values = true, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64), value_name = "N")]
+    pub workers: u16,
+}
+
+#[derive(Args)]
+pub struct FinalizeArgs {
+    #[command(flatten)]
+    pub keys: KeyArgs,
+    /// Days in which the temporary secret can still be restored
+    #[arg(long, env = "REKEY_RECOVERY_WINDOW", hide_env_values = true, default_value_t = 30, value_parser = clap::value_parser!(u8).range(7..=30), value_name = "DAYS")]
+    pub recovery_window: u8,
+    /// Do not ask
+    #[arg(long, env = "REKEY_YES", hide_env_values = true)]
+    pub yes: bool,
+    /// Readers of the verify before it
     #[arg(long, env = "REKEY_WORKERS", hide_env_values = true, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64), value_name = "N")]
     pub workers: u16,
 }

@@ -2,10 +2,14 @@
 //! cannot be wrong.
 
 mod args;
+mod cache_after;
 mod confirm;
 mod context;
 mod control;
+mod finalize;
 mod key_pair;
+mod preflight;
+mod promote;
 mod quarantine;
 mod rollback;
 mod run;
@@ -61,6 +65,8 @@ async fn dispatch(cli: Cli) -> Result<Exit> {
     let context = Context::new(cli.global);
     match cli.command {
         Command::Run(args) => run::run(args, &context).await,
+        Command::Promote(args) => promote::run(args, &context).await,
+        Command::Finalize(args) => finalize::run(args, &context).await,
         Command::Rollback(args) => rollback::run(args, &context).await,
         Command::Verify(args) => verify::run(args, &context).await,
         Command::Status(args) => status::run(args, &context).await,

@@ -151,7 +151,33 @@ pub async fn verify(
     Ok(report)
 }
 
+/// A verify that found nothing wrong; only [`VerifyReport::into_clean`] makes one.
+pub struct CleanVerify(());
+
 impl VerifyReport {
+    /// The right to promote or finalize, if this report is clean.
+    pub fn into_clean(self) -> Result<CleanVerify, Error> {
+        if self.clean {
+            return Ok(CleanVerify(()));
+        }
+        let (exit, hint) = match self.exit() {
+            Exit::Quarantined => (Exit::Quarantined, "rekey quarantine list"),
+            _ => (
+                Exit::VerifyFailed,
+                "rekey run moves rows that late writers left on the old key; rekey verify says more",
+            ),
+        };
+        let trouble = [
+            ("on the wrong key", self.wrong_key),
+            ("that no key opens", self.unreadable),
+            ("with other bytes", self.other_bytes),
+            ("not seen", self.unseen),
+        ];
+        let found: Vec<String> =
+            trouble.iter().filter(|(_, n)| *n > 0).map(|(what, n)| format!("{n} rows {what}")).collect();
+        Err(Error::new(exit, format!("not verified clean: {}", found.join(", "))).hint(hint))
+    }
+
     /// The exit code this report stands for.
     pub fn exit(&self) -> Exit {
         match self {
