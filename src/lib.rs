@@ -14,3 +14,5 @@
 
 pub mod crypto;
 pub mod error;
+pub mod rotation;
+pub mod store;

@@ -1,0 +1,144 @@
+//! The states of a rotation and who may move them (`lifecycle.md`); which key rows should be on in each.
+
+use std::fmt;
+use std::str::FromStr;
+
+macro_rules! words {
+    ($(#[doc = $doc:literal])* $name:ident { $($(#[doc = $vdoc:literal])* $variant:ident = $word:literal),* $(,)? }) => {
+        $(#[doc = $doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[doc = $vdoc])* $variant),* }
+
+        impl $name {
+            /// Every value.
+            pub const ALL: &[$name] = &[$($name::$variant),*];
+            /// The word that stands in the database and in JSON.
+            pub const fn as_str(self) -> &'static str { match self { $($name::$variant => $word),* } }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.pad(self.as_str()) }
+        }
+
+        impl FromStr for $name {
+            type Err = String;
+            fn from_str(s: &str) -> Result<Self, String> {
+                match s { $($word => Ok($name::$variant),)* _ => Err(format!("{s:?} is not a {}", stringify!($name))) }
+            }
+        }
+    };
+}
+
+words! {
+    /// Where a rotation stands.
+    State {
+        /// Rows move from the old key to the new one.
+        Migrating = "migrating",
+        /// A closing proof found no row left on the old key.
+        Migrated = "migrated",
+        /// The new key is being made current outside; written before the outside is touched.
+        Promoting = "promoting",
+        /// The application reads the new key.
+        Promoted = "promoted",
+        /// The end is being written outside.
+        Finalizing = "finalizing",
+        /// Over, on the new key.
+        Finalized = "finalized",
+        /// Rows move from the new key back to the old one.
+        RollingBack = "rolling_back",
+        /// The old key is being made current outside again.
+        Unpromoting = "unpromoting",
+        /// Over, on the old key.
+        RolledBack = "rolled_back",
+    }
+}
+
+words! {
+    /// What the operator wants the workers to do.
+    Desired {
+        /// Work.
+        Running = "running",
+        /// Finish the batch, give leases back, wait.
+        Paused = "paused",
+        /// Finish the batch and end; only `resume` or `rollback` lead out.
+        Aborted = "aborted",
+    }
+}
+
+words! {
+    /// Which way rows move.
+    Direction {
+        /// Old key → new key.
+        Forward = "forward",
+        /// New key → old key.
+        Backward = "backward",
+    }
+}
+
+impl State {
+    /// True until the rotation is over; one active rotation per table.
+    pub const fn is_active(self) -> bool {
+        !matches!(self, State::Finalized | State::RolledBack)
+    }
+
+    /// The way rows should be moving, or have moved, in this state. It names the key rows should be on.
+    pub const fn direction(self) -> Direction {
+        match self {
+            State::RollingBack | State::Unpromoting | State::RolledBack => Direction::Backward,
+            _ => Direction::Forward,
+        }
+    }
+
+    /// States in which workers of this direction may claim chunks: the main pass, and sweeps for late writers.
+    pub const fn workable(direction: Direction) -> &'static [State] {
+        match direction {
+            Direction::Forward => &[State::Migrating, State::Migrated, State::Promoted],
+            Direction::Backward => &[State::RollingBack, State::RolledBack],
+        }
+    }
+
+    /// `rollback` may start here.
+    pub const fn may_roll_back(self) -> bool {
+        matches!(self, State::Migrating | State::Migrated | State::Promoting | State::Promoted)
+    }
+
+    /// `run` sweeps again here instead of starting anew.
+    pub const fn may_run(self) -> bool {
+        matches!(self, State::Migrating | State::Migrated | State::Promoted)
+    }
+}
+
+impl Direction {
+    /// The key rows are moved to.
+    pub const fn target(self) -> &'static str {
+        match self {
+            Direction::Forward => "new",
+            Direction::Backward => "old",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_round_trip() {
+        for &s in State::ALL {
+            assert_eq!(s.as_str().parse(), Ok(s));
+        }
+        assert!("done".parse::<State>().is_err());
+    }
+
+    #[test]
+    fn only_the_two_ends_are_inactive() {
+        let inactive: Vec<_> = State::ALL.iter().filter(|s| !s.is_active()).collect();
+        assert_eq!(inactive, [&State::Finalized, &State::RolledBack]);
+    }
+
+    #[test]
+    fn nothing_rolls_back_from_an_end_and_nothing_runs_while_turning() {
+        assert!(!State::Finalized.may_roll_back() && !State::Finalizing.may_roll_back());
+        assert!(!State::RollingBack.may_run() && !State::Unpromoting.may_run());
+    }
+}

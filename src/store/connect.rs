@@ -1,0 +1,167 @@
+//! Connecting: session settings that make every later statement safe, and waiting for a database that is away.
+//!
+//! Session settings need a session: behind a pooler in transaction mode they would leak or vanish, so preflight
+//! refuses one (`pooling`).
+
+use std::time::{Duration, Instant};
+
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, Connection, PgConnection, Row};
+
+use super::dsn::Dsn;
+use super::error::{Class, StoreError, bounded};
+
+/// What a connection is for; it decides the session's settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Ledger and questions.
+    Control,
+    /// Reads of the application's rows.
+    Read,
+    /// Batches.
+    Write,
+    /// Reads only, enforced by the server; works on a hot standby.
+    ReadOnly,
+}
+
+/// What the server said about itself at the first connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Server {
+    /// `server_version_num`.
+    pub version: i32,
+    /// A hot standby.
+    pub in_recovery: bool,
+    /// `deadlock_timeout`.
+    pub deadlock_timeout: Duration,
+}
+
+/// Makes connections that all behave alike.
+pub struct Connector {
+    options: PgConnectOptions,
+    described: String,
+    /// How long an unreachable database is waited for.
+    pub retry_for: Duration,
+    /// Lease lifetime; statement and idle timeouts are derived from it.
+    pub lease_ttl: Duration,
+    lock_timeout: std::sync::OnceLock<Duration>,
+}
+
+impl Connector {
+    /// A connector for this DSN. No connection is made yet.
+    pub fn new(dsn: &Dsn, retry_for: Duration, lease_ttl: Duration) -> Connector {
+        let options = dsn.connect_options().disable_statement_logging();
+        Connector { options, described: dsn.describe(), retry_for, lease_ttl, lock_timeout: std::sync::OnceLock::new() }
+    }
+
+    /// `user@host:port/database`.
+    pub fn describe(&self) -> &str {
+        &self.described
+    }
+
+    /// Statements are cut off well before the lease they work under could expire.
+    pub fn statement_timeout(&self) -> Duration {
+        self.lease_ttl.mul_f64(0.45)
+    }
+
+    /// The longest we wait for an answer to one statement before the connection counts as lost.
+    pub fn answer_limit(&self) -> Duration {
+        self.statement_timeout() + Duration::from_secs(5)
+    }
+
+    /// One attempt.
+    pub async fn try_connect(&self, purpose: Purpose) -> Result<PgConnection, StoreError> {
+        const LIMIT: Duration = Duration::from_secs(10);
+        let connect = |source| StoreError::Connect { server: self.described.clone(), source };
+        let mut conn = match tokio::time::timeout(LIMIT, self.options.connect()).await {
+            Ok(Ok(conn)) => conn,
+            Ok(Err(source)) => return Err(connect(source)),
+            Err(_) => return Err(StoreError::Timeout { op: "connect", limit: LIMIT }),
+        };
+        let lock_timeout = match self.lock_timeout.get() {
+            Some(t) => *t,
+            None => {
+                let server = self.server(&mut conn).await?;
+                // † the application must never be the deadlock's victim: we give up first.
+                *self.lock_timeout.get_or_init(|| (server.deadlock_timeout * 3 / 10).max(Duration::from_millis(1)))
+            }
+        };
+        let settings = self.session(purpose, lock_timeout);
+        bounded("configure the session", LIMIT, sqlx::raw_sql(sqlx::AssertSqlSafe(settings)).execute(&mut conn))
+            .await?;
+        Ok(conn)
+    }
+
+    fn session(&self, purpose: Purpose, lock_timeout: Duration) -> String {
+        let idle = self.lease_ttl.mul_f64(0.6).as_millis();
+        let mut sql = format!(
+            "SET default_transaction_isolation = 'read committed'; SET lock_timeout = {}; SET statement_timeout = {}; \
+             SET idle_in_transaction_session_timeout = {idle}; SET row_security = off; SET jit = off; \
+             SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3; \
+             SET client_min_messages = error; SET default_transaction_deferrable = off; ",
+            lock_timeout.as_millis().max(1),
+            self.statement_timeout().as_millis().max(500),
+        );
+        sql.push_str(match purpose {
+            Purpose::Control => "SET default_transaction_read_only = off",
+            // Plans flip with the size of a batch (performance.md): hold them to the ones that were measured.
+            Purpose::Read => {
+                "SET default_transaction_read_only = on; SET plan_cache_mode = force_generic_plan; \
+                 SET enable_seqscan = off; SET enable_bitmapscan = off"
+            }
+            Purpose::Write => {
+                "SET default_transaction_read_only = off; SET plan_cache_mode = force_generic_plan; \
+                 SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_seqscan = off"
+            }
+            Purpose::ReadOnly => "SET default_transaction_read_only = on",
+        });
+        sql
+    }
+
+    /// Connects, waiting up to `retry_for` with jittered back-off for a database that is away. Refusals that
+    /// waiting cannot mend (password, database name, TLS) return at once.
+    pub async fn connect(&self, purpose: Purpose) -> Result<PgConnection, StoreError> {
+        let deadline = Instant::now() + self.retry_for;
+        let mut pause = Duration::from_millis(100);
+        loop {
+            let error = match self.try_connect(purpose).await {
+                Ok(conn) => return Ok(conn),
+                Err(e) => e,
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if error.class() == Class::Denied || error.class() == Class::Fatal || left.is_zero() {
+                return Err(error);
+            }
+            tracing::warn!(server = %self.described, %error, seconds_left = left.as_secs(), "database unreachable, retrying");
+            tokio::time::sleep(jitter(pause).min(left)).await;
+            pause = (pause * 2).min(Duration::from_secs(5));
+        }
+    }
+
+    /// Asks the server what it is.
+    pub async fn server(&self, conn: &mut PgConnection) -> Result<Server, StoreError> {
+        let ask = sqlx::query(
+            "SELECT current_setting('server_version_num')::int, pg_is_in_recovery(), \
+             (SELECT setting::bigint FROM pg_catalog.pg_settings WHERE name = 'deadlock_timeout')",
+        );
+        let row = bounded("ask the server what it is", Duration::from_secs(10), ask.fetch_one(conn)).await?;
+        let ms: i64 = row.get(2);
+        Ok(Server {
+            version: row.get(0),
+            in_recovery: row.get(1),
+            deadlock_timeout: Duration::from_millis(ms.max(1) as u64),
+        })
+    }
+}
+
+/// A random share, half to whole, of a pause, so that retrying processes do not march in step.
+pub fn jitter(pause: Duration) -> Duration {
+    let mut byte = [0u8; 1];
+    // Not a secret: if the system's randomness fails here, the pause is simply whole.
+    let _ = getrandom::fill(&mut byte);
+    pause.mul_f64(0.5 + f64::from(byte[0]) / 512.0)
+}
+
+/// Closes politely; a connection that is already dead is no error.
+pub async fn close(conn: PgConnection) {
+    let _ = tokio::time::timeout(Duration::from_secs(1), conn.close()).await;
+}

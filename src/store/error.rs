@@ -1,0 +1,159 @@
+//! Database errors, by what can be done about them.
+
+use std::time::Duration;
+
+use crate::error::{Error, Exit};
+
+/// What to do after a database error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// The connection is gone, or may be: discard everything buffered, reconnect.
+    ConnectionLost,
+    /// Serialization failure, deadlock, statement timeout: do the same again.
+    Retry,
+    /// Someone holds a row: take what is free.
+    LockTimeout,
+    /// The server rejects a value: find the row.
+    Data,
+    /// Privileges or configuration: trying again cannot help.
+    Denied,
+    /// Anything else.
+    Fatal,
+}
+
+/// One operation that failed against the database. Messages name the operation; values never appear.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No connection could be made.
+    #[error("cannot connect to {server}: {}", describe(.source))]
+    Connect {
+        /// `user@host:port/database`.
+        server: String,
+        /// What sqlx said.
+        source: sqlx::Error,
+    },
+    /// A statement failed.
+    #[error("could not {op}: {}", describe(.source))]
+    Sql {
+        /// What was being done, as a verb phrase.
+        op: &'static str,
+        /// What sqlx said.
+        source: sqlx::Error,
+    },
+    /// A statement had no answer in time; the connection must not be used again.
+    #[error("could not {op}: no answer within {} s", .limit.as_secs())]
+    Timeout {
+        /// What was being done.
+        op: &'static str,
+        /// How long was waited.
+        limit: Duration,
+    },
+    /// rekey's migrations could not be applied.
+    #[error("could not create or update schema rekey: {source}")]
+    Migrate {
+        /// What sqlx said.
+        source: Box<sqlx::migrate::MigrateError>,
+    },
+}
+
+/// The server's own message and SQLSTATE, without its DETAIL: a detail may hold a row's values.
+fn describe(e: &sqlx::Error) -> String {
+    match e {
+        sqlx::Error::Database(db) => match db.code() {
+            Some(code) => format!("{} (SQLSTATE {code})", db.message()),
+            None => db.message().to_owned(),
+        },
+        other => other.to_string(),
+    }
+}
+
+fn class_of(e: &sqlx::Error) -> Class {
+    use sqlx::Error as E;
+    match e {
+        E::Database(db) => match db.code().as_deref().unwrap_or_default() {
+            "40001" | "40P01" | "57014" => Class::Retry,
+            "55P03" => Class::LockTimeout,
+            // Shutdown, crash, cannot connect now, idle-in-transaction timeout, too many connections, read-only.
+            "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "53300" | "25006" => Class::ConnectionLost,
+            "42501" | "28000" | "28P01" | "3D000" => Class::Denied,
+            code if code.starts_with("08") => Class::ConnectionLost,
+            code if code.starts_with("22") || code.starts_with("23") || code == "P0001" => Class::Data,
+            // Out of memory, disk full, other resources: may pass.
+            code if code.starts_with("53") => Class::Retry,
+            _ => Class::Fatal,
+        },
+        E::Io(_) | E::Protocol(_) | E::PoolClosed | E::PoolTimedOut | E::WorkerCrashed => Class::ConnectionLost,
+        E::Tls(_) | E::Configuration(_) => Class::Denied,
+        _ => Class::Fatal,
+    }
+}
+
+impl StoreError {
+    /// What to do about it.
+    pub fn class(&self) -> Class {
+        match self {
+            StoreError::Connect { source, .. } | StoreError::Sql { source, .. } => class_of(source),
+            StoreError::Timeout { .. } => Class::ConnectionLost,
+            StoreError::Migrate { source } => match &**source {
+                sqlx::migrate::MigrateError::Execute(e) | sqlx::migrate::MigrateError::ExecuteMigration(e, _) => {
+                    class_of(e)
+                }
+                _ => Class::Fatal,
+            },
+        }
+    }
+
+    /// The server's SQLSTATE, where it sent one.
+    pub fn sqlstate(&self) -> Option<String> {
+        match self {
+            StoreError::Connect { source: sqlx::Error::Database(db), .. }
+            | StoreError::Sql { source: sqlx::Error::Database(db), .. } => db.code().map(Into::into),
+            _ => None,
+        }
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(e: StoreError) -> Error {
+        let (exit, hint) = match (e.class(), &e) {
+            (Class::ConnectionLost | Class::LockTimeout | Class::Retry, _) => (
+                Exit::Unavailable,
+                "check that the database is up and reachable, then run the same command again",
+            ),
+            (Class::Denied, StoreError::Connect { .. }) => {
+                (Exit::Usage, "check user, password, database name and TLS settings in DATABASE_URL")
+            }
+            (Class::Denied, _) => {
+                (Exit::Preflight, "grant what is missing: `rekey init --print-sql` shows the grants each role needs")
+            }
+            (Class::Data | Class::Fatal, _) => {
+                (Exit::Internal, "this is unexpected: please report it with the log; no data was lost, run again to resume")
+            }
+        };
+        Error::new(exit, e.to_string()).hint(hint)
+    }
+}
+
+/// Names the operation an sqlx error belongs to.
+pub trait During<T> {
+    /// `op` completes "could not …".
+    fn during(self, op: &'static str) -> Result<T, StoreError>;
+}
+
+impl<T> During<T> for Result<T, sqlx::Error> {
+    fn during(self, op: &'static str) -> Result<T, StoreError> {
+        self.map_err(|source| StoreError::Sql { op, source })
+    }
+}
+
+/// A database operation with a limit on the waiting: a server that went silent is a lost connection.
+pub async fn bounded<T>(
+    op: &'static str,
+    limit: Duration,
+    work: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, StoreError> {
+    match tokio::time::timeout(limit, work).await {
+        Ok(done) => done.during(op),
+        Err(_) => Err(StoreError::Timeout { op, limit }),
+    }
+}

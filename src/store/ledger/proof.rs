@@ -1,0 +1,127 @@
+//! `rekey.proofs`: which transactions were ours, and the tag of every row they wrote.
+
+use std::collections::{HashMap, HashSet};
+
+use futures::TryStreamExt;
+use sqlx::{PgConnection, Row};
+use uuid::Uuid;
+
+use crate::rotation::Direction;
+use crate::store::error::{During, StoreError};
+use crate::store::pg_types::Xid;
+
+/// The current transaction id, full width; xmins are widened with it.
+pub async fn current_xid(conn: &mut PgConnection) -> Result<u64, StoreError> {
+    let text: String = sqlx::query_scalar("SELECT pg_snapshot_xmax(pg_current_snapshot())::text")
+        .fetch_one(conn)
+        .await
+        .during("read the current transaction id")?;
+    text.parse().map_err(|_| StoreError::Sql {
+        op: "read the current transaction id",
+        source: sqlx::Error::Decode("not a number".into()),
+    })
+}
+
+/// Which of these xmins are batches of ours in this direction.
+pub async fn ours(
+    conn: &mut PgConnection,
+    rotation: Uuid,
+    direction: Direction,
+    xmins: &HashSet<Xid>,
+) -> Result<HashSet<Xid>, StoreError> {
+    if xmins.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let wide = widened(conn, xmins).await?;
+    let found: Vec<String> = sqlx::query_scalar(
+        "SELECT xid::text FROM rekey.proofs WHERE rotation = $1 AND direction = $2 AND xid = ANY($3::text[]::xid8[])",
+    )
+    .bind(rotation)
+    .bind(direction.as_str())
+    .bind(&wide)
+    .fetch_all(conn)
+    .await
+    .during("recognise our own batches")?;
+    Ok(found.iter().filter_map(|x| x.parse::<u64>().ok()).map(|x| Xid(x as u32)).collect())
+}
+
+async fn widened(conn: &mut PgConnection, xmins: &HashSet<Xid>) -> Result<Vec<String>, StoreError> {
+    let current = current_xid(conn).await?;
+    Ok(xmins.iter().map(|x| x.widen(current).to_string()).collect())
+}
+
+/// The tags that the batches with these xmins wrote, by row.
+pub async fn tags_of(
+    conn: &mut PgConnection,
+    rotation: Uuid,
+    direction: Direction,
+    xmins: &HashSet<Xid>,
+) -> Result<HashMap<(Xid, Uuid), [u8; 8]>, StoreError> {
+    const OP: &str = "read proof tags";
+    let mut found = HashMap::new();
+    if xmins.is_empty() {
+        return Ok(found);
+    }
+    let wide = widened(conn, xmins).await?;
+    let mut rows = sqlx::query(
+        "SELECT xid::text, ids, tags FROM rekey.proofs WHERE rotation = $1 AND direction = $2 AND xid = ANY($3::text[]::xid8[])",
+    )
+    .bind(rotation)
+    .bind(direction.as_str())
+    .bind(&wide)
+    .fetch(conn);
+    while let Some(row) = rows.try_next().await.during(OP)? {
+        let xid: u64 = row.get::<&str, _>(0).parse().unwrap_or_default();
+        let (ids, tags): (Vec<Uuid>, &[u8]) = (row.get(1), row.get(2));
+        for (id, tag) in ids.into_iter().zip(tags.as_chunks::<8>().0) {
+            found.insert((Xid(xid as u32), id), *tag);
+        }
+    }
+    Ok(found)
+}
+
+/// All transactions of ours in one direction.
+pub async fn all_xids(
+    conn: &mut PgConnection,
+    rotation: Uuid,
+    direction: Direction,
+) -> Result<HashSet<Xid>, StoreError> {
+    let found: Vec<i64> = sqlx::query_scalar(
+        "SELECT xid::text::bigint FROM rekey.proofs WHERE rotation = $1 AND direction = $2",
+    )
+    .bind(rotation)
+    .bind(direction.as_str())
+    .fetch_all(conn)
+    .await
+    .during("recognise our own batches")?;
+    Ok(found.into_iter().map(|x| Xid(x as u32)).collect())
+}
+
+/// The latest tag of every row with an id in `(lo, hi]`, `None` being open, in this direction.
+pub async fn tags_in(
+    conn: &mut PgConnection,
+    rotation: Uuid,
+    direction: Direction,
+    lo: Option<Uuid>,
+    hi: Option<Uuid>,
+) -> Result<HashMap<Uuid, [u8; 8]>, StoreError> {
+    const OP: &str = "read proof tags";
+    let mut latest = HashMap::new();
+    // Ordered by id: a row moved twice has its later tag last.
+    let mut rows = sqlx::query(
+        "SELECT u.id, substr(p.tags, (u.n::int - 1) * 8 + 1, 8) FROM rekey.proofs p, unnest(p.ids) WITH ORDINALITY u(id, n) \
+         WHERE p.rotation = $1 AND p.direction = $2 AND ($3::uuid IS NULL OR u.id > $3) AND ($4::uuid IS NULL OR u.id <= $4) \
+         ORDER BY p.id",
+    )
+    .bind(rotation)
+    .bind(direction.as_str())
+    .bind(lo)
+    .bind(hi)
+    .fetch(conn);
+    while let Some(row) = rows.try_next().await.during(OP)? {
+        if let Ok(tag) = row.get::<&[u8], _>(1).try_into() {
+            latest.insert(row.get(0), tag);
+        }
+    }
+    Ok(latest)
+}

@@ -1,0 +1,147 @@
+//! `rekey.quarantine`: rows that open with neither key. An entry never excludes a row from a later pass.
+
+use serde::Serialize;
+use serde_json::json;
+use sqlx::{Connection, FromRow, PgConnection};
+use uuid::Uuid;
+
+use crate::store::audit::{self, Actor};
+use crate::store::error::{During, StoreError};
+
+/// A row to quarantine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The row.
+    pub id: Uuid,
+    /// `empty`, `too_short`, `neither_key`, `too_large`, `rejected`.
+    pub reason: &'static str,
+    /// Bytes it holds.
+    pub length: i32,
+}
+
+/// An entry as recorded.
+#[derive(Clone, Debug, Serialize, FromRow)]
+pub struct Entry {
+    /// The row.
+    pub id: Uuid,
+    /// Why.
+    pub reason: String,
+    /// Bytes it holds.
+    pub length: Option<i32>,
+    /// When it was found, RFC 3339.
+    pub found_at: String,
+    /// Whether somebody accepted it.
+    pub accepted: bool,
+    /// Who.
+    pub accepted_by: Option<String>,
+    /// Why.
+    pub accept_reason: Option<String>,
+}
+
+/// All entries of a rotation.
+pub async fn list(conn: &mut PgConnection, rotation: Uuid) -> Result<Vec<Entry>, StoreError> {
+    sqlx::query_as(
+        "SELECT row_id AS id, reason, length, to_char(found_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS found_at, \
+         accepted_at IS NOT NULL AS accepted, accepted_by, accept_reason FROM rekey.quarantine WHERE rotation = $1 ORDER BY row_id",
+    )
+    .bind(rotation)
+    .fetch_all(conn)
+    .await
+    .during("read the quarantine")
+}
+
+/// Ids of a rotation's entries, accepted ones included.
+pub async fn ids(conn: &mut PgConnection, rotation: Uuid) -> Result<Vec<Uuid>, StoreError> {
+    sqlx::query_scalar("SELECT row_id FROM rekey.quarantine WHERE rotation = $1 ORDER BY row_id")
+        .bind(rotation)
+        .fetch_all(conn)
+        .await
+        .during("read the quarantine")
+}
+
+/// Entries nobody accepted.
+pub async fn unaccepted(conn: &mut PgConnection, rotation: Uuid) -> Result<i64, StoreError> {
+    sqlx::query_scalar("SELECT count(*) FROM rekey.quarantine WHERE rotation = $1 AND accepted_at IS NULL")
+        .bind(rotation)
+        .fetch_one(conn)
+        .await
+        .during("count the quarantine")
+}
+
+/// Adds entries, in the caller's transaction; an entry that is there keeps its acceptance.
+pub async fn add(
+    conn: &mut PgConnection,
+    rotation: Uuid,
+    findings: &[Finding],
+    actor: &Actor,
+) -> Result<(), StoreError> {
+    if findings.is_empty() {
+        return Ok(());
+    }
+    let (ids, reasons, lengths): (Vec<Uuid>, Vec<&str>, Vec<i32>) = (
+        findings.iter().map(|f| f.id).collect(),
+        findings.iter().map(|f| f.reason).collect(),
+        findings.iter().map(|f| f.length).collect(),
+    );
+    let new: Vec<Uuid> = sqlx::query_scalar(
+        "INSERT INTO rekey.quarantine (rotation, row_id, reason, length) \
+         SELECT $1, * FROM unnest($2::uuid[], $3::text[], $4::int[]) ON CONFLICT (rotation, row_id) \
+         DO UPDATE SET reason = excluded.reason, length = excluded.length \
+         WHERE quarantine.reason <> excluded.reason OR quarantine.length <> excluded.length RETURNING row_id",
+    )
+    .bind(rotation)
+    .bind(ids)
+    .bind(reasons)
+    .bind(lengths)
+    .fetch_all(&mut *conn)
+    .await
+    .during("quarantine rows")?;
+    if !new.is_empty() {
+        let shown: Vec<_> = new.iter().take(100).collect();
+        audit::append(conn, Some(rotation), "quarantine", actor, json!({ "rows": new.len(), "ids": shown })).await?;
+    }
+    Ok(())
+}
+
+/// Removes entries of rows that are fine now, or gone.
+pub async fn remove(conn: &mut PgConnection, rotation: Uuid, ids: &[Uuid]) -> Result<(), StoreError> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    sqlx::query("DELETE FROM rekey.quarantine WHERE rotation = $1 AND row_id = ANY($2)")
+        .bind(rotation)
+        .bind(ids)
+        .execute(conn)
+        .await
+        .during("release rows from quarantine")
+        .map(drop)
+}
+
+/// Accepts a row nobody can repair; false if it is not in quarantine.
+pub async fn accept(
+    conn: &mut PgConnection,
+    rotation: Uuid,
+    id: Uuid,
+    reason: &str,
+    actor: &Actor,
+) -> Result<bool, StoreError> {
+    let mut tx = conn.begin().await.during("begin")?;
+    let found = sqlx::query(
+        "UPDATE rekey.quarantine SET accepted_at = clock_timestamp(), accepted_by = $3, accept_reason = $4 \
+         WHERE rotation = $1 AND row_id = $2",
+    )
+    .bind(rotation)
+    .bind(id)
+    .bind(&actor.operator)
+    .bind(reason)
+    .execute(&mut *tx)
+    .await
+    .during("accept the row")?
+    .rows_affected()
+        == 1;
+    if found {
+        audit::append(&mut tx, Some(rotation), "accept", actor, json!({ "id": id, "reason": reason })).await?;
+    }
+    tx.commit().await.during("accept the row")?;
+    Ok(found)
+}

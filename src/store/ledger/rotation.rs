@@ -1,0 +1,424 @@
+//! `rekey.rotations`: one row per move from an old to a new key; at most one active.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use sqlx::postgres::PgRow;
+use sqlx::{Connection, PgConnection, Row};
+use uuid::Uuid;
+
+use crate::rotation::{Desired, Direction, State};
+use crate::store::audit::{self, Actor};
+use crate::store::error::{During, StoreError};
+use crate::store::{TABLE, schema};
+
+/// A rotation as recorded.
+#[derive(Clone, Debug, Serialize)]
+pub struct Rotation {
+    /// UUIDv7.
+    pub id: Uuid,
+    /// Where it stands.
+    #[serde(serialize_with = "word")]
+    pub state: State,
+    /// What the operator wants.
+    #[serde(serialize_with = "word")]
+    pub desired: Desired,
+    /// Fingerprint of the key rows come from.
+    pub old_fingerprint: String,
+    /// Fingerprint of the key rows go to.
+    pub new_fingerprint: String,
+    /// Where the old key was read at the start.
+    pub old_source: String,
+    /// Where the new key was read at the start.
+    pub new_source: String,
+    /// ARN of the old key's secret, if it is in Secrets Manager.
+    pub old_arn: Option<String>,
+    /// ARN of the new key's secret.
+    pub new_arn: Option<String>,
+    /// Version id of the old key.
+    pub old_version: Option<String>,
+    /// Version id of the new key.
+    pub new_version: Option<String>,
+    /// Where promote wrote, or will write, the new key.
+    pub target_source: Option<String>,
+    /// Version id promote made.
+    pub promoted_version: Option<String>,
+    /// When `promoting` was first written.
+    pub promoting_at: Option<String>,
+    /// Promoted by someone's own hand.
+    pub external: bool,
+    /// The old key is known to others.
+    pub compromised: bool,
+    /// RFC 3339; past it workers stop with 9.
+    pub deadline: Option<String>,
+    /// The deadline has passed, by the database's clock.
+    pub past_deadline: bool,
+    /// Who started it.
+    pub operator: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// Last verify.
+    pub verified_at: Option<String>,
+    /// Its result.
+    pub verified_clean: Option<bool>,
+    /// Start, RFC 3339.
+    pub created_at: String,
+    /// Seconds since the start.
+    pub age_seconds: f64,
+}
+
+fn word<T: std::fmt::Display, S: serde::Serializer>(word: &T, s: S) -> Result<S::Ok, S::Error> {
+    s.collect_str(word)
+}
+
+macro_rules! columns {
+    () => {
+        "id, state, desired, old_fingerprint, new_fingerprint, old_source, new_source, old_arn, new_arn, old_version, \
+         new_version, target_source, promoted_version, \
+         to_char(promoting_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS promoting_at, external, compromised, \
+         to_char(deadline AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS deadline, \
+         coalesce(deadline < clock_timestamp(), false) AS past_deadline, operator, reason, \
+         to_char(verified_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS verified_at, verified_clean, \
+         to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS created_at, \
+         extract(epoch FROM clock_timestamp() - created_at)::float8 AS age_seconds"
+    };
+}
+
+fn parse<T: std::str::FromStr<Err = String>>(row: &PgRow, column: &str) -> Result<T, sqlx::Error> {
+    let text: String = row.try_get(column)?;
+    text.parse().map_err(|e: String| sqlx::Error::Decode(e.into()))
+}
+
+impl sqlx::FromRow<'_, PgRow> for Rotation {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        Ok(Rotation {
+            id: row.try_get("id")?,
+            state: parse(row, "state")?,
+            desired: parse(row, "desired")?,
+            old_fingerprint: row.try_get("old_fingerprint")?,
+            new_fingerprint: row.try_get("new_fingerprint")?,
+            old_source: row.try_get("old_source")?,
+            new_source: row.try_get("new_source")?,
+            old_arn: row.try_get("old_arn")?,
+            new_arn: row.try_get("new_arn")?,
+            old_version: row.try_get("old_version")?,
+            new_version: row.try_get("new_version")?,
+            target_source: row.try_get("target_source")?,
+            promoted_version: row.try_get("promoted_version")?,
+            promoting_at: row.try_get("promoting_at")?,
+            external: row.try_get("external")?,
+            compromised: row.try_get("compromised")?,
+            deadline: row.try_get("deadline")?,
+            past_deadline: row.try_get("past_deadline")?,
+            operator: row.try_get("operator")?,
+            reason: row.try_get("reason")?,
+            verified_at: row.try_get("verified_at")?,
+            verified_clean: row.try_get("verified_clean")?,
+            created_at: row.try_get("created_at")?,
+            age_seconds: row.try_get("age_seconds")?,
+        })
+    }
+}
+
+/// What a new rotation starts from.
+pub struct NewRotation {
+    /// UUIDv7.
+    pub id: Uuid,
+    /// Fingerprint, source, ARN and version of the old key.
+    pub old: KeyRecord,
+    /// The same of the new key.
+    pub new: KeyRecord,
+    /// The old key is known to others.
+    pub compromised: bool,
+    /// Settings and allowed findings, for the record.
+    pub settings: Value,
+}
+
+/// How a key is recorded: never its bytes.
+#[derive(Clone, Debug)]
+pub struct KeyRecord {
+    /// 16 hex digits.
+    pub fingerprint: String,
+    /// Canonical source.
+    pub source: String,
+    /// Secret ARN.
+    pub arn: Option<String>,
+    /// Secret version id.
+    pub version: Option<String>,
+}
+
+/// The active rotation, or else the latest one. `None` where rekey never ran.
+pub async fn latest(conn: &mut PgConnection) -> Result<Option<Rotation>, StoreError> {
+    if !schema::exists(conn).await? {
+        return Ok(None);
+    }
+    sqlx::query_as(concat!(
+        "SELECT ",
+        columns!(),
+        " FROM rekey.rotations WHERE table_name = $1 \
+         ORDER BY (state NOT IN ('finalized', 'rolled_back')) DESC, id DESC LIMIT 1"
+    ))
+    .bind(TABLE)
+    .fetch_optional(conn)
+    .await
+    .during("read the rotation")
+}
+
+/// One rotation by id.
+pub async fn by_id(conn: &mut PgConnection, id: Uuid) -> Result<Rotation, StoreError> {
+    sqlx::query_as(concat!("SELECT ", columns!(), " FROM rekey.rotations WHERE id = $1"))
+        .bind(id)
+        .fetch_one(conn)
+        .await
+        .during("read the rotation")
+}
+
+/// Takes the lock under which rotations, passes and their next steps are created, until the transaction ends.
+pub async fn lock(conn: &mut PgConnection) -> Result<(), StoreError> {
+    // Waited for by asking again, so that the session's short lock_timeout stays in force for everything else.
+    sqlx::query("SET LOCAL lock_timeout = '10s'").execute(&mut *conn).await.during("wait for the rotation's lock")?;
+    sqlx::query("SELECT pg_advisory_xact_lock($1)")
+        .bind(schema::LOCK + 1)
+        .execute(conn)
+        .await
+        .during("wait for the rotation's lock")?;
+    Ok(())
+}
+
+/// Records a new rotation unless another process has just done so; returns the active one and whether it is ours.
+pub async fn begin(
+    conn: &mut PgConnection,
+    new: &NewRotation,
+    actor: &Actor,
+) -> Result<(Rotation, bool), StoreError> {
+    let mut tx = conn.begin().await.during("begin")?;
+    lock(&mut tx).await?;
+    if let Some(active) = latest(&mut tx).await?.filter(|r| r.state.is_active()) {
+        tx.rollback().await.during("roll back")?;
+        return Ok((active, false));
+    }
+    sqlx::query(
+        "INSERT INTO rekey.rotations (id, table_name, state, old_fingerprint, new_fingerprint, old_source, new_source, \
+         old_arn, new_arn, old_version, new_version, compromised, settings, operator, reason) \
+         VALUES ($1, $2, 'migrating', $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+    )
+    .bind(new.id)
+    .bind(TABLE)
+    .bind(&new.old.fingerprint)
+    .bind(&new.new.fingerprint)
+    .bind(&new.old.source)
+    .bind(&new.new.source)
+    .bind(&new.old.arn)
+    .bind(&new.new.arn)
+    .bind(&new.old.version)
+    .bind(&new.new.version)
+    .bind(new.compromised)
+    .bind(&new.settings)
+    .bind(&actor.operator)
+    .bind(&actor.reason)
+    .execute(&mut *tx)
+    .await
+    .during("record the rotation")?;
+    let detail = json!({
+        "old_fingerprint": new.old.fingerprint, "new_fingerprint": new.new.fingerprint,
+        "old_source": new.old.source, "new_source": new.new.source,
+        "old_version": new.old.version, "new_version": new.new.version,
+        "compromised": new.compromised, "settings": new.settings,
+    });
+    audit::append(&mut tx, Some(new.id), "start", actor, detail.clone()).await?;
+    audit::append_to_application(&mut tx, Uuid::now_v7(), new.id, "ENCRYPTION_KEY_ROTATION_STARTED", actor, &detail)
+        .await?;
+    let rotation = by_id(&mut tx, new.id).await?;
+    tx.commit().await.during("record the rotation")?;
+    Ok((rotation, true))
+}
+
+/// Moves a rotation to another state if it is in one of `from`; true if it did. Writes the event beside it.
+/// Call inside a transaction of the caller's.
+pub async fn advance(
+    conn: &mut PgConnection,
+    id: Uuid,
+    from: &[State],
+    to: State,
+    actor: &Actor,
+    detail: Value,
+) -> Result<bool, StoreError> {
+    let from: Vec<&str> = from.iter().map(|s| s.as_str()).collect();
+    let moved = sqlx::query(
+        "UPDATE rekey.rotations SET state = $3, state_since = clock_timestamp(), \
+         promoting_at = CASE WHEN $3 = 'promoting' THEN coalesce(promoting_at, clock_timestamp()) ELSE promoting_at END \
+         WHERE id = $1 AND state = ANY($2)",
+    )
+    .bind(id)
+    .bind(&from)
+    .bind(to.as_str())
+    .execute(&mut *conn)
+    .await
+    .during("change the rotation's state")?
+    .rows_affected()
+        == 1;
+    if moved {
+        audit::append(conn, Some(id), to.as_str(), actor, detail.clone()).await?;
+        let action = format!("ENCRYPTION_KEY_{}", to.as_str().to_uppercase());
+        audit::append_to_application(conn, Uuid::now_v7(), id, &action, actor, &detail).await?;
+    }
+    Ok(moved)
+}
+
+/// Cancels every open chunk and pass, raising each epoch: waits for batches in flight, and fences what comes
+/// later †. Part of the transaction that changes state or desired state.
+pub async fn fence(conn: &mut PgConnection, id: Uuid) -> Result<(), StoreError> {
+    sqlx::query("SET LOCAL lock_timeout = 0").execute(&mut *conn).await.during("fence the workers")?;
+    // The frontier first: carving locks it, so that no chunk appears behind our back.
+    sqlx::query("SELECT FROM rekey.passes WHERE rotation = $1 AND outcome IS NULL FOR NO KEY UPDATE")
+        .bind(id)
+        .execute(&mut *conn)
+        .await
+        .during("fence the workers")?;
+    sqlx::query(
+        "UPDATE rekey.chunks SET epoch = epoch + 1, state = 'cancelled', owner = NULL, lease_until = NULL \
+         WHERE rotation = $1 AND state = 'open'",
+    )
+    .bind(id)
+    .execute(conn)
+    .await
+    .during("fence the workers")?;
+    Ok(())
+}
+
+/// Turns the rotation round: to `rolling_back`, with every batch of the old direction settled and fenced.
+pub async fn turn_back(conn: &mut PgConnection, id: Uuid, actor: &Actor) -> Result<bool, StoreError> {
+    let mut tx = conn.begin().await.during("begin")?;
+    sqlx::query("SELECT FROM rekey.rotations WHERE id = $1 FOR NO KEY UPDATE")
+        .bind(id)
+        .execute(&mut *tx)
+        .await
+        .during("turn the rotation round")?;
+    let from = [State::Migrating, State::Migrated, State::Promoting, State::Promoted];
+    if !advance(&mut tx, id, &from, State::RollingBack, actor, json!({})).await? {
+        return Ok(false);
+    }
+    fence(&mut tx, id).await?;
+    sqlx::query(
+        "UPDATE rekey.passes SET outcome = 'cancelled', ended_at = clock_timestamp() WHERE rotation = $1 AND outcome IS NULL",
+    )
+    .bind(id)
+    .execute(&mut *tx)
+    .await
+    .during("turn the rotation round")?;
+    sqlx::query("UPDATE rekey.rotations SET desired = 'running', verified_clean = NULL WHERE id = $1")
+        .bind(id)
+        .execute(&mut *tx)
+        .await
+        .during("turn the rotation round")?;
+    tx.commit().await.during("turn the rotation round")?;
+    Ok(true)
+}
+
+/// Sets what the operator wants. Aborting fences the workers; anything else opens what an abort cancelled and, for
+/// `running`, lifts a deadline that has passed.
+pub async fn set_desired(
+    conn: &mut PgConnection,
+    id: Uuid,
+    desired: Desired,
+    actor: &Actor,
+) -> Result<(), StoreError> {
+    let mut tx = conn.begin().await.during("begin")?;
+    let was: String = sqlx::query_scalar("SELECT desired FROM rekey.rotations WHERE id = $1 FOR NO KEY UPDATE")
+        .bind(id)
+        .fetch_one(&mut *tx)
+        .await
+        .during("change what is wanted")?;
+    sqlx::query(
+        "UPDATE rekey.rotations SET desired = $2, deadline = CASE WHEN $2 = 'running' AND deadline < clock_timestamp() \
+         THEN NULL ELSE deadline END WHERE id = $1",
+    )
+    .bind(id)
+    .bind(desired.as_str())
+    .execute(&mut *tx)
+    .await
+    .during("change what is wanted")?;
+    if desired == Desired::Aborted {
+        fence(&mut tx, id).await?;
+    } else if was == Desired::Aborted.as_str() {
+        sqlx::query(
+            "UPDATE rekey.chunks c SET state = 'open' FROM rekey.passes p WHERE c.rotation = $1 AND c.state = 'cancelled' \
+             AND p.rotation = c.rotation AND p.pass = c.pass AND p.outcome IS NULL",
+        )
+        .bind(id)
+        .execute(&mut *tx)
+        .await
+        .during("open the chunks again")?;
+    }
+    let action = match desired {
+        Desired::Running => "resume",
+        Desired::Paused => "pause",
+        Desired::Aborted => "abort",
+    };
+    audit::append(&mut tx, Some(id), action, actor, json!({ "was": was })).await?;
+    tx.commit().await.during("change what is wanted")
+}
+
+/// Stores an absolute deadline; `None` leaves the one there is.
+pub async fn set_deadline(conn: &mut PgConnection, id: Uuid, deadline: Deadline) -> Result<(), StoreError> {
+    let query = match deadline {
+        Deadline::In(duration) => sqlx::query(
+            "UPDATE rekey.rotations SET deadline = clock_timestamp() + make_interval(secs => $2) WHERE id = $1",
+        )
+        .bind(id)
+        .bind(duration.as_secs_f64()),
+        Deadline::At(time) => {
+            sqlx::query("UPDATE rekey.rotations SET deadline = $2::timestamptz WHERE id = $1").bind(id).bind(time.to_string())
+        }
+    };
+    query.execute(conn).await.during("store the deadline").map(drop)
+}
+
+/// When the window ends: a duration from now by the database's clock, or a point in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deadline {
+    /// From now.
+    In(std::time::Duration),
+    /// RFC 3339.
+    At(jiff::Timestamp),
+}
+
+/// Records a verify's result with its event.
+pub async fn record_verify(
+    conn: &mut PgConnection,
+    id: Uuid,
+    clean: bool,
+    result: Value,
+    actor: &Actor,
+) -> Result<(), StoreError> {
+    let mut tx = conn.begin().await.during("begin")?;
+    sqlx::query(
+        "UPDATE rekey.rotations SET verified_at = clock_timestamp(), verified_clean = $2, verify_result = $3 WHERE id = $1",
+    )
+    .bind(id)
+    .bind(clean)
+    .bind(&result)
+    .execute(&mut *tx)
+    .await
+    .during("record the verify")?;
+    audit::append(&mut tx, Some(id), "verify", actor, result).await?;
+    tx.commit().await.during("record the verify")
+}
+
+/// Live leases of the rotation's workers: how many processes hold some.
+pub async fn live_processes(conn: &mut PgConnection, id: Uuid) -> Result<i64, StoreError> {
+    sqlx::query_scalar(
+        "SELECT count(DISTINCT owner) FROM rekey.chunks WHERE rotation = $1 AND state = 'open' AND lease_until > clock_timestamp()",
+    )
+    .bind(id)
+    .fetch_one(conn)
+    .await
+    .during("count live workers")
+}
+
+/// The direction rows should have moved in.
+impl Rotation {
+    /// Shorthand for the state's.
+    pub fn direction(&self) -> Direction {
+        self.state.direction()
+    }
+}

@@ -1,0 +1,21 @@
+//! Everything that speaks to PostgreSQL: connecting, the application's rows, rekey's own ledger, preflight, audit.
+//!
+//! SQL stands here and nowhere else. No decisions: those are in `rotation`.
+
+pub mod audit;
+pub mod connect;
+mod dsn;
+mod error;
+pub mod ledger;
+mod pg_types;
+pub mod preflight;
+pub mod rows;
+pub mod schema;
+
+pub use connect::{Connector, Purpose, Server};
+pub use dsn::{Dsn, DsnError};
+pub use error::{Class, During, StoreError, bounded};
+pub use pg_types::Xid;
+
+/// The table whose credentials are moved.
+pub const TABLE: &str = "public.provider_connections";

@@ -1,0 +1,199 @@
+//! The application's rows: reading them in short statements, and the one UPDATE that moves them.
+//!
+//! No transaction is held open while reading: an open snapshot stops the pruning that waves live on.
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use sqlx::{PgConnection, Row};
+use uuid::Uuid;
+
+use super::error::{During, StoreError};
+use super::pg_types::Xid;
+use crate::rotation::{Tid, Wavable};
+
+/// Values longer than this are not read with their neighbours but by id, a few at a time.
+pub const INLINE_BYTES: i32 = 8 << 10;
+/// Values longer than this are not credentials; such a row is quarantined unread, so that memory stays bounded.
+pub const MAX_ROW_BYTES: i32 = 8 << 20;
+/// Rows of one reading statement.
+pub const READ_ROWS: i64 = 3000;
+
+/// One row as read. `length` is `None` for a NULL credential; `envelope` is `None` when it is longer than the
+/// statement carries.
+pub struct Read {
+    /// Primary key.
+    pub id: Uuid,
+    /// Its place in the heap when it was read.
+    pub tid: Tid,
+    /// The version that was read.
+    pub xmin: Xid,
+    /// Bytes of credential.
+    pub length: Option<i32>,
+    /// The credential.
+    pub envelope: Option<Bytes>,
+}
+
+/// A row ready to be written: the version that was decrypted, and what replaces it.
+pub struct Write {
+    /// Primary key.
+    pub id: Uuid,
+    /// Where it was read; with id, xmin and IV it saves the index descent. A moved row does not match.
+    pub tid: Tid,
+    /// The version that was decrypted.
+    pub xmin: Xid,
+    /// The IV that was decrypted: xmin alone is reused after a crash that lost asynchronous commits.
+    pub iv: [u8; 12],
+    /// The new ciphertext.
+    pub envelope: Vec<u8>,
+    /// Proof tag of the plaintext.
+    pub tag: [u8; 8],
+}
+
+impl Wavable for Write {
+    fn tid(&self) -> Tid {
+        self.tid
+    }
+    fn size(&self) -> usize {
+        self.envelope.len()
+    }
+}
+
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, ctid, xmin, octet_length(encrypted_credentials), \
+             CASE WHEN octet_length(encrypted_credentials) <= 8192 THEN encrypted_credentials END \
+             FROM public.provider_connections WHERE ",
+            $rest
+        )
+    };
+}
+
+/// The next stretch of a chunk to read.
+#[derive(Clone, Debug)]
+pub enum Stretch {
+    /// Keys from the open start, up to `hi` inclusive.
+    FromStart { hi: Uuid, limit: i64 },
+    /// Keys after `lo`, up to `hi` inclusive.
+    After { lo: Uuid, hi: Uuid, limit: i64 },
+    /// Heap blocks `[lo, hi)`.
+    Blocks { lo: u32, hi: u32 },
+    /// These rows, whole.
+    Ids(Vec<Uuid>),
+}
+
+/// Reads one stretch, handing each row on as it arrives.
+pub async fn read<E: From<StoreError>>(
+    conn: &mut PgConnection,
+    stretch: &Stretch,
+    mut each: impl FnMut(Read) -> Result<(), E>,
+) -> Result<(), E> {
+    const OP: &str = "read connections";
+    let query = match stretch {
+        Stretch::FromStart { hi, limit } => {
+            sqlx::query(select!("id <= $1 ORDER BY id LIMIT $2")).bind(hi).bind(limit)
+        }
+        Stretch::After { lo, hi, limit } => {
+            sqlx::query(select!("id > $1 AND id <= $2 ORDER BY id LIMIT $3")).bind(lo).bind(hi).bind(limit)
+        }
+        Stretch::Blocks { lo, hi } => sqlx::query(select!("ctid >= $1 AND ctid < $2"))
+            .bind(Tid { block: *lo, offset: 0 })
+            .bind(Tid { block: *hi, offset: 0 }),
+        Stretch::Ids(ids) => sqlx::query(
+            "SELECT id, ctid, xmin, octet_length(encrypted_credentials), \
+             CASE WHEN octet_length(encrypted_credentials) <= $2 THEN encrypted_credentials END \
+             FROM public.provider_connections WHERE id = ANY($1)",
+        )
+        .bind(ids)
+        .bind(MAX_ROW_BYTES),
+    };
+    let mut rows = query.fetch(conn);
+    while let Some(row) = rows.try_next().await.during(OP)? {
+        each(decode(&row).during(OP)?)?;
+    }
+    Ok(())
+}
+
+/// Decodes the five columns every reading statement selects.
+pub fn decode(row: &sqlx::postgres::PgRow) -> Result<Read, sqlx::Error> {
+    Ok(Read {
+        id: row.try_get(0)?,
+        tid: row.try_get(1)?,
+        xmin: row.try_get(2)?,
+        length: row.try_get(3)?,
+        envelope: row.try_get::<Option<&[u8]>, _>(4)?.map(Bytes::copy_from_slice),
+    })
+}
+
+/// Writes rows that still hold the very version that was decrypted; returns how many did.
+pub async fn write(conn: &mut PgConnection, rows: &[Write]) -> Result<u64, sqlx::Error> {
+    let (ids, envelopes, xmins, ivs, tids) = columns(rows.iter());
+    sqlx::query(
+        "UPDATE public.provider_connections t SET encrypted_credentials = u.c \
+         FROM unnest($1::uuid[], $2::bytea[], $3::xid[], $4::bytea[], $5::tid[]) u(id, c, x, iv, tid) \
+         WHERE t.ctid = u.tid AND t.id = u.id AND t.xmin = u.x AND substr(t.encrypted_credentials, 1, 12) = u.iv",
+    )
+    .bind(ids)
+    .bind(envelopes)
+    .bind(xmins)
+    .bind(ivs)
+    .bind(tids)
+    .execute(conn)
+    .await
+    .map(|done| done.rows_affected())
+}
+
+/// The same for rows that may be contested: takes only what nobody holds, and says which rows were free and
+/// which of those were written.
+pub async fn write_free(
+    conn: &mut PgConnection,
+    rows: &[Write],
+) -> Result<(Vec<Uuid>, Vec<Uuid>), sqlx::Error> {
+    let wanted: Vec<Uuid> = rows.iter().map(|r| r.id).collect();
+    let free: Vec<Uuid> = sqlx::query_scalar(
+        "SELECT id FROM public.provider_connections WHERE id = ANY($1) FOR NO KEY UPDATE SKIP LOCKED",
+    )
+    .bind(&wanted)
+    .fetch_all(&mut *conn)
+    .await?;
+    let is_free: std::collections::HashSet<Uuid> = free.iter().copied().collect();
+    let (ids, envelopes, xmins, ivs, _) = columns(rows.iter().filter(|r| is_free.contains(&r.id)));
+    let written = sqlx::query_scalar(
+        "UPDATE public.provider_connections t SET encrypted_credentials = u.c \
+         FROM unnest($1::uuid[], $2::bytea[], $3::xid[], $4::bytea[]) u(id, c, x, iv) \
+         WHERE t.id = u.id AND t.xmin = u.x AND substr(t.encrypted_credentials, 1, 12) = u.iv RETURNING t.id",
+    )
+    .bind(ids)
+    .bind(envelopes)
+    .bind(xmins)
+    .bind(ivs)
+    .fetch_all(conn)
+    .await?;
+    Ok((free, written))
+}
+
+type Columns<'a> = (Vec<Uuid>, Vec<&'a [u8]>, Vec<Xid>, Vec<&'a [u8]>, Vec<Tid>);
+
+fn columns<'a>(rows: impl Iterator<Item = &'a Write>) -> Columns<'a> {
+    let mut c: Columns<'a> = Default::default();
+    for row in rows {
+        c.0.push(row.id);
+        c.1.push(&row.envelope);
+        c.2.push(row.xmin);
+        c.3.push(&row.iv);
+        c.4.push(row.tid);
+    }
+    c
+}
+
+/// Which of these rows no longer exist, or hold no credential.
+pub async fn gone(conn: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Uuid>, StoreError> {
+    sqlx::query_scalar(
+        "SELECT u.id FROM unnest($1::uuid[]) u(id) WHERE NOT EXISTS \
+         (SELECT FROM public.provider_connections t WHERE t.id = u.id AND t.encrypted_credentials IS NOT NULL)",
+    )
+    .bind(ids)
+    .fetch_all(conn)
+    .await
+    .during("look for deleted connections")
+}

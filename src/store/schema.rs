@@ -1,0 +1,71 @@
+//! Schema `rekey`: created under a lock, because several pods start in the same second.
+
+use std::time::Duration;
+
+use sqlx::PgConnection;
+use sqlx::migrate::Migrator;
+
+use super::error::{During, StoreError};
+
+static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
+
+/// "rekey" in ASCII, for advisory locks of ours.
+pub const LOCK: i64 = 0x72_656b_6579;
+
+/// Whether rekey's tables are there. Needs no privilege.
+pub async fn exists(conn: &mut PgConnection) -> Result<bool, StoreError> {
+    sqlx::query_scalar("SELECT to_regclass('rekey.chain') IS NOT NULL")
+        .fetch_one(conn)
+        .await
+        .during("look for schema rekey")
+}
+
+/// Whether every migration of this binary is applied.
+async fn is_current(conn: &mut PgConnection) -> Result<bool, StoreError> {
+    let table: bool = sqlx::query_scalar(
+        "SELECT to_regclass('rekey._sqlx_migrations') IS NOT NULL \
+         AND has_table_privilege(to_regclass('rekey._sqlx_migrations'), 'SELECT')",
+    )
+    .fetch_one(&mut *conn)
+    .await
+    .during("look for rekey's migrations")?;
+    if !table {
+        return exists(conn).await;
+    }
+    let applied: Vec<i64> = sqlx::query_scalar("SELECT version FROM rekey._sqlx_migrations WHERE success")
+        .fetch_all(conn)
+        .await
+        .during("read rekey's migrations")?;
+    Ok(MIGRATOR.iter().all(|m| applied.contains(&m.version)))
+}
+
+/// Creates or updates the schema. A role that may not create it is fine as long as there is nothing to do.
+pub async fn ensure(conn: &mut PgConnection) -> Result<(), StoreError> {
+    if is_current(conn).await? {
+        return Ok(());
+    }
+    // sqlx takes an advisory lock itself, but creates it from the database's name only and waits without limit;
+    // ours is waited for politely, so that lock_timeout can stay short.
+    let started = std::time::Instant::now();
+    loop {
+        let got: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
+            .bind(LOCK)
+            .fetch_one(&mut *conn)
+            .await
+            .during("lock the schema")?;
+        if got {
+            break;
+        }
+        if started.elapsed() > Duration::from_secs(60) {
+            return Err(StoreError::Timeout { op: "lock the schema", limit: Duration::from_secs(60) });
+        }
+        tokio::time::sleep(super::connect::jitter(Duration::from_millis(200))).await;
+    }
+    let done = match is_current(conn).await {
+        Ok(true) => Ok(()),
+        Ok(false) => MIGRATOR.run(&mut *conn).await.map_err(|e| StoreError::Migrate { source: Box::new(e) }),
+        Err(e) => Err(e),
+    };
+    sqlx::query("SELECT pg_advisory_unlock($1)").bind(LOCK).execute(conn).await.during("unlock the schema")?;
+    done
+}
