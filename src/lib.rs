@@ -13,6 +13,7 @@
 //! tokio, aws, clap nor indicatif. [`error`] is the exit-code table.
 
 pub mod crypto;
+pub mod engine;
 pub mod error;
 pub mod rotation;
 pub mod store;

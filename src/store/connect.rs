@@ -16,7 +16,7 @@ use super::error::{Class, StoreError, bounded};
 pub enum Purpose {
     /// Ledger and questions.
     Control,
-    /// Reads of the application's rows.
+    /// Claims chunks and reads the application's rows.
     Read,
     /// Batches.
     Write,
@@ -50,7 +50,13 @@ impl Connector {
     /// A connector for this DSN. No connection is made yet.
     pub fn new(dsn: &Dsn, retry_for: Duration, lease_ttl: Duration) -> Connector {
         let options = dsn.connect_options().disable_statement_logging();
-        Connector { options, described: dsn.describe(), retry_for, lease_ttl, lock_timeout: std::sync::OnceLock::new() }
+        Connector {
+            options,
+            described: dsn.describe(),
+            retry_for,
+            lease_ttl,
+            lock_timeout: std::sync::OnceLock::new(),
+        }
     }
 
     /// `user@host:port/database`.
@@ -82,12 +88,18 @@ impl Connector {
             None => {
                 let server = self.server(&mut conn).await?;
                 // † the application must never be the deadlock's victim: we give up first.
-                *self.lock_timeout.get_or_init(|| (server.deadlock_timeout * 3 / 10).max(Duration::from_millis(1)))
+                *self
+                    .lock_timeout
+                    .get_or_init(|| (server.deadlock_timeout * 3 / 10).max(Duration::from_millis(1)))
             }
         };
         let settings = self.session(purpose, lock_timeout);
-        bounded("configure the session", LIMIT, sqlx::raw_sql(sqlx::AssertSqlSafe(settings)).execute(&mut conn))
-            .await?;
+        bounded(
+            "configure the session",
+            LIMIT,
+            sqlx::raw_sql(sqlx::AssertSqlSafe(settings)).execute(&mut conn),
+        )
+        .await?;
         Ok(conn)
     }
 
@@ -103,14 +115,18 @@ impl Connector {
         );
         sql.push_str(match purpose {
             Purpose::Control => "SET default_transaction_read_only = off",
+            // A crash takes a batch's rows and its checkpoint away together, so batches need not wait for the disk,
+            // unless synchronous standbys are configured; what ends a chunk does, and all before it with it.
             // Plans flip with the size of a batch (performance.md): hold them to the ones that were measured.
             Purpose::Read => {
-                "SET default_transaction_read_only = on; SET plan_cache_mode = force_generic_plan; \
+                "SET default_transaction_read_only = off; SET plan_cache_mode = force_generic_plan; \
                  SET enable_seqscan = off; SET enable_bitmapscan = off"
             }
             Purpose::Write => {
                 "SET default_transaction_read_only = off; SET plan_cache_mode = force_generic_plan; \
-                 SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_seqscan = off"
+                 SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_seqscan = off; \
+                 SELECT set_config('synchronous_commit', 'off', false) \
+                 WHERE current_setting('synchronous_standby_names') = '' AND current_setting('synchronous_commit') = 'on'"
             }
             Purpose::ReadOnly => "SET default_transaction_read_only = on",
         });

@@ -82,7 +82,9 @@ fn class_of(e: &sqlx::Error) -> Class {
             code if code.starts_with("53") => Class::Retry,
             _ => Class::Fatal,
         },
-        E::Io(_) | E::Protocol(_) | E::PoolClosed | E::PoolTimedOut | E::WorkerCrashed => Class::ConnectionLost,
+        E::Io(_) | E::Protocol(_) | E::PoolClosed | E::PoolTimedOut | E::WorkerCrashed => {
+            Class::ConnectionLost
+        }
         E::Tls(_) | E::Configuration(_) => Class::Denied,
         _ => Class::Fatal,
     }
@@ -95,9 +97,8 @@ impl StoreError {
             StoreError::Connect { source, .. } | StoreError::Sql { source, .. } => class_of(source),
             StoreError::Timeout { .. } => Class::ConnectionLost,
             StoreError::Migrate { source } => match &**source {
-                sqlx::migrate::MigrateError::Execute(e) | sqlx::migrate::MigrateError::ExecuteMigration(e, _) => {
-                    class_of(e)
-                }
+                sqlx::migrate::MigrateError::Execute(e)
+                | sqlx::migrate::MigrateError::ExecuteMigration(e, _) => class_of(e),
                 _ => Class::Fatal,
             },
         }
@@ -123,12 +124,14 @@ impl From<StoreError> for Error {
             (Class::Denied, StoreError::Connect { .. }) => {
                 (Exit::Usage, "check user, password, database name and TLS settings in DATABASE_URL")
             }
-            (Class::Denied, _) => {
-                (Exit::Preflight, "grant what is missing: `rekey init --print-sql` shows the grants each role needs")
-            }
-            (Class::Data | Class::Fatal, _) => {
-                (Exit::Internal, "this is unexpected: please report it with the log; no data was lost, run again to resume")
-            }
+            (Class::Denied, _) => (
+                Exit::Preflight,
+                "grant what is missing: `rekey init --print-sql` shows the grants each role needs",
+            ),
+            (Class::Data | Class::Fatal, _) => (
+                Exit::Internal,
+                "this is unexpected: please report it with the log; no data was lost, run again to resume",
+            ),
         };
         Error::new(exit, e.to_string()).hint(hint)
     }

@@ -70,7 +70,10 @@ impl Decode<'_, Postgres> for Tid {
     fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
         let bytes = value.as_bytes()?;
         let (block, offset) = bytes.split_at_checked(4).ok_or("a tid has six bytes")?;
-        Ok(Tid { block: u32::from_be_bytes(block.try_into()?), offset: u16::from_be_bytes(offset.try_into()?) })
+        Ok(Tid {
+            block: u32::from_be_bytes(block.try_into()?),
+            offset: u16::from_be_bytes(offset.try_into()?),
+        })
     }
 }
 

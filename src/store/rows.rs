@@ -2,7 +2,6 @@
 //!
 //! No transaction is held open while reading: an open snapshot stops the pruning that waves live on.
 
-use bytes::Bytes;
 use futures::TryStreamExt;
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
@@ -20,7 +19,7 @@ pub const READ_ROWS: i64 = 3000;
 
 /// One row as read. `length` is `None` for a NULL credential; `envelope` is `None` when it is longer than the
 /// statement carries.
-pub struct Read {
+pub struct Read<'a> {
     /// Primary key.
     pub id: Uuid,
     /// Its place in the heap when it was read.
@@ -30,14 +29,14 @@ pub struct Read {
     /// Bytes of credential.
     pub length: Option<i32>,
     /// The credential.
-    pub envelope: Option<Bytes>,
+    pub envelope: Option<&'a [u8]>,
 }
 
 /// A row ready to be written: the version that was decrypted, and what replaces it.
 pub struct Write {
     /// Primary key.
     pub id: Uuid,
-    /// Where it was read; with id, xmin and IV it saves the index descent. A moved row does not match.
+    /// Where it was read; deals it into a wave.
     pub tid: Tid,
     /// The version that was decrypted.
     pub xmin: Xid,
@@ -78,15 +77,15 @@ pub enum Stretch {
     After { lo: Uuid, hi: Uuid, limit: i64 },
     /// Heap blocks `[lo, hi)`.
     Blocks { lo: u32, hi: u32 },
-    /// These rows, whole.
-    Ids(Vec<Uuid>),
+    /// These rows; values longer than `max` bytes are left out.
+    Ids { ids: Vec<Uuid>, max: i32 },
 }
 
 /// Reads one stretch, handing each row on as it arrives.
 pub async fn read<E: From<StoreError>>(
     conn: &mut PgConnection,
     stretch: &Stretch,
-    mut each: impl FnMut(Read) -> Result<(), E>,
+    mut each: impl FnMut(Read<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
     const OP: &str = "read connections";
     let query = match stretch {
@@ -99,13 +98,13 @@ pub async fn read<E: From<StoreError>>(
         Stretch::Blocks { lo, hi } => sqlx::query(select!("ctid >= $1 AND ctid < $2"))
             .bind(Tid { block: *lo, offset: 0 })
             .bind(Tid { block: *hi, offset: 0 }),
-        Stretch::Ids(ids) => sqlx::query(
+        Stretch::Ids { ids, max } => sqlx::query(
             "SELECT id, ctid, xmin, octet_length(encrypted_credentials), \
              CASE WHEN octet_length(encrypted_credentials) <= $2 THEN encrypted_credentials END \
              FROM public.provider_connections WHERE id = ANY($1)",
         )
         .bind(ids)
-        .bind(MAX_ROW_BYTES),
+        .bind(max),
     };
     let mut rows = query.fetch(conn);
     while let Some(row) = rows.try_next().await.during(OP)? {
@@ -115,39 +114,37 @@ pub async fn read<E: From<StoreError>>(
 }
 
 /// Decodes the five columns every reading statement selects.
-pub fn decode(row: &sqlx::postgres::PgRow) -> Result<Read, sqlx::Error> {
+pub fn decode(row: &sqlx::postgres::PgRow) -> Result<Read<'_>, sqlx::Error> {
     Ok(Read {
         id: row.try_get(0)?,
         tid: row.try_get(1)?,
         xmin: row.try_get(2)?,
         length: row.try_get(3)?,
-        envelope: row.try_get::<Option<&[u8]>, _>(4)?.map(Bytes::copy_from_slice),
+        envelope: row.try_get(4)?,
     })
+}
+
+macro_rules! update {
+    () => {
+        // By id, not by ctid: a TID scan never prunes the page, and waves live on pruning (HOT 92 % → 0 %, measured).
+        "UPDATE public.provider_connections t SET encrypted_credentials = u.c \
+         FROM unnest($1::uuid[], $2::bytea[], $3::xid[], $4::bytea[]) u(id, c, x, iv) \
+         WHERE t.id = u.id AND t.xmin = u.x AND substr(t.encrypted_credentials, 1, 12) = u.iv"
+    };
 }
 
 /// Writes rows that still hold the very version that was decrypted; returns how many did.
 pub async fn write(conn: &mut PgConnection, rows: &[Write]) -> Result<u64, sqlx::Error> {
-    let (ids, envelopes, xmins, ivs, tids) = columns(rows.iter());
-    sqlx::query(
-        "UPDATE public.provider_connections t SET encrypted_credentials = u.c \
-         FROM unnest($1::uuid[], $2::bytea[], $3::xid[], $4::bytea[], $5::tid[]) u(id, c, x, iv, tid) \
-         WHERE t.ctid = u.tid AND t.id = u.id AND t.xmin = u.x AND substr(t.encrypted_credentials, 1, 12) = u.iv",
-    )
-    .bind(ids)
-    .bind(envelopes)
-    .bind(xmins)
-    .bind(ivs)
-    .bind(tids)
-    .execute(conn)
-    .await
-    .map(|done| done.rows_affected())
+    let (ids, envelopes, xmins, ivs) = columns(rows.iter());
+    let update = sqlx::query(update!()).bind(ids).bind(envelopes).bind(xmins).bind(ivs);
+    Ok(update.execute(conn).await?.rows_affected())
 }
 
 /// The same for rows that may be contested: takes only what nobody holds, and says which rows were free and
 /// which of those were written.
 pub async fn write_free(
     conn: &mut PgConnection,
-    rows: &[Write],
+    rows: &[&Write],
 ) -> Result<(Vec<Uuid>, Vec<Uuid>), sqlx::Error> {
     let wanted: Vec<Uuid> = rows.iter().map(|r| r.id).collect();
     let free: Vec<Uuid> = sqlx::query_scalar(
@@ -157,22 +154,13 @@ pub async fn write_free(
     .fetch_all(&mut *conn)
     .await?;
     let is_free: std::collections::HashSet<Uuid> = free.iter().copied().collect();
-    let (ids, envelopes, xmins, ivs, _) = columns(rows.iter().filter(|r| is_free.contains(&r.id)));
-    let written = sqlx::query_scalar(
-        "UPDATE public.provider_connections t SET encrypted_credentials = u.c \
-         FROM unnest($1::uuid[], $2::bytea[], $3::xid[], $4::bytea[]) u(id, c, x, iv) \
-         WHERE t.id = u.id AND t.xmin = u.x AND substr(t.encrypted_credentials, 1, 12) = u.iv RETURNING t.id",
-    )
-    .bind(ids)
-    .bind(envelopes)
-    .bind(xmins)
-    .bind(ivs)
-    .fetch_all(conn)
-    .await?;
-    Ok((free, written))
+    let (ids, envelopes, xmins, ivs) = columns(rows.iter().copied().filter(|r| is_free.contains(&r.id)));
+    let update = concat!(update!(), " RETURNING t.id");
+    let update = sqlx::query_scalar(update).bind(ids).bind(envelopes).bind(xmins).bind(ivs);
+    Ok((free, update.fetch_all(conn).await?))
 }
 
-type Columns<'a> = (Vec<Uuid>, Vec<&'a [u8]>, Vec<Xid>, Vec<&'a [u8]>, Vec<Tid>);
+type Columns<'a> = (Vec<Uuid>, Vec<&'a [u8]>, Vec<Xid>, Vec<&'a [u8]>);
 
 fn columns<'a>(rows: impl Iterator<Item = &'a Write>) -> Columns<'a> {
     let mut c: Columns<'a> = Default::default();
@@ -181,7 +169,6 @@ fn columns<'a>(rows: impl Iterator<Item = &'a Write>) -> Columns<'a> {
         c.1.push(&row.envelope);
         c.2.push(row.xmin);
         c.3.push(&row.iv);
-        c.4.push(row.tid);
     }
     c
 }

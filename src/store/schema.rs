@@ -66,6 +66,10 @@ pub async fn ensure(conn: &mut PgConnection) -> Result<(), StoreError> {
         Ok(false) => MIGRATOR.run(&mut *conn).await.map_err(|e| StoreError::Migrate { source: Box::new(e) }),
         Err(e) => Err(e),
     };
-    sqlx::query("SELECT pg_advisory_unlock($1)").bind(LOCK).execute(conn).await.during("unlock the schema")?;
+    sqlx::query("SELECT pg_advisory_unlock($1)")
+        .bind(LOCK)
+        .execute(conn)
+        .await
+        .during("unlock the schema")?;
     done
 }

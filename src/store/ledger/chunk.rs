@@ -131,7 +131,12 @@ pub async fn carve(
             let lo: Option<Uuid> = frontier.get(0);
             let hi = next_key(&mut tx, lo, pass.chunk_rows).await.during(OP)?;
             let row = insert("keys").bind(lo).bind(hi).bind(None::<i64>).bind(None::<i64>);
-            (row, "UPDATE rekey.passes SET frontier_id = $3, carved = $4 WHERE rotation = $1 AND pass = $2", Ok(hi), hi.is_none())
+            (
+                row,
+                "UPDATE rekey.passes SET frontier_id = $3, carved = $4 WHERE rotation = $1 AND pass = $2",
+                Ok(hi),
+                hi.is_none(),
+            )
         }
         Addressing::Blocks => {
             let (lo, end): (i64, i64) = (frontier.get(1), frontier.get(2));
@@ -148,7 +153,12 @@ pub async fn carve(
             let blocks = (pass.chunk_rows as f64 / rows_per_page.max(1.0)).ceil().max(1.0) as i64;
             let hi = (lo + blocks).min(end);
             let row = insert("blocks").bind(None::<Uuid>).bind(None::<Uuid>).bind(lo).bind(hi);
-            (row, "UPDATE rekey.passes SET frontier_block = $3, carved = $4 WHERE rotation = $1 AND pass = $2", Err(hi), hi >= end)
+            (
+                row,
+                "UPDATE rekey.passes SET frontier_block = $3, carved = $4 WHERE rotation = $1 AND pass = $2",
+                Err(hi),
+                hi >= end,
+            )
         }
     };
     let row = row
@@ -310,11 +320,7 @@ pub async fn heartbeat(conn: &mut PgConnection, process: &str, ttl: Duration) ->
 }
 
 /// Gives leases back: all of a process, or one worker's.
-pub async fn release(
-    conn: &mut PgConnection,
-    process: &str,
-    worker: Option<i32>,
-) -> Result<(), StoreError> {
+pub async fn release(conn: &mut PgConnection, process: &str, worker: Option<i32>) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE rekey.chunks SET owner = NULL, worker = NULL, lease_until = NULL, epoch = epoch + 1 \
          WHERE owner = $1 AND ($2::int IS NULL OR worker = $2) AND state = 'open'",
@@ -356,7 +362,11 @@ pub async fn totals(
 }
 
 /// Chunks of a pass by state: open and unclaimed, leased, done.
-pub async fn census(conn: &mut PgConnection, rotation: Uuid, pass: i32) -> Result<(i64, i64, i64), StoreError> {
+pub async fn census(
+    conn: &mut PgConnection,
+    rotation: Uuid,
+    pass: i32,
+) -> Result<(i64, i64, i64), StoreError> {
     sqlx::query_as(
         "SELECT count(*) FILTER (WHERE state = 'open' AND (owner IS NULL OR lease_until < clock_timestamp())), \
          count(*) FILTER (WHERE state = 'open' AND owner IS NOT NULL AND lease_until >= clock_timestamp()), \

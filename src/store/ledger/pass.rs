@@ -160,11 +160,13 @@ pub async fn open_or_join(
 
 async fn horizon_is_usable(conn: &mut PgConnection, pass: &Pass) -> Result<bool, StoreError> {
     // Comparing xmin with H is exact while H is less than 2^31 transactions old.
-    sqlx::query_scalar("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::numeric - $1::numeric < 2000000000")
-        .bind(pass.horizon.to_string())
-        .fetch_one(conn)
-        .await
-        .during("measure the horizon's age")
+    sqlx::query_scalar(
+        "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::numeric - $1::numeric < 2000000000",
+    )
+    .bind(pass.horizon.to_string())
+    .fetch_one(conn)
+    .await
+    .during("measure the horizon's age")
 }
 
 /// Opens a full pass. H is taken here, before the first chunk is read and before the heap is measured.
@@ -266,7 +268,8 @@ pub async fn conclude(
         Verdict::Clean => {
             let detail = json!({ "pass": pass.number, "closing_proof": "clean" });
             if pass.direction == Direction::Forward {
-                rotation::advance(conn, pass.rotation, &[State::Migrating], State::Migrated, actor, detail).await?;
+                rotation::advance(conn, pass.rotation, &[State::Migrating], State::Migrated, actor, detail)
+                    .await?;
             }
         }
         Verdict::Stragglers(ids) => {
@@ -290,16 +293,20 @@ pub async fn conclude(
             .await
             .during("open a sweep")?;
             for part in ids.chunks(1000) {
-                sqlx::query("INSERT INTO rekey.chunks (rotation, pass, kind, ids) VALUES ($1, $2, 'ids', $3)")
-                    .bind(pass.rotation)
-                    .bind(next)
-                    .bind(part)
-                    .execute(&mut *conn)
-                    .await
-                    .during("list the stragglers")?;
+                sqlx::query(
+                    "INSERT INTO rekey.chunks (rotation, pass, kind, ids) VALUES ($1, $2, 'ids', $3)",
+                )
+                .bind(pass.rotation)
+                .bind(next)
+                .bind(part)
+                .execute(&mut *conn)
+                .await
+                .during("list the stragglers")?;
             }
         }
-        Verdict::WalkAgain(walk) => open_full(conn, pass.rotation, pass.direction, *walk, pass.sweeps + 1).await?,
+        Verdict::WalkAgain(walk) => {
+            open_full(conn, pass.rotation, pass.direction, *walk, pass.sweeps + 1).await?
+        }
         Verdict::Unsettled => {
             let detail = json!({ "pass": pass.number });
             audit::append(conn, Some(pass.rotation), "unsettled", actor, detail).await?;

@@ -47,16 +47,22 @@ pub async fn report(
 
 /// Forgets a process that ends, and any that were silent for a day.
 pub async fn leave(conn: &mut PgConnection, process: &str) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM rekey.processes WHERE process = $1 OR seen_at < clock_timestamp() - interval '1 day'")
-        .bind(process)
-        .execute(conn)
-        .await
-        .during("sign the process off")
-        .map(drop)
+    sqlx::query(
+        "DELETE FROM rekey.processes WHERE process = $1 OR seen_at < clock_timestamp() - interval '1 day'",
+    )
+    .bind(process)
+    .execute(conn)
+    .await
+    .during("sign the process off")
+    .map(drop)
 }
 
 /// Processes heard of within the last `seconds`.
-pub async fn alive(conn: &mut PgConnection, rotation: Uuid, seconds: f64) -> Result<Vec<Process>, StoreError> {
+pub async fn alive(
+    conn: &mut PgConnection,
+    rotation: Uuid,
+    seconds: f64,
+) -> Result<Vec<Process>, StoreError> {
     sqlx::query_as(
         "SELECT process, workers, rate, throttle, extract(epoch FROM clock_timestamp() - seen_at)::float8 AS seen_seconds_ago \
          FROM rekey.processes WHERE rotation = $1 AND seen_at > clock_timestamp() - make_interval(secs => $2) ORDER BY process",

@@ -98,7 +98,8 @@ pub async fn add(
     .during("quarantine rows")?;
     if !new.is_empty() {
         let shown: Vec<_> = new.iter().take(100).collect();
-        audit::append(conn, Some(rotation), "quarantine", actor, json!({ "rows": new.len(), "ids": shown })).await?;
+        audit::append(conn, Some(rotation), "quarantine", actor, json!({ "rows": new.len(), "ids": shown }))
+            .await?;
     }
     Ok(())
 }
@@ -140,7 +141,8 @@ pub async fn accept(
     .rows_affected()
         == 1;
     if found {
-        audit::append(&mut tx, Some(rotation), "accept", actor, json!({ "id": id, "reason": reason })).await?;
+        audit::append(&mut tx, Some(rotation), "accept", actor, json!({ "id": id, "reason": reason }))
+            .await?;
     }
     tx.commit().await.during("accept the row")?;
     Ok(found)

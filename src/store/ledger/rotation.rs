@@ -175,7 +175,10 @@ pub async fn by_id(conn: &mut PgConnection, id: Uuid) -> Result<Rotation, StoreE
 /// Takes the lock under which rotations, passes and their next steps are created, until the transaction ends.
 pub async fn lock(conn: &mut PgConnection) -> Result<(), StoreError> {
     // Waited for by asking again, so that the session's short lock_timeout stays in force for everything else.
-    sqlx::query("SET LOCAL lock_timeout = '10s'").execute(&mut *conn).await.during("wait for the rotation's lock")?;
+    sqlx::query("SET LOCAL lock_timeout = '10s'")
+        .execute(&mut *conn)
+        .await
+        .during("wait for the rotation's lock")?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)")
         .bind(schema::LOCK + 1)
         .execute(conn)
@@ -225,8 +228,15 @@ pub async fn begin(
         "compromised": new.compromised, "settings": new.settings,
     });
     audit::append(&mut tx, Some(new.id), "start", actor, detail.clone()).await?;
-    audit::append_to_application(&mut tx, Uuid::now_v7(), new.id, "ENCRYPTION_KEY_ROTATION_STARTED", actor, &detail)
-        .await?;
+    audit::append_to_application(
+        &mut tx,
+        Uuid::now_v7(),
+        new.id,
+        "ENCRYPTION_KEY_ROTATION_STARTED",
+        actor,
+        &detail,
+    )
+    .await?;
     let rotation = by_id(&mut tx, new.id).await?;
     tx.commit().await.during("record the rotation")?;
     Ok((rotation, true))
@@ -293,11 +303,12 @@ pub async fn turn_back(conn: &mut PgConnection, id: Uuid, actor: &Actor) -> Resu
         .execute(&mut *tx)
         .await
         .during("turn the rotation round")?;
+    // Chunks before the audit chain: finishing batches lock them in this order.
+    fence(&mut tx, id).await?;
     let from = [State::Migrating, State::Migrated, State::Promoting, State::Promoted];
     if !advance(&mut tx, id, &from, State::RollingBack, actor, json!({})).await? {
         return Ok(false);
     }
-    fence(&mut tx, id).await?;
     sqlx::query(
         "UPDATE rekey.passes SET outcome = 'cancelled', ended_at = clock_timestamp() WHERE rotation = $1 AND outcome IS NULL",
     )
@@ -323,11 +334,12 @@ pub async fn set_desired(
     actor: &Actor,
 ) -> Result<(), StoreError> {
     let mut tx = conn.begin().await.during("begin")?;
-    let was: String = sqlx::query_scalar("SELECT desired FROM rekey.rotations WHERE id = $1 FOR NO KEY UPDATE")
-        .bind(id)
-        .fetch_one(&mut *tx)
-        .await
-        .during("change what is wanted")?;
+    let was: String =
+        sqlx::query_scalar("SELECT desired FROM rekey.rotations WHERE id = $1 FOR NO KEY UPDATE")
+            .bind(id)
+            .fetch_one(&mut *tx)
+            .await
+            .during("change what is wanted")?;
     sqlx::query(
         "UPDATE rekey.rotations SET desired = $2, deadline = CASE WHEN $2 = 'running' AND deadline < clock_timestamp() \
          THEN NULL ELSE deadline END WHERE id = $1",

@@ -1,0 +1,167 @@
+//! The closing proof: one statement over one snapshot that shows no row is left on the source key.
+//!
+//! Rows older than H were seen by the pass, rows of our own batches are on the target key; what the statement
+//! returns is exactly what anyone else wrote since. Each is opened. None on the source key is an exact statement
+//! about that instant. Quarantined rows are looked at again as well: they may have been repaired, or be gone.
+
+use std::collections::HashSet;
+
+use futures::TryStreamExt;
+use sqlx::{Connection, PgConnection, Row};
+use uuid::Uuid;
+
+use super::SharedJob;
+use super::fault::Fault;
+use super::reader::{Rewrapped, by_bytes, rewrap};
+use crate::crypto::{IvSource, Scratch};
+use crate::rotation::Counters;
+use crate::store::ledger::chunk::{self, Checkpoint};
+use crate::store::ledger::pass::{self, Verdict};
+use crate::store::ledger::quarantine::{self, Finding};
+use crate::store::ledger::{Addressing, Lease};
+use crate::store::rows::{self, INLINE_BYTES, MAX_ROW_BYTES, Stretch};
+use crate::store::{During, StoreError};
+
+/// More stragglers than this are walked to, not listed.
+const MAX_LISTED: usize = 10_000;
+
+const PROOF: &str = "SELECT t.id, t.ctid, t.xmin, octet_length(t.encrypted_credentials), \
+     CASE WHEN octet_length(t.encrypted_credentials) <= 8192 THEN t.encrypted_credentials END \
+     FROM public.provider_connections t WHERE t.encrypted_credentials IS NOT NULL AND age(t.xmin) <= age($1) \
+     AND NOT EXISTS (SELECT FROM rekey.proofs p WHERE p.rotation = $2 AND p.direction = $3 AND p.xid::xid = t.xmin)";
+
+/// Sorts rows by what is to be done about them.
+#[derive(Default)]
+struct Sorted {
+    stragglers: Vec<Uuid>,
+    bad: Vec<Finding>,
+    fine: HashSet<Uuid>,
+    too_many: bool,
+}
+
+/// Carries out the closing proof under the lease of its chunk, and concludes the pass.
+pub async fn prove(job: &SharedJob, conn: &mut PgConnection, lease: &Lease) -> Result<(), Fault> {
+    let pass = &lease.pass;
+    let (mut scratch, mut ivs) = (Scratch::default(), IvSource::new());
+    let mut sorted = Sorted::default();
+
+    let next_horizon: String = sqlx::query_scalar("SELECT pg_snapshot_xmin(pg_current_snapshot())::text")
+        .fetch_one(&mut *conn)
+        .await
+        .during("take the horizon")?;
+    let next_horizon: u64 = next_horizon.parse().unwrap_or(pass.horizon);
+
+    let mut large = Vec::new();
+    let mut tx = conn.begin().await.during("begin the closing proof")?;
+    sqlx::query("SET LOCAL statement_timeout = 0")
+        .execute(&mut *tx)
+        .await
+        .during("begin the closing proof")?;
+    {
+        let mut found = sqlx::query(PROOF)
+            .bind(pass.horizon_xid())
+            .bind(pass.rotation)
+            .bind(pass.direction.as_str())
+            .fetch(&mut *tx);
+        while let Some(row) = found.try_next().await.during("prove that none is left")? {
+            let read = rows::decode(&row).during("prove that none is left")?;
+            if read.envelope.is_none() && read.length.is_some_and(|l| l > INLINE_BYTES && l <= MAX_ROW_BYTES)
+            {
+                large.push((read.id, read.length.unwrap_or_default() as usize));
+            } else {
+                sorted.sort(job, &mut scratch, &mut ivs, read)?;
+            }
+        }
+    }
+    // The statement's lock on the table is still held: the heap has not been rewritten since.
+    let filenode: i64 = sqlx::query("SELECT pg_relation_filenode('public.provider_connections')::bigint")
+        .fetch_one(&mut *tx)
+        .await
+        .during("look at the heap")?
+        .get(0);
+    tx.commit().await.during("end the closing proof")?;
+
+    let suspects = quarantine::ids(conn, pass.rotation).await?;
+    large.extend(suspects.iter().map(|id| (*id, MAX_ROW_BYTES as usize / 2)));
+    for group in by_bytes(large, MAX_ROW_BYTES as usize) {
+        let stretch = Stretch::Ids { ids: group, max: MAX_ROW_BYTES };
+        rows::read(conn, &stretch, |row| sorted.sort(job, &mut scratch, &mut ivs, row)).await?;
+    }
+    let mut settled = rows::gone(conn, &suspects).await?;
+    settled.extend(suspects.iter().filter(|id| sorted.fine.contains(id)));
+
+    let rewritten = pass.addressing == Addressing::Blocks && pass.first && filenode != pass.filenode;
+    let verdict = if rewritten {
+        tracing::warn!(
+            "the table was rewritten (VACUUM FULL or CLUSTER) under block ranges: walking it again"
+        );
+        Verdict::WalkAgain(job.settings.walk)
+    } else if sorted.stragglers.is_empty() {
+        Verdict::Clean
+    } else if pass.sweeps >= job.settings.max_sweeps {
+        Verdict::Unsettled
+    } else if sorted.too_many {
+        Verdict::WalkAgain(job.settings.walk)
+    } else {
+        sorted.stragglers.sort_unstable();
+        sorted.stragglers.dedup();
+        Verdict::Stragglers(sorted.stragglers)
+    };
+    conclude(job, conn, lease, next_horizon, &verdict, &sorted.bad, &settled).await
+}
+
+/// Rotation, pass, chunk, audit chain: locked in this order, as fencing does.
+async fn conclude(
+    job: &SharedJob,
+    conn: &mut PgConnection,
+    lease: &Lease,
+    next_horizon: u64,
+    verdict: &Verdict,
+    bad: &[Finding],
+    settled: &[Uuid],
+) -> Result<(), Fault> {
+    const OP: &str = "conclude the pass";
+    let pass = &lease.pass;
+    let mut tx = conn.begin().await.during(OP)?;
+    sqlx::query("SELECT FROM rekey.rotations WHERE id = $1 FOR NO KEY UPDATE")
+        .bind(pass.rotation)
+        .execute(&mut *tx)
+        .await
+        .during(OP)?;
+    sqlx::query("SELECT FROM rekey.passes WHERE rotation = $1 AND pass = $2 FOR NO KEY UPDATE")
+        .bind(pass.rotation)
+        .bind(pass.number)
+        .execute(&mut *tx)
+        .await
+        .during(OP)?;
+    let done = Checkpoint { add: Counters::default(), ids: &[], tags: &[], done: true };
+    if chunk::checkpoint(&mut tx, lease, &done).await.during(OP)?.is_none() {
+        tx.rollback().await.during("roll back")?;
+        return Err(Fault::LeaseLost);
+    }
+    quarantine::remove(&mut tx, pass.rotation, settled).await?;
+    quarantine::add(&mut tx, pass.rotation, bad, &job.actor).await?;
+    pass::conclude(&mut tx, pass, next_horizon, verdict, &job.actor).await?;
+    tx.commit().await.during(OP).map_err(StoreError::into)
+}
+
+impl Sorted {
+    fn sort(
+        &mut self,
+        job: &SharedJob,
+        scratch: &mut Scratch,
+        ivs: &mut IvSource,
+        row: rows::Read<'_>,
+    ) -> Result<(), Fault> {
+        match rewrap(job, scratch, ivs, row)? {
+            Rewrapped::Move(write) if self.stragglers.len() < MAX_LISTED => self.stragglers.push(write.id),
+            Rewrapped::Move(_) => self.too_many = true,
+            Rewrapped::OnTarget { id, .. } => {
+                self.fine.insert(id);
+            }
+            Rewrapped::Null => {}
+            Rewrapped::Bad(finding) => self.bad.push(finding),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,138 @@
+//! One task a process, on a connection of its own: keeps leases alive, reads what the operator wants, measures.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use sqlx::PgConnection;
+use tokio::sync::watch;
+
+use super::SharedJob;
+use crate::rotation::{Counters, Desired, State};
+use crate::store::ledger::{chunk, pass, process, rotation};
+use crate::store::{Purpose, StoreError};
+
+/// What workers should be doing, as the ledger says.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// Claim and write.
+    pub work: bool,
+    /// The rotation's state.
+    pub state: State,
+    /// What the operator wants.
+    pub desired: Desired,
+    /// The window has closed.
+    pub past_deadline: bool,
+}
+
+/// How far the rotation is, for bars, logs and metrics alike. Rows, seconds.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Progress {
+    /// Rows settled in this direction, by all processes.
+    pub rows_done: i64,
+    /// Rows expected: the planner's estimate until the first pass has counted.
+    pub rows_total: i64,
+    /// Rows a second, by all processes, over the last seconds.
+    pub rows_per_second: f64,
+    /// Seconds left at that rate.
+    pub eta_seconds: Option<f64>,
+    /// The pass under way, and what it is.
+    pub pass: i32,
+    /// `full` or `sweep`.
+    pub pass_kind: &'static str,
+    /// Counters so far.
+    #[serde(flatten)]
+    pub totals: Counters,
+    /// Why it is slow or waiting.
+    pub throttle: Option<String>,
+}
+
+/// Runs until the process ends; a lost connection is made again, for as long as it takes: the workers decide
+/// when a database has been away for too long.
+pub async fn run(job: SharedJob, wish: watch::Sender<Wish>, progress: watch::Sender<Progress>) {
+    let mut rate = Rate::default();
+    loop {
+        let mut conn = match job.connector.try_connect(Purpose::Control).await {
+            Ok(conn) => conn,
+            Err(error) => {
+                tracing::debug!(%error, "heartbeat cannot connect");
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                continue;
+            }
+        };
+        if let Err(error) = beat(&job, &mut conn, &wish, &progress, &mut rate).await {
+            tracing::debug!(%error, "heartbeat interrupted");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+}
+
+async fn beat(
+    job: &SharedJob,
+    conn: &mut PgConnection,
+    wish: &watch::Sender<Wish>,
+    progress: &watch::Sender<Progress>,
+    rate: &mut Rate,
+) -> Result<(), StoreError> {
+    let ttl = job.settings.lease_ttl;
+    let pause = (ttl / 4).min(Duration::from_millis(500));
+    let mut renewed: Option<Instant> = None;
+    loop {
+        if renewed.is_none_or(|at| at.elapsed() >= ttl / 3) {
+            chunk::heartbeat(conn, &job.process, ttl).await?;
+            renewed = Some(Instant::now());
+        }
+        let now = rotation::by_id(conn, job.rotation).await?;
+        let workable = State::workable(job.direction).contains(&now.state);
+        let throttle = (now.desired == Desired::Paused).then(|| "paused by the operator".to_owned());
+        wish.send_replace(Wish {
+            work: workable && now.desired == Desired::Running && !now.past_deadline,
+            state: now.state,
+            desired: now.desired,
+            past_deadline: now.past_deadline,
+        });
+        let totals = chunk::totals(conn, job.rotation, job.direction).await?;
+        if let Some(pass) = pass::latest(conn, job.rotation, job.direction).await? {
+            let done = totals.settled();
+            rate.observe(totals.re_encrypted + totals.already_on_key);
+            let total = job.settings.walk.estimated_rows.max(done);
+            let per_second = rate.rows_per_second();
+            progress.send_replace(Progress {
+                rows_done: done,
+                rows_total: total,
+                rows_per_second: per_second,
+                eta_seconds: (per_second > 0.0).then(|| (total - done) as f64 / per_second),
+                pass: pass.number,
+                pass_kind: if pass.kind == pass::PassKind::Full { "full" } else { "sweep" },
+                totals,
+                throttle: throttle.clone(),
+            });
+            let workers = job.settings.workers as i32;
+            process::report(conn, &job.process, job.rotation, workers, per_second, throttle.as_deref())
+                .await?;
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Rows a second over the last ten seconds or so.
+#[derive(Default)]
+struct Rate(std::collections::VecDeque<(Instant, i64)>);
+
+impl Rate {
+    fn observe(&mut self, rows: i64) {
+        let now = Instant::now();
+        self.0.push_back((now, rows));
+        while self.0.len() > 2 && self.0.front().is_some_and(|(at, _)| now - *at > Duration::from_secs(10)) {
+            self.0.pop_front();
+        }
+    }
+
+    fn rows_per_second(&self) -> f64 {
+        match (self.0.front(), self.0.back()) {
+            (Some((from, a)), Some((to, b))) if to > from => {
+                (b - a).max(0) as f64 / (*to - *from).as_secs_f64()
+            }
+            _ => 0.0,
+        }
+    }
+}

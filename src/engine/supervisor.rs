@@ -1,0 +1,141 @@
+//! One process: opens or joins the pass, runs heartbeat and workers, and says how it ended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::heartbeat::{self, Progress, Wish};
+use super::worker::{Ended, Worker, release_all};
+use super::{Job, Stop, StopSource};
+use crate::error::{Error, Exit};
+use crate::rotation::{Desired, State};
+use crate::store::ledger::chunk::Owner;
+use crate::store::ledger::{pass, process, rotation};
+use crate::store::{Purpose, connect};
+
+/// How a process ended, without an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// A closing proof found nothing left on the source key.
+    Clean,
+    /// Writers did not stop: rows were left at the last proof.
+    Unsettled,
+    /// A signal.
+    Signalled,
+    /// The operator aborted.
+    Aborted,
+    /// The window closed.
+    PastDeadline,
+    /// The rotation was turned round, or moved on, by someone else; it is in this state now.
+    Superseded(State),
+}
+
+/// Works on a rotation until its pass is over. `progress` is fed about twice a second.
+pub async fn execute(job: Job, stop: Stop, progress: watch::Sender<Progress>) -> Result<End, Error> {
+    let job = Arc::new(job);
+    let mut conn = job.connector.connect(Purpose::Control).await?;
+    let pass = pass::open_or_join(&mut conn, job.rotation, job.direction, job.settings.walk).await?;
+    let now = rotation::by_id(&mut conn, job.rotation).await?;
+    connect::close(conn).await;
+
+    let (wish_sender, wish) = watch::channel(Wish {
+        work: now.desired == Desired::Running && !now.past_deadline,
+        state: now.state,
+        desired: now.desired,
+        past_deadline: now.past_deadline,
+    });
+    let beat = tokio::spawn(heartbeat::run(job.clone(), wish_sender, progress));
+
+    // One worker's failure stops the others between batches.
+    let (give_up, given_up) = StopSource::new();
+    let give_up = Arc::new(give_up);
+    let relay = {
+        let (give_up, mut stop) = (give_up.clone(), stop.clone());
+        tokio::spawn(async move {
+            stop.wait().await;
+            give_up.stop();
+        })
+    };
+    let mut workers = JoinSet::new();
+    for n in 0..job.settings.workers {
+        let worker = Worker {
+            job: job.clone(),
+            owner: Owner { process: job.process.clone(), worker: n as i32 },
+            pass: pass.clone(),
+            stop: given_up.clone(),
+            wish: wish.clone(),
+        };
+        workers.spawn(worker.run());
+    }
+    let mut outcome: Option<Ended> = None;
+    let mut failed: Option<Error> = None;
+    while let Some(done) = workers.join_next().await {
+        match done {
+            Ok(Ok(Ended::Pass(p))) => outcome = Some(Ended::Pass(p)),
+            Ok(Ok(Ended::Stopped)) => outcome = outcome.or(Some(Ended::Stopped)),
+            Ok(Err(e)) => {
+                failed = failed.or(Some(e));
+                give_up.stop();
+            }
+            Err(e) => {
+                failed = failed.or(Some(Error::new(Exit::Internal, format!("a worker panicked: {e}"))));
+                give_up.stop();
+            }
+        }
+    }
+    beat.abort();
+    relay.abort();
+    let signalled = stop.is_set();
+    let last = sign_off(&job, signalled || failed.is_some()).await;
+    if let Some(e) = failed {
+        return Err(e);
+    }
+    match (outcome, last) {
+        (Some(Ended::Pass(p)), _) if p == "clean" => Ok(End::Clean),
+        (Some(Ended::Pass(p)), _) if p == "unsettled" => Ok(End::Unsettled),
+        _ if signalled => Ok(End::Signalled),
+        (_, Ok(now)) if !State::workable(job.direction).contains(&now.state) => {
+            Ok(End::Superseded(now.state))
+        }
+        (_, Ok(now)) if now.desired == Desired::Aborted => Ok(End::Aborted),
+        (_, Ok(_)) => Ok(End::PastDeadline),
+        (_, Err(e)) => Err(e),
+    }
+}
+
+/// Gives leases back and says good-bye; in a hurry, only as far as two seconds go.
+async fn sign_off(job: &Job, hurry: bool) -> Result<rotation::Rotation, Error> {
+    let work = async {
+        let mut conn = if hurry {
+            job.connector.try_connect(Purpose::Control).await?
+        } else {
+            job.connector.connect(Purpose::Control).await?
+        };
+        let mut released = release_all(&mut conn, &job.process).await;
+        for _ in 0..5 {
+            if released.is_ok() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            released = release_all(&mut conn, &job.process).await;
+        }
+        if let Err(error) = released {
+            tracing::warn!(%error, "leases will expire by themselves");
+        }
+        process::leave(&mut conn, &job.process).await?;
+        let now = rotation::by_id(&mut conn, job.rotation).await?;
+        connect::close(conn).await;
+        Ok::<_, Error>(now)
+    };
+    if !hurry {
+        return work.await;
+    }
+    match tokio::time::timeout(Duration::from_secs(3), work).await {
+        Ok(done) => done,
+        Err(_) => {
+            Err(Error::new(Exit::Unavailable, "the database did not answer while leases were given back"))
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! One worker: reads ahead, writes, and survives lost leases and lost connections.
+
+use std::time::{Duration, Instant};
+
+use sqlx::PgConnection;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::fault::Fault;
+use super::heartbeat::Wish;
+use super::reader::{Next, Reader, Segment};
+use super::writer::Writer;
+use super::{SharedJob, Stop, closing};
+use crate::error::{Error, Exit};
+use crate::rotation::{Desired, State};
+use crate::store::connect::{close, jitter};
+use crate::store::ledger::chunk::{self, Owner};
+use crate::store::ledger::{Lease, Pass};
+use crate::store::{Class, Purpose, StoreError};
+
+/// Why a worker ended without an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The pass is over: `clean`, `unsettled` or `cancelled`.
+    Pass(String),
+    /// A signal, an abort, a deadline, or the rotation was turned round.
+    Stopped,
+}
+
+/// One worker of a process.
+pub struct Worker {
+    /// The job.
+    pub job: SharedJob,
+    /// Process and index.
+    pub owner: Owner,
+    /// The pass to begin with.
+    pub pass: Pass,
+    /// Asked to stop?
+    pub stop: Stop,
+    /// What the ledger wants.
+    pub wish: watch::Receiver<Wish>,
+}
+
+struct Ahead(JoinHandle<(Reader, Result<Next, Fault>)>);
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Worker {
+    /// Works until the pass is over or something ends it. Leases are given back by the supervisor.
+    pub async fn run(mut self) -> Result<Ended, Error> {
+        let mut last_lease: Option<Lease> = None;
+        let mut faults = Faults::new(self.job.connector.retry_for);
+        loop {
+            if let Some(ended) = self.wait_until_wanted().await {
+                return Ok(ended);
+            }
+            let fault = match self.session(&mut last_lease, &mut faults).await {
+                Ok(ended) => return Ok(ended),
+                Err(fault) => fault,
+            };
+            match fault {
+                Fault::Fatal(e) => return Err(e),
+                Fault::Yield => {}
+                Fault::LeaseLost => tracing::info!(worker = self.owner.worker, "lease lost, starting over"),
+                Fault::Store(e) => {
+                    faults.note(e).await?;
+                    tracing::debug!(worker = self.owner.worker, "buffered rows discarded, reconnecting");
+                }
+            }
+        }
+    }
+
+    /// Blocks while paused; says why to end, if there is a reason.
+    async fn wait_until_wanted(&mut self) -> Option<Ended> {
+        loop {
+            if self.stop.is_set() {
+                return Some(Ended::Stopped);
+            }
+            let wish = self.wish.borrow_and_update().clone();
+            let workable = State::workable(self.pass.direction).contains(&wish.state);
+            if wish.past_deadline || wish.desired == Desired::Aborted || !workable {
+                return Some(Ended::Stopped);
+            }
+            if wish.work {
+                return None;
+            }
+            tokio::select! {
+                changed = self.wish.changed() => if changed.is_err() { return Some(Ended::Stopped) },
+                () = self.stop.wait() => {}
+            }
+        }
+    }
+
+    /// Two connections and everything done on them. Ends with a fault as soon as either is in doubt.
+    async fn session(&mut self, last: &mut Option<Lease>, faults: &mut Faults) -> Result<Ended, Fault> {
+        let mut reading = self.connect(Purpose::Read).await?;
+        Writer::settle(&mut reading, last.as_ref(), &self.owner.process, self.owner.worker).await?;
+        *last = None;
+        let writing = self.connect(Purpose::Write).await?;
+        let mut writer = Writer::new(self.job.clone(), writing, self.stop.clone(), self.wish.clone());
+        let reader = Reader::new(self.job.clone(), self.owner.clone(), reading, self.pass.clone());
+        let mut ahead = read_ahead(reader);
+        loop {
+            let (reader, next) = tokio::select! {
+                done = &mut ahead.0 => done.map_err(|e| Error::new(Exit::Internal, format!("a reader panicked: {e}")))?,
+                () = self.stop.wait() => return Err(Fault::Yield),
+            };
+            match next? {
+                Next::Segment(mut segment) => {
+                    ahead = read_ahead(reader);
+                    *last = Some(segment.lease.clone());
+                    self.write(&mut writer, &mut segment).await?;
+                    faults.progress();
+                    *last = None;
+                }
+                Next::Proof(lease) => {
+                    *last = Some((*lease).clone());
+                    self.prove(&lease).await?;
+                    faults.progress();
+                    *last = None;
+                    ahead = read_ahead(reader);
+                }
+                Next::Wait => {
+                    self.pause_briefly().await?;
+                    ahead = read_ahead(reader);
+                }
+                Next::Ended(outcome) => return Ok(Ended::Pass(outcome)),
+            }
+        }
+    }
+
+    /// Writes; a signal gives the batch under way a few seconds, then cuts its connection: it is in, or it is not.
+    async fn write(&mut self, writer: &mut Writer, segment: &mut Segment) -> Result<(), Fault> {
+        let mut stop = self.stop.clone();
+        let grace = async {
+            stop.wait().await;
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        };
+        tokio::select! {
+            done = writer.write(segment) => done,
+            () = grace => Err(Fault::Yield),
+        }
+    }
+
+    async fn prove(&mut self, lease: &Lease) -> Result<(), Fault> {
+        let mut conn = self.connect(Purpose::Control).await?;
+        let done = tokio::select! {
+            done = closing::prove(&self.job, &mut conn, lease) => done,
+            () = self.stop.wait() => return Err(Fault::Yield),
+        };
+        close(conn).await;
+        done
+    }
+
+    async fn pause_briefly(&mut self) -> Result<(), Fault> {
+        if !self.wish.borrow().work {
+            return Err(Fault::Yield);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(jitter(Duration::from_millis(100))) => Ok(()),
+            () = self.stop.wait() => Err(Fault::Yield),
+        }
+    }
+
+    async fn connect(&mut self, purpose: Purpose) -> Result<PgConnection, Fault> {
+        tokio::select! {
+            conn = self.job.connector.connect(purpose) => Ok(conn?),
+            () = self.stop.wait() => Err(Fault::Yield),
+        }
+    }
+}
+
+fn read_ahead(mut reader: Reader) -> Ahead {
+    Ahead(tokio::spawn(async move {
+        let next = reader.next().await;
+        (reader, next)
+    }))
+}
+
+/// Gives back what a process holds, as far as the database can be reached.
+pub async fn release_all(conn: &mut PgConnection, process: &str) -> Result<(), StoreError> {
+    chunk::release(conn, process, None).await
+}
+
+/// Faults without progress between them. Patience ends after `retry_for`.
+struct Faults {
+    patience: Duration,
+    since: Option<Instant>,
+    pause: Duration,
+}
+
+impl Faults {
+    fn new(patience: Duration) -> Faults {
+        Faults { patience, since: None, pause: Duration::from_millis(50) }
+    }
+
+    fn progress(&mut self) {
+        *self = Faults::new(self.patience);
+    }
+
+    /// Waits before another attempt, or gives the error back when trying again cannot help or has not.
+    async fn note(&mut self, e: StoreError) -> Result<(), Error> {
+        let hopeless = match e.class() {
+            Class::ConnectionLost | Class::Retry | Class::LockTimeout => false,
+            Class::Data | Class::Denied | Class::Fatal => true,
+        };
+        if e.class() == Class::LockTimeout {
+            // Someone holds the table or our own chunk: that ends, or the deadline does.
+            tokio::time::sleep(jitter(Duration::from_millis(250))).await;
+            return Ok(());
+        }
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if hopeless || since.elapsed() > self.patience {
+            return Err(e.into());
+        }
+        tracing::warn!(error = %e, sqlstate = e.sqlstate(), "retrying");
+        tokio::time::sleep(jitter(self.pause)).await;
+        self.pause = (self.pause * 2).min(Duration::from_secs(3));
+        Ok(())
+    }
+}

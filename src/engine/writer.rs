@@ -1,0 +1,389 @@
+//! Writes a segment: wave by wave, batch by batch, each batch one transaction whose last statement is the checkpoint.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use sqlx::{Connection, PgConnection};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::fault::Fault;
+use super::heartbeat::Wish;
+use super::reader::{Rewrapped, Segment, by_bytes, rewrap};
+use super::{SharedJob, Stop};
+use crate::crypto::{IvSource, Scratch};
+use crate::error::{Error, Exit};
+use crate::rotation::{BatchServo, Counters, Desired, deal, next_slice};
+use crate::store::connect::jitter;
+use crate::store::ledger::Lease;
+use crate::store::ledger::chunk::{self, Checkpoint, Noted};
+use crate::store::ledger::quarantine::{self, Finding};
+use crate::store::rows::{self, MAX_ROW_BYTES, Stretch, Write};
+use crate::store::{Class, During, StoreError, audit, bounded};
+
+/// Bytes of new ciphertext in one transaction, beyond its first row.
+const MAX_BATCH_BYTES: usize = 4 << 20;
+
+/// Writes for one worker.
+pub struct Writer {
+    job: SharedJob,
+    conn: PgConnection,
+    servo: BatchServo,
+    scratch: Scratch,
+    ivs: IvSource,
+    stop: Stop,
+    wish: watch::Receiver<Wish>,
+    /// Races lost since the last commit.
+    lost: i64,
+}
+
+/// How one transaction went.
+enum Batch {
+    /// Everything is in.
+    Committed,
+    /// Some rows were not as we read them, or are held by someone: nothing is in.
+    Contested,
+}
+
+/// A row that could not be written at once.
+struct Attempt {
+    seen: Option<(crate::store::Xid, [u8; 12])>,
+    unmoved: u32,
+}
+
+impl Writer {
+    /// A writer on a fresh connection.
+    pub fn new(job: SharedJob, conn: PgConnection, stop: Stop, wish: watch::Receiver<Wish>) -> Writer {
+        let servo = BatchServo::new(job.settings.batch_rows, job.settings.lock_target);
+        Writer { job, conn, servo, scratch: Scratch::default(), ivs: IvSource::new(), stop, wish, lost: 0 }
+    }
+
+    /// Writes a segment and, if it is the chunk's last, finishes the chunk. On a fault other than `Yield` and
+    /// `LeaseLost` the connection must be dropped.
+    pub async fn write(&mut self, segment: &mut Segment) -> Result<(), Fault> {
+        if !segment.other_bytes.is_empty() {
+            self.report_other_bytes(segment).await?;
+        }
+        let waves = deal(&mut segment.rows, self.job.settings.batch_rows as usize);
+        let mut contested = Vec::new();
+        for mut wave in waves {
+            while !wave.is_empty() {
+                let slice = next_slice(&segment.rows, &wave, self.servo.rows(), MAX_BATCH_BYTES);
+                wave.start = slice.end;
+                self.go_on()?;
+                let batch = &segment.rows[slice];
+                match self.commit(&segment.lease, batch).await? {
+                    Batch::Committed => {}
+                    Batch::Contested => contested.extend(batch.iter().map(|r| (r.id, r.envelope.len()))),
+                }
+            }
+        }
+        let mut left = Left::default();
+        for group in by_bytes(contested, MAX_BATCH_BYTES) {
+            self.contend(&segment.lease, group, &mut left).await?;
+        }
+        if segment.last {
+            segment.quarantine.append(&mut left.quarantine);
+            let mut add = segment.counters;
+            if segment.lease.pass.first {
+                add += left.counters;
+            }
+            self.finish(&segment.lease, add, &segment.quarantine).await?;
+        } else {
+            segment.quarantine.append(&mut left.quarantine);
+        }
+        Ok(())
+    }
+
+    fn go_on(&self) -> Result<(), Fault> {
+        if self.stop.is_set() || !self.wish.borrow().work { Err(Fault::Yield) } else { Ok(()) }
+    }
+
+    fn obey(&mut self, noted: &Noted) -> Result<(), Fault> {
+        if noted.desired != Desired::Running || noted.past_deadline { Err(Fault::Yield) } else { Ok(()) }
+    }
+
+    /// One transaction over rows nobody is expected to contest.
+    async fn commit(&mut self, lease: &Lease, batch: &[Write]) -> Result<Batch, Fault> {
+        let mut tries = 0;
+        loop {
+            match self.attempt(lease, batch).await {
+                Ok(done) => return Ok(done),
+                Err(Fault::Store(e)) if e.class() == Class::LockTimeout || e.class() == Class::Data => {
+                    self.roll_back().await?;
+                    return Ok(Batch::Contested);
+                }
+                Err(Fault::Store(e)) if e.class() == Class::Retry && tries < 20 => {
+                    tries += 1;
+                    tracing::debug!(error = %e, tries, "batch rolled back, trying again");
+                    self.roll_back().await?;
+                    tokio::time::sleep(jitter(Duration::from_millis(20 << tries.min(7)))).await;
+                    self.go_on()?;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    async fn roll_back(&mut self) -> Result<(), StoreError> {
+        let limit = self.job.connector.answer_limit();
+        bounded("roll back", limit, sqlx::raw_sql("ROLLBACK").execute(&mut self.conn)).await.map(drop)
+    }
+
+    async fn attempt(&mut self, lease: &Lease, batch: &[Write]) -> Result<Batch, Fault> {
+        let limit = self.job.connector.answer_limit();
+        let mut tx = bounded("begin a batch", limit, self.conn.begin()).await?;
+        let started = Instant::now();
+        let matched = bounded("write a batch", limit, rows::write(&mut tx, batch)).await?;
+        if matched != batch.len() as u64 {
+            bounded("roll back", limit, tx.rollback()).await?;
+            return Ok(Batch::Contested);
+        }
+        let ids: Vec<Uuid> = batch.iter().map(|r| r.id).collect();
+        let tags: Vec<u8> = batch.iter().flat_map(|r| r.tag).collect();
+        let bytes = batch.iter().map(|r| r.envelope.len() as i64).sum();
+        let add =
+            Counters { re_encrypted: batch.len() as i64, bytes, lost_races: self.lost, ..Default::default() };
+        let checkpoint = Checkpoint { add, ids: &ids, tags: &tags, done: false };
+        let noted =
+            bounded("write a checkpoint", limit, chunk::checkpoint(&mut tx, lease, &checkpoint)).await?;
+        let Some(noted) = noted else {
+            bounded("roll back", limit, tx.rollback()).await?;
+            return Err(Fault::LeaseLost);
+        };
+        bounded("commit a batch", limit, tx.commit()).await?;
+        self.lost = 0;
+        self.servo.observe(batch.len(), started.elapsed());
+        self.obey(&noted)?;
+        Ok(Batch::Committed)
+    }
+
+    /// Rows that were changed or held when their batch came: read again, and take what is free, until each is
+    /// settled one way or another.
+    async fn contend(&mut self, lease: &Lease, ids: Vec<Uuid>, left: &mut Left) -> Result<(), Fault> {
+        let mut pending: HashMap<Uuid, Attempt> =
+            ids.into_iter().map(|id| (id, Attempt { seen: None, unmoved: 0 })).collect();
+        let mut pause = Duration::from_millis(10);
+        while !pending.is_empty() {
+            self.go_on()?;
+            let before = pending.len();
+            let (batch, sizes) = self.read_again(&mut pending, left).await?;
+            for group in by_bytes(sizes, MAX_BATCH_BYTES) {
+                let part: Vec<&Write> = group.iter().filter_map(|id| batch.get(id)).collect();
+                self.take_free(lease, &part, &mut pending, left).await?;
+            }
+            if pending.len() == before {
+                tokio::time::sleep(jitter(pause)).await;
+                pause = (pause * 2).min(Duration::from_secs(2));
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_again(
+        &mut self,
+        pending: &mut HashMap<Uuid, Attempt>,
+        left: &mut Left,
+    ) -> Result<(HashMap<Uuid, Write>, Vec<(Uuid, usize)>), Fault> {
+        let (mut batch, mut sizes, mut gone) = (HashMap::new(), Vec::new(), pending.len());
+        let mut settled = Vec::new();
+        let stretch = Stretch::Ids { ids: pending.keys().copied().collect(), max: MAX_ROW_BYTES };
+        let mut found = std::collections::HashSet::new();
+        {
+            let (job, scratch, ivs) = (&self.job, &mut self.scratch, &mut self.ivs);
+            let lost = &mut self.lost;
+            rows::read(&mut self.conn, &stretch, |row| {
+                let id = row.id;
+                found.insert(id);
+                gone -= 1;
+                match rewrap(job, scratch, ivs, row)? {
+                    Rewrapped::Move(write) => {
+                        sizes.push((id, write.envelope.len()));
+                        batch.insert(id, write);
+                    }
+                    Rewrapped::OnTarget { .. } => {
+                        *lost += 1;
+                        left.counters.already_on_key += 1;
+                        settled.push(id);
+                    }
+                    Rewrapped::Null => {
+                        *lost += 1;
+                        left.counters.null_rows += 1;
+                        settled.push(id);
+                    }
+                    Rewrapped::Bad(finding) => {
+                        left.quarantine.push(finding);
+                        settled.push(id);
+                    }
+                }
+                Ok::<(), Fault>(())
+            })
+            .await?;
+        }
+        pending.retain(|id, _| found.contains(id));
+        for id in settled {
+            pending.remove(&id);
+        }
+        // The version and IV that were opened decide whether a row that did not move was changed, or is immovable.
+        for (id, attempt) in pending.iter_mut() {
+            let Some(write) = batch.get(id) else { continue };
+            let now = (write.xmin, write.iv);
+            match attempt.seen {
+                Some(seen) if seen == now => {}
+                Some(_) => {
+                    self.lost += 1;
+                    attempt.unmoved = 0;
+                }
+                None => {}
+            }
+            attempt.seen = Some(now);
+        }
+        Ok((batch, sizes))
+    }
+
+    async fn take_free(
+        &mut self,
+        lease: &Lease,
+        part: &[&Write],
+        pending: &mut HashMap<Uuid, Attempt>,
+        left: &mut Left,
+    ) -> Result<(), Fault> {
+        match self.attempt_free(lease, part).await {
+            Ok((free, written)) => {
+                for id in &written {
+                    pending.remove(id);
+                }
+                for id in free.iter().filter(|id| !written.contains(id)) {
+                    let Some(attempt) = pending.get_mut(id) else { continue };
+                    attempt.unmoved += 1;
+                    if attempt.unmoved > 2 {
+                        return Err(Error::new(
+                            Exit::Preflight,
+                            format!("connection {id} cannot be updated although nobody changes it: a trigger or a policy suppresses the UPDATE"),
+                        )
+                        .hint("see `rekey plan`, findings user-triggers and row-security; disable what suppresses it and run again")
+                        .into());
+                    }
+                }
+                Ok(())
+            }
+            Err(Fault::Store(e)) if matches!(e.class(), Class::LockTimeout | Class::Retry) => {
+                Ok(self.roll_back().await?)
+            }
+            // Bisect to the row the server rejects.
+            Err(Fault::Store(e)) if e.class() == Class::Data => {
+                self.roll_back().await?;
+                if let [row] = part {
+                    tracing::warn!(id = %row.id, error = %e, "the server rejects this row");
+                    let length = row.envelope.len() as i32;
+                    left.quarantine.push(Finding { id: row.id, reason: "rejected", length });
+                    pending.remove(&row.id);
+                    return Ok(());
+                }
+                let (a, b) = part.split_at(part.len() / 2);
+                Box::pin(self.take_free(lease, a, pending, left)).await?;
+                Box::pin(self.take_free(lease, b, pending, left)).await
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn attempt_free(
+        &mut self,
+        lease: &Lease,
+        part: &[&Write],
+    ) -> Result<(Vec<Uuid>, Vec<Uuid>), Fault> {
+        let limit = self.job.connector.answer_limit();
+        let mut tx = bounded("begin a batch", limit, self.conn.begin()).await?;
+        let (free, written) = bounded("write contested rows", limit, rows::write_free(&mut tx, part)).await?;
+        if written.is_empty() {
+            bounded("roll back", limit, tx.rollback()).await?;
+            return Ok((free, written));
+        }
+        let by_id: HashMap<Uuid, &&Write> = part.iter().map(|w| (w.id, w)).collect();
+        let tags: Vec<u8> = written.iter().filter_map(|id| by_id.get(id)).flat_map(|w| w.tag).collect();
+        let bytes = written.iter().filter_map(|id| by_id.get(id)).map(|w| w.envelope.len() as i64).sum();
+        let add = Counters {
+            re_encrypted: written.len() as i64,
+            bytes,
+            lost_races: self.lost,
+            ..Default::default()
+        };
+        let checkpoint = Checkpoint { add, ids: &written, tags: &tags, done: false };
+        let noted =
+            bounded("write a checkpoint", limit, chunk::checkpoint(&mut tx, lease, &checkpoint)).await?;
+        let Some(noted) = noted else {
+            bounded("roll back", limit, tx.rollback()).await?;
+            return Err(Fault::LeaseLost);
+        };
+        bounded("commit a batch", limit, tx.commit()).await?;
+        self.lost = 0;
+        self.obey(&noted)?;
+        Ok((free, written))
+    }
+
+    /// Marks the chunk done, with what its rows left alone add up to.
+    async fn finish(&mut self, lease: &Lease, mut add: Counters, bad: &[Finding]) -> Result<(), Fault> {
+        let limit = self.job.connector.answer_limit();
+        add.lost_races += std::mem::take(&mut self.lost);
+        let work = async {
+            let mut tx = self.conn.begin().await.during("begin")?;
+            sqlx::query("SET LOCAL synchronous_commit = on")
+                .execute(&mut *tx)
+                .await
+                .during("finish a chunk")?;
+            let done = Checkpoint { add, ids: &[], tags: &[], done: true };
+            let noted = chunk::checkpoint(&mut tx, lease, &done).await.during("finish a chunk")?;
+            let Some(_) = noted else {
+                tx.rollback().await.during("roll back")?;
+                return Ok::<_, StoreError>(false);
+            };
+            // After the checkpoint: chunk rows are locked before the audit chain, everywhere.
+            quarantine::add(&mut tx, lease.pass.rotation, bad, &self.job.actor).await?;
+            tx.commit().await.during("finish a chunk")?;
+            Ok(true)
+        };
+        match tokio::time::timeout(limit, work).await {
+            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(false)) => Err(Fault::LeaseLost),
+            Ok(Err(e)) => Err(e.into()),
+            Err(_) => Err(StoreError::Timeout { op: "finish a chunk", limit }.into()),
+        }
+    }
+
+    async fn report_other_bytes(&mut self, segment: &mut Segment) -> Result<(), Fault> {
+        let ids = std::mem::take(&mut segment.other_bytes);
+        tracing::error!(rows = ids.len(), "rows of ours do not hold the bytes they held before the rotation");
+        let detail =
+            serde_json::json!({ "rows": ids.len(), "ids": ids.iter().take(100).collect::<Vec<_>>() });
+        let rotation = segment.lease.pass.rotation;
+        audit::append(&mut self.conn, Some(rotation), "other_bytes", &self.job.actor, detail).await?;
+        Ok(())
+    }
+
+    /// After a lost connection: waits for a COMMIT that may still be under way in the old backend, gives the
+    /// worker's leases back, and so fences the old backend. Uses a connection made since.
+    pub async fn settle(
+        conn: &mut PgConnection,
+        lease: Option<&Lease>,
+        process: &str,
+        worker: i32,
+    ) -> Result<(), StoreError> {
+        if let Some(lease) = lease {
+            let now = chunk::settle(conn, lease).await?;
+            tracing::info!(
+                chunk = lease.chunk,
+                batches_committed = now,
+                "settled the last batch after a lost connection"
+            );
+        }
+        chunk::release(conn, process, Some(worker)).await
+    }
+}
+
+/// What contested rows turned out to be, beside those written.
+#[derive(Default)]
+struct Left {
+    counters: Counters,
+    quarantine: Vec<Finding>,
+}
