@@ -74,14 +74,14 @@ class Cluster:
         self._server("pg_ctl", "-D", self.data, "-w", "-t", "120", "-l", log, "-o", options, "start")
         self.configuration = configuration
 
-    def stop(self):
+    def stop(self, mode="fast"):
         if self.configuration is not None:
-            self._server("pg_ctl", "-D", self.data, "-w", "-t", "120", "-m", "fast", "stop")
+            self._server("pg_ctl", "-D", self.data, "-w", "-t", "120", "-m", mode, "stop")
             self.configuration = None
 
     def remove(self):
         try:
-            self.stop()
+            self.stop("immediate")  # nothing here is worth a checkpoint any more
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
 
