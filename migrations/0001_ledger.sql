@@ -94,6 +94,8 @@ CREATE TABLE rekey.proofs (
     chunk     bigint NOT NULL,
     seq       bigint NOT NULL,
     xid       xid8 NOT NULL,
+    lo        uuid NOT NULL,             -- least and greatest of ids
+    hi        uuid NOT NULL,
     ids       uuid[] NOT NULL,
     tags      bytea NOT NULL             -- 8 bytes a row, in the order of ids
 );

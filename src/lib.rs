@@ -12,8 +12,11 @@
 //! Imports point downwards only; adapters do not import each other, and the pure modules know neither sqlx,
 //! tokio, aws, clap nor indicatif. [`error`] is the exit-code table.
 
+pub mod cli;
 pub mod crypto;
 pub mod engine;
 pub mod error;
 pub mod rotation;
+pub mod secrets;
 pub mod store;
+pub mod telemetry;

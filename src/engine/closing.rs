@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::SharedJob;
 use super::fault::Fault;
 use super::reader::{Rewrapped, by_bytes, rewrap};
-use crate::crypto::{IvSource, Scratch};
+use crate::crypto::{IvSource, Rewrapper, Scratch};
 use crate::rotation::Counters;
 use crate::store::ledger::chunk::{self, Checkpoint};
 use crate::store::ledger::pass::{self, Verdict};
@@ -69,7 +69,7 @@ pub async fn prove(job: &SharedJob, conn: &mut PgConnection, lease: &Lease) -> R
             {
                 large.push((read.id, read.length.unwrap_or_default() as usize));
             } else {
-                sorted.sort(job, &mut scratch, &mut ivs, read)?;
+                sorted.sort(&job.rewrapper, &mut scratch, &mut ivs, read)?;
             }
         }
     }
@@ -85,7 +85,7 @@ pub async fn prove(job: &SharedJob, conn: &mut PgConnection, lease: &Lease) -> R
     large.extend(suspects.iter().map(|id| (*id, MAX_ROW_BYTES as usize / 2)));
     for group in by_bytes(large, MAX_ROW_BYTES as usize) {
         let stretch = Stretch::Ids { ids: group, max: MAX_ROW_BYTES };
-        rows::read(conn, &stretch, |row| sorted.sort(job, &mut scratch, &mut ivs, row)).await?;
+        rows::read(conn, &stretch, |row| sorted.sort(&job.rewrapper, &mut scratch, &mut ivs, row)).await?;
     }
     let mut settled = rows::gone(conn, &suspects).await?;
     settled.extend(suspects.iter().filter(|id| sorted.fine.contains(id)));
@@ -148,12 +148,12 @@ async fn conclude(
 impl Sorted {
     fn sort(
         &mut self,
-        job: &SharedJob,
+        keys: &Rewrapper,
         scratch: &mut Scratch,
         ivs: &mut IvSource,
         row: rows::Read<'_>,
     ) -> Result<(), Fault> {
-        match rewrap(job, scratch, ivs, row)? {
+        match rewrap(keys, scratch, ivs, row)? {
             Rewrapped::Move(write) if self.stragglers.len() < MAX_LISTED => self.stragglers.push(write.id),
             Rewrapped::Move(_) => self.too_many = true,
             Rewrapped::OnTarget { id, .. } => {

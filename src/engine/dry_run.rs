@@ -1,1 +1,229 @@
 //! Reads, decrypts, re-encrypts and re-opens every row, and writes nothing at all: it works on a hot standby.
+//!
+//! Key ranges only, carved from a frontier in memory; every statement is short and read-only.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use sqlx::PgConnection;
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use super::fault::Fault;
+use super::reader::{Rewrapped, by_bytes, rewrap};
+use super::{Settings, Stop};
+use crate::crypto::{IvSource, Rewrapper, Scratch};
+use crate::error::{Error, Exit};
+use crate::rotation::{Counters, Progress};
+use crate::store::ledger::chunk::next_key;
+use crate::store::ledger::quarantine::Finding;
+use crate::store::rows::{self, INLINE_BYTES, MAX_ROW_BYTES, READ_ROWS, Stretch};
+use crate::store::{Class, Connector, During, Purpose, connect};
+
+/// What a dry run found. Rows; nothing was written.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct DryRun {
+    /// Rows seen.
+    pub rows: i64,
+    /// Rows that opened with the old key and re-opened with the new one.
+    pub would_re_encrypt: i64,
+    /// Rows on the new key already.
+    pub already_on_key: i64,
+    /// Rows without a credential.
+    pub null: i64,
+    /// Rows that open with neither key.
+    pub unreadable: i64,
+    /// How many by reason.
+    pub unreadable_by_reason: BTreeMap<&'static str, i64>,
+    /// The first of them.
+    pub unreadable_ids: Vec<Uuid>,
+    /// Seconds it took.
+    pub seconds: f64,
+    /// The run was stopped by a signal before it had seen every row.
+    pub stopped: bool,
+}
+
+/// Ids listed at most.
+const LISTED: usize = 100;
+
+struct Frontier {
+    after: Option<Uuid>,
+    done: bool,
+}
+
+/// Tries every row.
+pub async fn dry_run(
+    connector: Connector,
+    rewrapper: Rewrapper,
+    settings: Settings,
+    stop: Stop,
+    progress: watch::Sender<Progress>,
+) -> Result<DryRun, Error> {
+    let started = Instant::now();
+    let (connector, rewrapper) = (Arc::new(connector), Arc::new(rewrapper));
+    let frontier = Arc::new(Mutex::new(Frontier { after: None, done: false }));
+    let found = Arc::new(Mutex::new(DryRun::default()));
+    let progress = Arc::new(progress);
+    let mut workers = JoinSet::new();
+    for _ in 0..settings.workers {
+        let (connector, rewrapper, frontier) = (connector.clone(), rewrapper.clone(), frontier.clone());
+        let (found, stop, progress) = (found.clone(), stop.clone(), progress.clone());
+        workers.spawn(async move {
+            let mut conn = connector.connect(Purpose::ReadOnly).await?;
+            while let Some((lo, hi)) = carve(&mut conn, &frontier, settings.chunk.rows).await? {
+                let Some(part) = range(&connector, &mut conn, &rewrapper, lo, hi, &stop).await? else {
+                    break;
+                };
+                let mut found = found.lock().await;
+                found.add(part);
+                let seconds = started.elapsed().as_secs_f64();
+                let total = settings.walk.estimated_rows.max(found.rows);
+                let rate = found.rows as f64 / seconds;
+                progress.send_replace(Progress {
+                    rows_done: found.rows,
+                    rows_total: total,
+                    rows_per_second: rate,
+                    eta_seconds: Some((total - found.rows) as f64 / rate.max(1.0)),
+                    pass: 1,
+                    pass_kind: "dry run",
+                    totals: Counters { quarantined: found.unreadable, ..Default::default() },
+                    throttle: None,
+                });
+            }
+            connect::close(conn).await;
+            Ok::<_, Error>(())
+        });
+    }
+    while let Some(done) = workers.join_next().await {
+        done.map_err(|e| Error::new(Exit::Internal, format!("a worker panicked: {e}")))??;
+    }
+    let mut found = std::mem::take(&mut *found.lock().await);
+    found.seconds = started.elapsed().as_secs_f64();
+    found.stopped = stop.is_set();
+    Ok(found)
+}
+
+async fn carve(
+    conn: &mut PgConnection,
+    frontier: &Mutex<Frontier>,
+    rows: u32,
+) -> Result<Option<(Option<Uuid>, Option<Uuid>)>, Error> {
+    let mut at = frontier.lock().await;
+    if at.done {
+        return Ok(None);
+    }
+    let lo = at.after;
+    let hi = next_key(conn, lo, i64::from(rows)).await.during("divide the table")?;
+    *at = Frontier { after: hi, done: hi.is_none() };
+    Ok(Some((lo, hi)))
+}
+
+/// One range; again from its start where the standby cancelled a statement or the connection was lost.
+async fn range(
+    connector: &Connector,
+    conn: &mut PgConnection,
+    rewrapper: &Rewrapper,
+    lo: Option<Uuid>,
+    hi: Option<Uuid>,
+    stop: &Stop,
+) -> Result<Option<DryRun>, Error> {
+    let mut tries = 0;
+    loop {
+        if stop.is_set() {
+            return Ok(None);
+        }
+        match try_range(conn, rewrapper, lo, hi, stop).await {
+            Ok(part) => return Ok(part),
+            Err(Fault::Store(e)) if tries < 20 && matches!(e.class(), Class::Retry | Class::LockTimeout) => {
+                tokio::time::sleep(connect::jitter(Duration::from_millis(200))).await;
+            }
+            Err(Fault::Store(e)) if tries < 20 && e.class() == Class::ConnectionLost => {
+                *conn = connector.connect(Purpose::ReadOnly).await?;
+            }
+            Err(Fault::Store(e)) => return Err(e.into()),
+            Err(Fault::Fatal(e)) => return Err(e),
+            Err(Fault::LeaseLost | Fault::Yield) => return Ok(None),
+        }
+        tries += 1;
+    }
+}
+
+async fn try_range(
+    conn: &mut PgConnection,
+    rewrapper: &Rewrapper,
+    lo: Option<Uuid>,
+    hi: Option<Uuid>,
+    stop: &Stop,
+) -> Result<Option<DryRun>, Fault> {
+    let (mut scratch, mut ivs) = (Scratch::default(), IvSource::new());
+    let mut part = DryRun::default();
+    let mut after = lo;
+    let hi = hi.unwrap_or(Uuid::max());
+    loop {
+        if stop.is_set() {
+            return Ok(None);
+        }
+        let stretch = match after {
+            None => Stretch::FromStart { hi, limit: READ_ROWS },
+            Some(lo) => Stretch::After { lo, hi, limit: READ_ROWS },
+        };
+        let mut seen = 0;
+        let mut large = Vec::new();
+        rows::read(conn, &stretch, |row| {
+            seen += 1;
+            after = Some(row.id);
+            if row.envelope.is_none() && row.length.is_some_and(|l| l > INLINE_BYTES && l <= MAX_ROW_BYTES) {
+                large.push((row.id, row.length.unwrap_or_default() as usize));
+                return Ok(());
+            }
+            part.count(rewrap(rewrapper, &mut scratch, &mut ivs, row)?);
+            Ok::<(), Fault>(())
+        })
+        .await?;
+        for group in by_bytes(large, MAX_ROW_BYTES as usize) {
+            let stretch = Stretch::Ids { ids: group, max: MAX_ROW_BYTES };
+            rows::read(conn, &stretch, |row| {
+                part.count(rewrap(rewrapper, &mut scratch, &mut ivs, row)?);
+                Ok::<(), Fault>(())
+            })
+            .await?;
+        }
+        if seen < READ_ROWS {
+            return Ok(Some(part));
+        }
+    }
+}
+
+impl DryRun {
+    fn count(&mut self, outcome: Rewrapped) {
+        self.rows += 1;
+        match outcome {
+            Rewrapped::Move(_) => self.would_re_encrypt += 1,
+            Rewrapped::OnTarget { .. } => self.already_on_key += 1,
+            Rewrapped::Null => self.null += 1,
+            Rewrapped::Bad(Finding { id, reason, .. }) => {
+                self.unreadable += 1;
+                *self.unreadable_by_reason.entry(reason).or_default() += 1;
+                if self.unreadable_ids.len() < LISTED {
+                    self.unreadable_ids.push(id);
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, o: DryRun) {
+        self.rows += o.rows;
+        self.would_re_encrypt += o.would_re_encrypt;
+        self.already_on_key += o.already_on_key;
+        self.null += o.null;
+        self.unreadable += o.unreadable;
+        for (reason, n) in o.unreadable_by_reason {
+            *self.unreadable_by_reason.entry(reason).or_default() += n;
+        }
+        let room = LISTED - self.unreadable_ids.len().min(LISTED);
+        self.unreadable_ids.extend(o.unreadable_ids.into_iter().take(room));
+    }
+}

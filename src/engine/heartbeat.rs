@@ -2,12 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
 use sqlx::PgConnection;
 use tokio::sync::watch;
 
 use super::SharedJob;
-use crate::rotation::{Counters, Desired, State};
+use crate::rotation::{Desired, Progress, State};
 use crate::store::ledger::{chunk, pass, process, rotation};
 use crate::store::{Purpose, StoreError};
 
@@ -22,28 +21,6 @@ pub struct Wish {
     pub desired: Desired,
     /// The window has closed.
     pub past_deadline: bool,
-}
-
-/// How far the rotation is, for bars, logs and metrics alike. Rows, seconds.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Progress {
-    /// Rows settled in this direction, by all processes.
-    pub rows_done: i64,
-    /// Rows expected: the planner's estimate until the first pass has counted.
-    pub rows_total: i64,
-    /// Rows a second, by all processes, over the last seconds.
-    pub rows_per_second: f64,
-    /// Seconds left at that rate.
-    pub eta_seconds: Option<f64>,
-    /// The pass under way, and what it is.
-    pub pass: i32,
-    /// `full` or `sweep`.
-    pub pass_kind: &'static str,
-    /// Counters so far.
-    #[serde(flatten)]
-    pub totals: Counters,
-    /// Why it is slow or waiting.
-    pub throttle: Option<String>,
 }
 
 /// Runs until the process ends; a lost connection is made again, for as long as it takes: the workers decide

@@ -30,12 +30,11 @@ use crate::store::Connector;
 use crate::store::audit::Actor;
 use crate::store::ledger::pass::Walk;
 
-//pub use dry_run::{DryRun, dry_run};
-pub use heartbeat::Progress;
-//pub use rehearse::rehearse;
+pub use dry_run::{DryRun, dry_run};
+pub use rehearse::rehearse;
 pub use stop::{Stop, StopSource};
 pub use supervisor::{End, execute};
-//pub use verify::{Keys as VerifyKeys, VerifyReport, verify};
+pub use verify::{Keys as VerifyKeys, VerifyReport, verify};
 
 /// How hard to work.
 #[derive(Clone, Copy, Debug)]

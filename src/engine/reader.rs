@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::SharedJob;
 use super::fault::Fault;
-use crate::crypto::{IvSource, Outcome, Scratch};
+use crate::crypto::{IvSource, Outcome, Rewrapper, Scratch};
 use crate::error::{Error, Exit};
 use crate::rotation::{Bounds, Counters, Direction};
 use crate::store::ledger::chunk::{self, Owner};
@@ -150,8 +150,7 @@ impl Reader {
             let before = taken.rows.len();
             let mut seen = 0i64;
             let mut large = Vec::new();
-            let job = &self.job;
-            let (scratch, ivs) = (&mut self.scratch, &mut self.ivs);
+            let (keys, scratch, ivs) = (&self.job.rewrapper, &mut self.scratch, &mut self.ivs);
             rows::read(&mut self.conn, &stretch, |row| {
                 seen += 1;
                 cursor.after = Some(row.id);
@@ -161,13 +160,13 @@ impl Reader {
                     large.push((row.id, row.length.unwrap_or_default() as usize));
                     return Ok(());
                 }
-                taken.take(job, scratch, ivs, row)
+                taken.take(keys, scratch, ivs, row)
             })
             .await?;
             last = cursor.advance(&stretch, seen);
             for group in by_bytes(large, MAX_ROW_BYTES as usize) {
                 rows::read(&mut self.conn, &Stretch::Ids { ids: group, max: MAX_ROW_BYTES }, |row| {
-                    taken.take(job, scratch, ivs, row)
+                    taken.take(keys, scratch, ivs, row)
                 })
                 .await?;
             }
@@ -263,12 +262,12 @@ struct Taken {
 impl Taken {
     fn take(
         &mut self,
-        job: &SharedJob,
+        keys: &Rewrapper,
         scratch: &mut Scratch,
         ivs: &mut IvSource,
         row: rows::Read<'_>,
     ) -> Result<(), Fault> {
-        match rewrap(job, scratch, ivs, row)? {
+        match rewrap(keys, scratch, ivs, row)? {
             Rewrapped::Move(write) => self.rows.push(write),
             Rewrapped::OnTarget { xmin, .. } => self.on_target.push(xmin),
             Rewrapped::Null => self.nulls += 1,
@@ -292,7 +291,7 @@ pub enum Rewrapped {
 
 /// Decides one row as read.
 pub fn rewrap(
-    job: &SharedJob,
+    keys: &Rewrapper,
     scratch: &mut Scratch,
     ivs: &mut IvSource,
     row: rows::Read<'_>,
@@ -302,7 +301,7 @@ pub fn rewrap(
         return Ok(Rewrapped::Bad(Finding { id: row.id, reason: "too_large", length }));
     };
     let iv = ivs.fill()?;
-    Ok(match job.rewrapper.rewrap(scratch, row.id.as_bytes(), envelope, &iv)? {
+    Ok(match keys.rewrap(scratch, row.id.as_bytes(), envelope, &iv)? {
         Outcome::Reencrypted { envelope: new, tag } => {
             let mut iv = [0; 12];
             iv.copy_from_slice(&envelope[..12]);

@@ -1,1 +1,117 @@
-//! Measures.
+//! Measures this database: real UPDATEs of real rows with real ciphertexts, in transactions that are rolled back.
+//! Nothing remains but WAL, and dead row versions that pruning removes.
+
+use std::time::{Duration, Instant};
+
+use sqlx::{Connection, PgConnection};
+use uuid::Uuid;
+
+use super::fault::Fault;
+use super::reader::{Rewrapped, rewrap};
+use crate::crypto::{IvSource, Rewrapper, Scratch};
+use crate::error::Error;
+use crate::rotation::{Rehearsal, deal, next_slice};
+use crate::store::rows::{self, READ_ROWS, Stretch, Write};
+use crate::store::{Class, Connector, During, Purpose, StoreError, bounded};
+
+/// Rows held at a time.
+const PART: usize = 12_000;
+
+/// Rehearses with the first `rows` rows of the table.
+pub async fn rehearse(
+    connector: &Connector,
+    rewrapper: &Rewrapper,
+    rows: u64,
+    batch_rows: u32,
+) -> Result<Rehearsal, Error> {
+    let mut conn = connector.connect(Purpose::Write).await?;
+    let mut total =
+        Rehearsal { rows: 0, elapsed: Duration::ZERO, wal_bytes: 0, longest_batch: Duration::ZERO };
+    let from = wal(&mut conn).await?;
+    let started = Instant::now();
+    let mut after = None;
+    while total.rows < rows {
+        let part = match read(&mut conn, rewrapper, &mut after, PART.min((rows - total.rows) as usize)).await
+        {
+            Ok(part) if part.is_empty() => break,
+            Ok(part) => part,
+            Err(Fault::Store(e)) => return Err(e.into()),
+            Err(Fault::Fatal(e)) => return Err(e),
+            Err(Fault::LeaseLost | Fault::Yield) => break,
+        };
+        total.rows += part.len() as u64;
+        write_and_roll_back(connector, &mut conn, part, batch_rows, &mut total).await?;
+    }
+    total.elapsed = started.elapsed();
+    total.wal_bytes = (wal(&mut conn).await? - from).max(0) as u64;
+    Ok(total)
+}
+
+async fn write_and_roll_back(
+    connector: &Connector,
+    conn: &mut PgConnection,
+    mut part: Vec<Write>,
+    batch_rows: u32,
+    total: &mut Rehearsal,
+) -> Result<(), StoreError> {
+    for mut wave in deal(&mut part, batch_rows as usize) {
+        while !wave.is_empty() {
+            let slice = next_slice(&part, &wave, batch_rows as usize, 4 << 20);
+            wave.start = slice.end;
+            let began = Instant::now();
+            let limit = connector.answer_limit();
+            let mut tx = bounded("begin a rehearsal", limit, conn.begin()).await?;
+            let written = bounded("rehearse a batch", limit, rows::write(&mut tx, &part[slice])).await;
+            bounded("roll the rehearsal back", limit, tx.rollback()).await?;
+            match written {
+                Ok(_) => {}
+                // Somebody holds a row: a rehearsal gives way.
+                Err(e) if matches!(e.class(), Class::LockTimeout | Class::Retry) => {}
+                Err(e) => return Err(e),
+            }
+            total.longest_batch = total.longest_batch.max(began.elapsed());
+        }
+    }
+    Ok(())
+}
+
+async fn read(
+    conn: &mut PgConnection,
+    rewrapper: &Rewrapper,
+    after: &mut Option<Uuid>,
+    want: usize,
+) -> Result<Vec<Write>, Fault> {
+    let (mut scratch, mut ivs) = (Scratch::default(), IvSource::new());
+    let mut part = Vec::new();
+    while part.len() < want {
+        let limit = READ_ROWS.min((want - part.len()) as i64);
+        let hi = Uuid::max();
+        let stretch = match *after {
+            None => Stretch::FromStart { hi, limit },
+            Some(lo) => Stretch::After { lo, hi, limit },
+        };
+        let mut seen = 0;
+        rows::read(conn, &stretch, |row| {
+            seen += 1;
+            *after = Some(row.id);
+            if row.envelope.is_some()
+                && let Rewrapped::Move(write) = rewrap(rewrapper, &mut scratch, &mut ivs, row)?
+            {
+                part.push(write);
+            }
+            Ok::<(), Fault>(())
+        })
+        .await?;
+        if seen < limit {
+            break;
+        }
+    }
+    Ok(part)
+}
+
+async fn wal(conn: &mut PgConnection) -> Result<i64, StoreError> {
+    sqlx::query_scalar("SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint")
+        .fetch_one(conn)
+        .await
+        .during("read the WAL position")
+}

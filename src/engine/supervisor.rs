@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::heartbeat::{self, Progress, Wish};
+use super::heartbeat::{self, Wish};
 use super::worker::{Ended, Worker, release_all};
 use super::{Job, Stop, StopSource};
 use crate::error::{Error, Exit};
-use crate::rotation::{Desired, State};
+use crate::rotation::{Desired, Progress, State};
 use crate::store::ledger::chunk::Owner;
 use crate::store::ledger::{pass, process, rotation};
 use crate::store::{Purpose, connect};

@@ -1,1 +1,360 @@
-//! Verify.
+//! Opens every row with the one key it should be on, and compares its bytes with the tag taken before it was moved.
+//!
+//! Reads without the engine's chunk bounds, in key order and short statements, and is held against `count(*)`:
+//! every row that existed before and did not change must have been seen.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use sqlx::PgConnection;
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::Stop;
+use super::fault::Fault;
+use super::reader::by_bytes;
+use crate::crypto::{Cipher, OpenError, TagKey};
+use crate::error::{Error, Exit};
+use crate::store::ledger::chunk::next_key;
+use crate::store::ledger::proof::Tagged;
+use crate::store::ledger::{proof, quarantine};
+use crate::store::rows::{self, INLINE_BYTES, MAX_ROW_BYTES, Stretch};
+use crate::store::{Class, Connector, During, Purpose, Xid, connect};
+
+/// Rows one worker holds tags for at a time.
+const PART_ROWS: i64 = 500_000;
+const READ: i64 = 10_000;
+const LISTED: usize = 20;
+
+/// What rows are opened with.
+pub struct Keys {
+    /// The key rows should be on. It alone decides.
+    pub expected: Cipher,
+    /// The other one, if it could be had: it tells a row on the wrong key from an unreadable one.
+    pub other: Option<Cipher>,
+    /// The tags' key, derived from the new key.
+    pub tags: Option<TagKey>,
+}
+
+/// What a verify found; rows, unless named otherwise.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct VerifyReport {
+    /// Every row is on the key it should be on, or accepted, and no row of ours has other bytes.
+    pub clean: bool,
+    /// Rows visible.
+    pub rows: i64,
+    /// Byte-identical to what was there before the rotation.
+    pub identical: i64,
+    /// Written by something else since; no error.
+    pub changed_since: i64,
+    /// Inserted since; no error.
+    pub inserted_since: i64,
+    /// Tagged, and deleted since; no error.
+    pub deleted_since: i64,
+    /// On the key before the rotation reached them.
+    pub already_on_key: i64,
+    /// Without a credential.
+    pub null: i64,
+    /// On the wrong key.
+    pub wrong_key: i64,
+    /// No key opens them, and nobody accepted that.
+    pub unreadable: i64,
+    /// No key opens them, and somebody accepted that.
+    pub accepted: i64,
+    /// Written by us with other bytes than they held.
+    pub other_bytes: i64,
+    /// Rows that `count(*)` knows and the reading did not see.
+    pub unseen: i64,
+    /// Whether bytes could be compared: the tags need the new key.
+    pub bytes_compared: bool,
+    /// The first rows of each kind of trouble.
+    pub examples: HashMap<&'static str, Vec<Uuid>>,
+    /// Seconds it took.
+    pub seconds: f64,
+}
+
+struct Shared {
+    connector: Connector,
+    keys: Keys,
+    rotation: Uuid,
+    ours: HashSet<Xid>,
+    quarantine: HashMap<Uuid, bool>,
+    /// H of the first pass: untagged rows older than it were there before.
+    first_horizon: Option<Xid>,
+    /// Taken when the verify began.
+    horizon: Xid,
+    frontier: Mutex<(Option<Uuid>, bool)>,
+}
+
+/// Verifies the whole table.
+pub async fn verify(
+    connector: Connector,
+    keys: Keys,
+    rotation: Uuid,
+    first_horizon: Option<u64>,
+    workers: usize,
+    stop: Stop,
+) -> Result<VerifyReport, Error> {
+    let started = Instant::now();
+    let mut conn = connector.connect(Purpose::ReadOnly).await?;
+    let horizon: String = sqlx::query_scalar("SELECT pg_snapshot_xmin(pg_current_snapshot())::text")
+        .fetch_one(&mut conn)
+        .await
+        .during("take the horizon")?;
+    let horizon = Xid(horizon.parse::<u64>().unwrap_or_default() as u32);
+    let ours = proof::all_xids(&mut conn, rotation).await?;
+    let entries = quarantine::list(&mut conn, rotation).await?;
+    let shared = Arc::new(Shared {
+        connector,
+        keys,
+        rotation,
+        ours,
+        quarantine: entries.into_iter().map(|e| (e.id, e.accepted)).collect(),
+        first_horizon: first_horizon.map(|h| Xid(h as u32)),
+        horizon,
+        frontier: Mutex::new((None, false)),
+    });
+    let mut tasks = JoinSet::new();
+    for _ in 0..workers {
+        tasks.spawn(work(shared.clone(), stop.clone()));
+    }
+    let mut report = VerifyReport { bytes_compared: shared.keys.tags.is_some(), ..Default::default() };
+    let mut old_seen = 0;
+    while let Some(done) = tasks.join_next().await {
+        let (part, old) =
+            done.map_err(|e| Error::new(Exit::Internal, format!("a worker panicked: {e}")))??;
+        report.add(part);
+        old_seen += old;
+    }
+    if stop.is_set() {
+        return Err(Error::new(Exit::Signalled, "stopped by a signal before every row was verified")
+            .hint("run `rekey verify` again"));
+    }
+    // Rows that are as old as this verify were there all along: each must have been seen.
+    sqlx::query("SET statement_timeout = 0").execute(&mut conn).await.during("count the connections")?;
+    let unchanged: i64 = sqlx::query_scalar(
+        "SELECT count(*) FILTER (WHERE age(xmin) > age($1)) FROM public.provider_connections",
+    )
+    .bind(horizon)
+    .fetch_one(&mut conn)
+    .await
+    .during("count the connections")?;
+    report.unseen = (unchanged - old_seen).max(0);
+    report.clean =
+        report.wrong_key == 0 && report.unreadable == 0 && report.other_bytes == 0 && report.unseen == 0;
+    report.seconds = started.elapsed().as_secs_f64();
+    connect::close(conn).await;
+    Ok(report)
+}
+
+impl VerifyReport {
+    /// The exit code this report stands for.
+    pub fn exit(&self) -> Exit {
+        match self {
+            r if r.wrong_key + r.other_bytes + r.unseen > 0 => Exit::VerifyFailed,
+            r if r.unreadable > 0 => Exit::Quarantined,
+            _ => Exit::Ok,
+        }
+    }
+
+    fn note(&mut self, kind: &'static str, id: Uuid) {
+        let ids = self.examples.entry(kind).or_default();
+        if ids.len() < LISTED {
+            ids.push(id);
+        }
+    }
+
+    fn add(&mut self, o: VerifyReport) {
+        self.rows += o.rows;
+        self.identical += o.identical;
+        self.changed_since += o.changed_since;
+        self.inserted_since += o.inserted_since;
+        self.deleted_since += o.deleted_since;
+        self.already_on_key += o.already_on_key;
+        self.null += o.null;
+        self.wrong_key += o.wrong_key;
+        self.unreadable += o.unreadable;
+        self.accepted += o.accepted;
+        self.other_bytes += o.other_bytes;
+        for (kind, ids) in o.examples {
+            for id in ids {
+                self.note(kind, id);
+            }
+        }
+    }
+}
+
+async fn work(shared: Arc<Shared>, stop: Stop) -> Result<(VerifyReport, i64), Error> {
+    let mut conn = shared.connector.connect(Purpose::ReadOnly).await?;
+    let (mut report, mut old) = (VerifyReport::default(), 0);
+    loop {
+        let (lo, hi) = {
+            let mut frontier = shared.frontier.lock().await;
+            if frontier.1 || stop.is_set() {
+                break;
+            }
+            let lo = frontier.0;
+            let hi = next_key(&mut conn, lo, PART_ROWS).await.during("divide the table")?;
+            *frontier = (hi, hi.is_none());
+            (lo, hi)
+        };
+        let mut tries = 0;
+        loop {
+            match part(&shared, &mut conn, lo, hi, &stop).await {
+                Ok((more, seen)) => {
+                    report.add(more);
+                    old += seen;
+                    break;
+                }
+                Err(Fault::Store(e))
+                    if tries < 20 && matches!(e.class(), Class::Retry | Class::LockTimeout) =>
+                {
+                    tokio::time::sleep(connect::jitter(Duration::from_millis(200))).await;
+                }
+                Err(Fault::Store(e)) if tries < 20 && e.class() == Class::ConnectionLost => {
+                    conn = shared.connector.connect(Purpose::ReadOnly).await?;
+                }
+                Err(Fault::Store(e)) => return Err(e.into()),
+                Err(Fault::Fatal(e)) => return Err(e),
+                Err(Fault::LeaseLost | Fault::Yield) => break,
+            }
+            tries += 1;
+        }
+    }
+    connect::close(conn).await;
+    Ok((report, old))
+}
+
+/// One range: its tags, then its rows, both in key order.
+async fn part(
+    shared: &Shared,
+    conn: &mut PgConnection,
+    lo: Option<Uuid>,
+    hi: Option<Uuid>,
+    stop: &Stop,
+) -> Result<(VerifyReport, i64), Fault> {
+    let tags = match &shared.keys.tags {
+        Some(_) => proof::tags_in(conn, shared.rotation, lo, hi).await?,
+        None => Vec::new(),
+    };
+    let mut judge = Judge {
+        shared,
+        seen: vec![false; tags.len()],
+        tags,
+        at: 0,
+        plaintext: Zeroizing::new(Vec::new()),
+        report: VerifyReport::default(),
+        old: 0,
+    };
+    let mut after = lo;
+    let hi = hi.unwrap_or(Uuid::max());
+    loop {
+        if stop.is_set() {
+            return Err(Fault::Yield);
+        }
+        let stretch = match after {
+            None => Stretch::FromStart { hi, limit: READ },
+            Some(lo) => Stretch::After { lo, hi, limit: READ },
+        };
+        let (mut seen, mut large) = (0, Vec::new());
+        rows::read(conn, &stretch, |row| {
+            seen += 1;
+            after = Some(row.id);
+            if row.envelope.is_none() && row.length.is_some_and(|l| l > INLINE_BYTES && l <= MAX_ROW_BYTES) {
+                large.push((row.id, row.length.unwrap_or_default() as usize));
+            } else {
+                judge.judge(row);
+            }
+            Ok::<(), Fault>(())
+        })
+        .await?;
+        for group in by_bytes(large, MAX_ROW_BYTES as usize) {
+            let stretch = Stretch::Ids { ids: group, max: MAX_ROW_BYTES };
+            rows::read(conn, &stretch, |row| {
+                judge.judge(row);
+                Ok::<(), Fault>(())
+            })
+            .await?;
+        }
+        if seen < READ {
+            break;
+        }
+    }
+    judge.report.deleted_since = judge.seen.iter().filter(|seen| !**seen).count() as i64;
+    Ok((judge.report, judge.old))
+}
+
+struct Judge<'a> {
+    shared: &'a Shared,
+    tags: Vec<Tagged>,
+    seen: Vec<bool>,
+    /// Rows mostly come in key order: where the last one's tag was.
+    at: usize,
+    plaintext: Zeroizing<Vec<u8>>,
+    report: VerifyReport,
+    old: i64,
+}
+
+impl Judge<'_> {
+    fn tag(&mut self, id: &[u8; 16]) -> Option<[u8; 8]> {
+        let at = match self.tags.get(self.at) {
+            Some((next, _)) if next == id => self.at,
+            _ => self.tags.binary_search_by(|(t, _)| t.cmp(id)).ok()?,
+        };
+        self.at = at + 1;
+        self.seen[at] = true;
+        Some(self.tags[at].1)
+    }
+
+    fn judge(&mut self, row: rows::Read<'_>) {
+        let shared = self.shared;
+        self.report.rows += 1;
+        self.old += i64::from(row.xmin.precedes(shared.horizon));
+        let tag = self.tag(row.id.as_bytes());
+        if row.length.is_none() {
+            self.report.null += 1;
+            return;
+        }
+        let Some(envelope) = row.envelope else { return self.unopened(row.id, true) };
+        match shared.keys.expected.open_into(envelope, &mut self.plaintext) {
+            Ok(()) => {}
+            Err(OpenError::NotThisKey) => {
+                let unreadable = match &shared.keys.other {
+                    Some(other) => other.open_into(envelope, &mut self.plaintext).is_err(),
+                    None => shared.quarantine.contains_key(&row.id),
+                };
+                return self.unopened(row.id, unreadable);
+            }
+            Err(OpenError::Empty | OpenError::TooShort { .. }) => return self.unopened(row.id, true),
+        }
+        let Some(tags) = &shared.keys.tags else { return };
+        match tag {
+            Some(tag) if tag == tags.tag(row.id.as_bytes(), &self.plaintext) => self.report.identical += 1,
+            Some(_) if shared.ours.contains(&row.xmin) => {
+                self.report.other_bytes += 1;
+                self.report.note("other_bytes", row.id);
+            }
+            Some(_) => self.report.changed_since += 1,
+            None if shared.first_horizon.is_some_and(|h| row.xmin.precedes(h)) => {
+                self.report.already_on_key += 1
+            }
+            None => self.report.inserted_since += 1,
+        }
+    }
+
+    fn unopened(&mut self, id: Uuid, unreadable: bool) {
+        if self.shared.quarantine.get(&id) == Some(&true) {
+            self.report.accepted += 1;
+        } else if unreadable {
+            self.report.unreadable += 1;
+            self.report.note("unreadable", id);
+        } else {
+            self.report.wrong_key += 1;
+            self.report.note("wrong_key", id);
+        }
+    }
+}

@@ -190,13 +190,13 @@ impl Writer {
         let stretch = Stretch::Ids { ids: pending.keys().copied().collect(), max: MAX_ROW_BYTES };
         let mut found = std::collections::HashSet::new();
         {
-            let (job, scratch, ivs) = (&self.job, &mut self.scratch, &mut self.ivs);
+            let (keys, scratch, ivs) = (&self.job.rewrapper, &mut self.scratch, &mut self.ivs);
             let lost = &mut self.lost;
             rows::read(&mut self.conn, &stretch, |row| {
                 let id = row.id;
                 found.insert(id);
                 gone -= 1;
-                match rewrap(job, scratch, ivs, row)? {
+                match rewrap(keys, scratch, ivs, row)? {
                     Rewrapped::Move(write) => {
                         sizes.push((id, write.envelope.len()));
                         batch.insert(id, write);

@@ -5,6 +5,7 @@
 mod bounds;
 mod counters;
 mod forecast;
+mod progress;
 mod servo;
 mod state;
 mod waves;
@@ -12,6 +13,7 @@ mod waves;
 pub use bounds::{Bounds, ChunkSize};
 pub use counters::Counters;
 pub use forecast::{Forecast, Rehearsal, TableFacts};
+pub use progress::Progress;
 pub use servo::BatchServo;
 pub use state::{Desired, Direction, State};
 pub use waves::{Slice, Tid, Wavable, deal, next_slice};

@@ -77,3 +77,13 @@ pub async fn head(conn: &mut PgConnection) -> Result<(i64, String), StoreError> 
         .await
         .during("read the head of the audit trail")
 }
+
+/// Whether an event of this kind was ever written for a rotation.
+pub async fn happened(conn: &mut PgConnection, rotation: Uuid, action: &str) -> Result<bool, StoreError> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT FROM rekey.events WHERE rotation = $1 AND action = $2)")
+        .bind(rotation)
+        .bind(action)
+        .fetch_one(conn)
+        .await
+        .during("read the audit trail")
+}

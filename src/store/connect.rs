@@ -59,6 +59,17 @@ impl Connector {
         }
     }
 
+    /// Another connector to the same database.
+    pub fn like(other: &Connector) -> Connector {
+        Connector {
+            options: other.options.clone(),
+            described: other.described.clone(),
+            retry_for: other.retry_for,
+            lease_ttl: other.lease_ttl,
+            lock_timeout: std::sync::OnceLock::new(),
+        }
+    }
+
     /// `user@host:port/database`.
     pub fn describe(&self) -> &str {
         &self.described

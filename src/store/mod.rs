@@ -6,6 +6,7 @@ pub mod audit;
 pub mod connect;
 mod dsn;
 mod error;
+pub mod facts;
 pub mod ledger;
 mod pg_types;
 pub mod preflight;

@@ -13,6 +13,11 @@ use crate::rotation::Tid;
 pub struct Xid(pub u32);
 
 impl Xid {
+    /// Whether this id is older than `other`, as PostgreSQL compares them; permanent ids (0–2) are older than all.
+    pub fn precedes(self, other: Xid) -> bool {
+        self.0 < 3 || (self.0.wrapping_sub(other.0) as i32) < 0
+    }
+
     /// The full 64-bit id, given a current one: `xmin` is never more than 2^31 away from it.
     pub fn widen(self, current: u64) -> u64 {
         let candidate = (current & !0xffff_ffff) | u64::from(self.0);

@@ -253,7 +253,15 @@ pub async fn checkpoint(
         .bind(c.add.bytes)
         .bind(c.done);
     if !c.ids.is_empty() {
-        query = query.bind(lease.pass.rotation).bind(lease.pass.direction.as_str()).bind(c.ids).bind(c.tags);
+        let (lo, hi) = (c.ids.iter().min(), c.ids.iter().max());
+        let pass = &lease.pass;
+        query = query
+            .bind(pass.rotation)
+            .bind(pass.direction.as_str())
+            .bind(c.ids)
+            .bind(c.tags)
+            .bind(lo)
+            .bind(hi);
     }
     let row = query.fetch_optional(conn).await?;
     row.map(|row| {
@@ -281,12 +289,12 @@ macro_rules! checkpoint_sql {
 }
 const CHECKPOINT: &str = checkpoint_sql!("");
 const PROOF_AND_CHECKPOINT: &str = checkpoint_sql!(
-    "WITH p AS (INSERT INTO rekey.proofs (rotation, direction, chunk, seq, xid, ids, tags) SELECT $12, $13, $1, \
-     (SELECT batch_seq + 1 FROM rekey.chunks WHERE id = $1), pg_current_xact_id(), $14, $15) "
+    "WITH p AS (INSERT INTO rekey.proofs (rotation, direction, chunk, seq, xid, ids, tags, lo, hi) SELECT $12, $13, $1, \
+     (SELECT batch_seq + 1 FROM rekey.chunks WHERE id = $1), pg_current_xact_id(), $14, $15, $16, $17) "
 );
 const PROOF_RELEASE_AND_CHECKPOINT: &str = checkpoint_sql!(
-    "WITH p AS (INSERT INTO rekey.proofs (rotation, direction, chunk, seq, xid, ids, tags) SELECT $12, $13, $1, \
-     (SELECT batch_seq + 1 FROM rekey.chunks WHERE id = $1), pg_current_xact_id(), $14, $15), \
+    "WITH p AS (INSERT INTO rekey.proofs (rotation, direction, chunk, seq, xid, ids, tags, lo, hi) SELECT $12, $13, $1, \
+     (SELECT batch_seq + 1 FROM rekey.chunks WHERE id = $1), pg_current_xact_id(), $14, $15, $16, $17), \
      q AS (DELETE FROM rekey.quarantine WHERE rotation = $12 AND row_id = ANY($14)) "
 );
 

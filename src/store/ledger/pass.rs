@@ -158,6 +158,18 @@ pub async fn open_or_join(
     pass.ok_or(StoreError::Sql { op: "open a pass", source: sqlx::Error::RowNotFound })
 }
 
+/// H of the rotation's first pass: rows older than it were there before rekey came.
+pub async fn first_horizon(conn: &mut PgConnection, rotation: Uuid) -> Result<Option<u64>, StoreError> {
+    let text: Option<String> = sqlx::query_scalar(
+        "SELECT horizon::text FROM rekey.passes WHERE rotation = $1 ORDER BY pass LIMIT 1",
+    )
+    .bind(rotation)
+    .fetch_optional(conn)
+    .await
+    .during("read the first horizon")?;
+    Ok(text.and_then(|t| t.parse().ok()))
+}
+
 async fn horizon_is_usable(conn: &mut PgConnection, pass: &Pass) -> Result<bool, StoreError> {
     // Comparing xmin with H is exact while H is less than 2^31 transactions old.
     sqlx::query_scalar(

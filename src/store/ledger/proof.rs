@@ -80,48 +80,53 @@ pub async fn tags_of(
     Ok(found)
 }
 
-/// All transactions of ours in one direction.
-pub async fn all_xids(
-    conn: &mut PgConnection,
-    rotation: Uuid,
-    direction: Direction,
-) -> Result<HashSet<Xid>, StoreError> {
-    let found: Vec<i64> = sqlx::query_scalar(
-        "SELECT xid::text::bigint FROM rekey.proofs WHERE rotation = $1 AND direction = $2",
-    )
-    .bind(rotation)
-    .bind(direction.as_str())
-    .fetch_all(conn)
-    .await
-    .during("recognise our own batches")?;
+/// All transactions of ours in a rotation, both ways.
+pub async fn all_xids(conn: &mut PgConnection, rotation: Uuid) -> Result<HashSet<Xid>, StoreError> {
+    let found: Vec<i64> =
+        sqlx::query_scalar("SELECT xid::text::bigint FROM rekey.proofs WHERE rotation = $1")
+            .bind(rotation)
+            .fetch_all(conn)
+            .await
+            .during("recognise our own batches")?;
     Ok(found.into_iter().map(|x| Xid(x as u32)).collect())
 }
 
-/// The latest tag of every row with an id in `(lo, hi]`, `None` being open, in this direction.
+/// Id and tag of one row.
+pub type Tagged = ([u8; 16], [u8; 8]);
+
+/// The latest tag of every row with an id in `(lo, hi]`, `None` being open, in either direction, ordered by id.
 pub async fn tags_in(
     conn: &mut PgConnection,
     rotation: Uuid,
-    direction: Direction,
     lo: Option<Uuid>,
     hi: Option<Uuid>,
-) -> Result<HashMap<Uuid, [u8; 8]>, StoreError> {
+) -> Result<Vec<Tagged>, StoreError> {
     const OP: &str = "read proof tags";
-    let mut latest = HashMap::new();
-    // Ordered by id: a row moved twice has its later tag last.
-    let mut rows = sqlx::query(
-        "SELECT u.id, substr(p.tags, (u.n::int - 1) * 8 + 1, 8) FROM rekey.proofs p, unnest(p.ids) WITH ORDINALITY u(id, n) \
-         WHERE p.rotation = $1 AND p.direction = $2 AND ($3::uuid IS NULL OR u.id > $3) AND ($4::uuid IS NULL OR u.id <= $4) \
-         ORDER BY p.id",
-    )
-    .bind(rotation)
-    .bind(direction.as_str())
-    .bind(lo)
-    .bind(hi)
-    .fetch(conn);
-    while let Some(row) = rows.try_next().await.during(OP)? {
-        if let Ok(tag) = row.get::<&[u8], _>(1).try_into() {
-            latest.insert(row.get(0), tag);
+    let (above, to) = (lo, hi.unwrap_or(Uuid::max()));
+    let mut tags: Vec<Tagged> = Vec::new();
+    {
+        // In the order they were made: of a row moved twice the later tag counts.
+        let mut rows = sqlx::query(
+            "SELECT ids, tags FROM rekey.proofs WHERE rotation = $1 AND ($2::uuid IS NULL OR hi > $2) AND lo <= $3 ORDER BY id",
+        )
+        .bind(rotation)
+        .bind(above)
+        .bind(to)
+        .fetch(conn);
+        while let Some(row) = rows.try_next().await.during(OP)? {
+            let (ids, bytes): (Vec<Uuid>, &[u8]) = (row.get(0), row.get(1));
+            let pairs = ids.into_iter().zip(bytes.as_chunks::<8>().0);
+            tags.extend(
+                pairs
+                    .filter(|(id, _)| above.is_none_or(|a| *id > a) && *id <= to)
+                    .map(|(id, t)| (*id.as_bytes(), *t)),
+            );
         }
     }
-    Ok(latest)
+    tags.sort_by_key(|(id, _)| *id);
+    // Keep the last of equals.
+    tags.reverse();
+    tags.dedup_by_key(|(id, _)| *id);
+    tags.reverse();
+    Ok(tags)
 }

@@ -1,0 +1,248 @@
+//! The command line. Every flag has an environment variable REKEY_…; flag before environment before default.
+
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use uuid::Uuid;
+
+use crate::secrets::SecretLayout;
+use crate::store::ledger::rotation::Deadline;
+use crate::telemetry::logging::LogFormat;
+
+/// Moves every stored bank credential from one AES-256-GCM key to another, and proves it.
+#[derive(Parser)]
+#[command(
+    name = "rekey",
+    version,
+    propagate_version = true,
+    after_help = "The database is named by DATABASE_URL, keys by their source (env:VAR, file:PATH, dotenv:PATH#VAR, aws:SECRET).\n\
+                  A first rotation: rekey plan, rekey run --dry-run, rekey run, rekey verify, rekey promote, rekey finalize."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags of every command.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// How results are printed on stdout
+    #[arg(long, global = true, env = "REKEY_OUTPUT", hide_env_values = true, value_enum, default_value_t)]
+    pub output: Output,
+    /// How logs and progress are printed on stderr
+    #[arg(
+        long,
+        global = true,
+        env = "REKEY_LOG_FORMAT",
+        hide_env_values = true,
+        value_enum,
+        default_value_t
+    )]
+    pub log_format: LogFormat,
+    /// Who does this, for the audit trail [default: the OS user, or pod and service account]
+    #[arg(long, global = true, env = "REKEY_OPERATOR", hide_env_values = true, value_name = "NAME")]
+    pub operator: Option<String>,
+    /// Why, for the audit trail
+    #[arg(long, global = true, env = "REKEY_REASON", hide_env_values = true, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// How long an unreachable database is waited for, at most
+    #[arg(long, global = true, env = "REKEY_RETRY_FOR", hide_env_values = true, default_value = "60s", value_parser = duration, value_name = "DURATION")]
+    pub retry_for: Duration,
+    /// How long a worker that fell silent keeps its rows
+    #[arg(long, global = true, env = "REKEY_LEASE_TTL", hide_env_values = true, default_value = "30s", value_parser = lease_ttl, value_name = "DURATION")]
+    pub lease_ttl: Duration,
+    /// Where this runs; decides how weak a new key may be
+    #[arg(
+        long,
+        global = true,
+        env = "REKEY_ENVIRONMENT",
+        hide_env_values = true,
+        value_enum,
+        default_value_t
+    )]
+    pub environment: Environment,
+}
+
+/// `--output`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// For scripts.
+    Json,
+}
+
+/// `--environment`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Environment {
+    Development,
+    Testing,
+    Ci,
+    Staging,
+    #[default]
+    Production,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Re-encrypt every connection: start a rotation, or join or resume the active one
+    Run(RunArgs),
+    /// Show the rotation, its workers, rate and totals
+    Status(StatusArgs),
+    /// Open every row with the key it should be on, and compare its bytes
+    Verify(VerifyArgs),
+    /// Return every row to the old key
+    Rollback(RollbackArgs),
+    /// Let workers finish their batch and wait
+    Pause,
+    /// Let paused or aborted workers go on
+    Resume(ResumeArgs),
+    /// Let workers finish their batch and end
+    Abort,
+    /// Rows that open with neither key
+    #[command(subcommand)]
+    Quarantine(QuarantineCommand),
+}
+
+/// Where the two keys are. Kept as text: clap would echo what it cannot parse, and that may be a key.
+#[derive(Args, Clone, Default)]
+#[command(next_help_heading = "Keys")]
+pub struct KeyArgs {
+    /// Source of the key rows are on [default: the application's own setting]
+    #[arg(long, env = "REKEY_OLD_KEY", hide_env_values = true, value_name = "SOURCE")]
+    pub old_key: Option<String>,
+    /// Source of the key rows go to [default: env:NEW_ENCRYPTION_KEY, or AWS_SECRET_NAME's]
+    #[arg(long, env = "REKEY_NEW_KEY", hide_env_values = true, value_name = "SOURCE")]
+    pub new_key: Option<String>,
+    /// How the application's secrets are laid out in Secrets Manager
+    #[arg(long, env = "REKEY_SECRET_LAYOUT", hide_env_values = true, value_enum)]
+    pub secret_layout: Option<SecretLayout>,
+}
+
+/// How hard to work.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Work")]
+pub struct WorkArgs {
+    /// Workers in this process
+    #[arg(long, env = "REKEY_WORKERS", hide_env_values = true, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64), value_name = "N")]
+    pub workers: u16,
+    /// Rows a worker leases at a time [default: by rows per page and bytes, 12k to 48k]
+    #[arg(long, env = "REKEY_CHUNK_ROWS", hide_env_values = true, value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "N")]
+    pub chunk_rows: Option<u32>,
+    /// Rows of one transaction, at most
+    #[arg(long, env = "REKEY_BATCH_ROWS", hide_env_values = true, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=5000), value_name = "N")]
+    pub batch_rows: u32,
+    /// How long a batch should hold its row locks
+    #[arg(long, env = "REKEY_LOCK_TARGET", hide_env_values = true, default_value = "50ms", value_parser = duration, value_name = "DURATION")]
+    pub lock_target: Duration,
+    /// End of the window: a duration, or a time (RFC 3339); past it workers save and exit 9
+    #[arg(long, env = "REKEY_DEADLINE", hide_env_values = true, value_parser = deadline, value_name = "WHEN")]
+    pub deadline: Option<Deadline>,
+    /// Sweeps for late writers before giving up on them
+    #[arg(long, env = "REKEY_MAX_SWEEPS", hide_env_values = true, default_value_t = 40, value_name = "N")]
+    pub max_sweeps: i32,
+    /// Let a named preflight finding pass; repeatable
+    #[arg(long, env = "REKEY_ALLOW", hide_env_values = true, value_name = "FINDING", value_delimiter = ',')]
+    pub allow: Vec<String>,
+}
+
+#[derive(Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub keys: KeyArgs,
+    #[command(flatten)]
+    pub work: WorkArgs,
+    /// Read, re-encrypt and re-open every row, and write nothing at all
+    #[arg(long, env = "REKEY_DRY_RUN", hide_env_values = true)]
+    pub dry_run: bool,
+    /// The old key is known to others: rolling back will ask twice
+    #[arg(long, env = "REKEY_COMPROMISED", hide_env_values = true)]
+    pub compromised: bool,
+}
+
+#[derive(Args)]
+pub struct RollbackArgs {
+    #[command(flatten)]
+    pub keys: KeyArgs,
+    #[command(flatten)]
+    pub work: WorkArgs,
+    /// Do not ask
+    #[arg(long, env = "REKEY_YES", hide_env_values = true)]
+    pub yes: bool,
+    /// Return rows to a key that others know
+    #[arg(long)]
+    pub i_know_the_old_key_is_compromised: bool,
+}
+
+#[derive(Args)]
+pub struct VerifyArgs {
+    #[command(flatten)]
+    pub keys: KeyArgs,
+    /// Readers
+    #[arg(long, env = "REKEY_WORKERS", hide_env_values = true, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64), value_name = "N")]
+    pub workers: u16,
+}
+
+#[derive(Args)]
+pub struct StatusArgs {
+    /// Print again every two seconds until the rotation rests
+    #[arg(long)]
+    pub watch: bool,
+}
+
+#[derive(Args)]
+pub struct ResumeArgs {
+    /// A new end of the window
+    #[arg(long, env = "REKEY_DEADLINE", hide_env_values = true, value_parser = deadline, value_name = "WHEN")]
+    pub deadline: Option<Deadline>,
+}
+
+#[derive(Subcommand)]
+pub enum QuarantineCommand {
+    /// Ids and reasons
+    List,
+    /// Try the rows again, after they were repaired
+    Retry {
+        #[command(flatten)]
+        keys: Box<KeyArgs>,
+        #[command(flatten)]
+        work: Box<WorkArgs>,
+        /// A still older key some rows may be on; they move to the target too
+        #[arg(long, env = "REKEY_ALSO_KEY", hide_env_values = true, value_name = "SOURCE")]
+        also_key: Option<String>,
+    },
+    /// Accept a row nobody can repair; verify, promote, finalize and rollback then tolerate it
+    Accept {
+        /// The row
+        id: Uuid,
+    },
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed: jiff::SignedDuration =
+        text.parse().map_err(|_| "write a duration like 500ms, 30s, 5m or 2h".to_owned())?;
+    Duration::try_from(parsed).map_err(|_| "a duration cannot be negative".to_owned())
+}
+
+fn lease_ttl(text: &str) -> Result<Duration, String> {
+    let ttl = duration(text)?;
+    if (Duration::from_secs(2)..=Duration::from_secs(3600)).contains(&ttl) {
+        Ok(ttl)
+    } else {
+        Err("a lease lives between 2s and 1h".into())
+    }
+}
+
+fn deadline(text: &str) -> Result<Deadline, String> {
+    if let Ok(duration) = duration(text) {
+        return Ok(Deadline::In(duration));
+    }
+    let time = text
+        .parse()
+        .map_err(|_| "write a duration like 2h, or a time like 2026-11-24T05:00:00Z".to_owned())?;
+    Ok(Deadline::At(time))
+}

@@ -1,0 +1,182 @@
+//! Fetching the two keys: by name for a new rotation, by fingerprint for one that exists. Roles never swap.
+
+use super::args::{Environment, KeyArgs};
+use super::context::Context;
+use crate::crypto::{EncryptionKey, KeyError, Weakness, weakness};
+use crate::error::{Error, Exit, Result};
+use crate::secrets::{Fetched, KeySource, Search, Trail, aws, defaults};
+use crate::store::ledger::Rotation;
+use crate::store::ledger::rotation::KeyRecord;
+
+/// A key in hand, and how it is recorded.
+pub struct Held {
+    /// The key.
+    pub key: EncryptionKey,
+    /// Fingerprint, source, version.
+    pub record: KeyRecord,
+}
+
+/// Both keys of a rotation.
+pub struct KeyPair {
+    /// Rows come from it.
+    pub old: Held,
+    /// Rows go to it.
+    pub new: Held,
+}
+
+/// Which of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The key rows were on before the rotation.
+    Old,
+    /// The key rows go to.
+    New,
+}
+
+impl Role {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Role::Old => "old",
+            Role::New => "new",
+        }
+    }
+}
+
+/// Keys for a rotation that begins now: as named, or where the application's settings say.
+pub async fn for_new(context: &Context, args: &KeyArgs) -> Result<KeyPair> {
+    let (old, new) = named(args)?;
+    let old = hold(context, Role::Old, &old).await?;
+    let new = hold(context, Role::New, &new).await?;
+    if old.key.same_as(&new.key) {
+        return Err(KeyError::Equal.into());
+    }
+    judge_new(context.environment(), &new)?;
+    Ok(KeyPair { old, new })
+}
+
+fn named(args: &KeyArgs) -> Result<(KeySource, KeySource)> {
+    let (old, new) = defaults(args.secret_layout)?;
+    Ok((given(&args.old_key)?.unwrap_or(old), given(&args.new_key)?.unwrap_or(new)))
+}
+
+/// A source as given on the command line; what does not parse is not echoed.
+pub fn given(text: &Option<String>) -> Result<Option<KeySource>> {
+    Ok(text.as_deref().map(KeySource::parse).transpose()?)
+}
+
+/// The key in a source, whichever it is.
+pub async fn fetch(context: &Context, source: &KeySource) -> Result<EncryptionKey> {
+    let fetched = context.sources.fetch(source).await?;
+    Ok(EncryptionKey::from_bytes(&fetched.value)?)
+}
+
+async fn hold(context: &Context, role: Role, source: &KeySource) -> Result<Held> {
+    let fetched = context.sources.fetch(source).await?;
+    held(role, source, fetched)
+}
+
+fn held(role: Role, source: &KeySource, fetched: Fetched) -> Result<Held> {
+    let key = EncryptionKey::from_bytes(&fetched.value).map_err(|e| {
+        let e = Error::from(e);
+        Error { message: format!("the {} key, {source}: {}", role.as_str(), e.message), ..e }
+    })?;
+    if role == Role::Old && weakness(&fetched.value).is_some() {
+        tracing::warn!(%source, "the old key is a published, placeholder or weak key");
+    }
+    let record = KeyRecord {
+        fingerprint: key.fingerprint().to_string(),
+        source: source.to_string(),
+        arn: fetched.arn,
+        version: fetched.version_id,
+    };
+    Ok(Held { key, record })
+}
+
+fn judge_new(environment: Environment, new: &Held) -> Result<()> {
+    let Err(error) = new.key.require_strong() else { return Ok(()) };
+    let tolerated = match error {
+        KeyError::WeakKey(Weakness::LowEntropy) => environment != Environment::Production,
+        _ => environment == Environment::Testing,
+    };
+    if tolerated {
+        tracing::warn!(source = %new.record.source, %error, "the new key is weak; tolerated in this environment");
+        return Ok(());
+    }
+    let e = Error::from(error);
+    Err(Error { message: format!("the new key, {}: {}", new.record.source, e.message), ..e })
+}
+
+/// Both keys of a rotation that exists.
+pub async fn for_rotation(context: &Context, args: &KeyArgs, rotation: &Rotation) -> Result<KeyPair> {
+    Ok(KeyPair {
+        old: one(context, args, rotation, Role::Old).await?,
+        new: one(context, args, rotation, Role::New).await?,
+    })
+}
+
+/// One key of a rotation that exists, recognised by its fingerprint wherever it is now.
+pub async fn one(context: &Context, args: &KeyArgs, rotation: &Rotation, role: Role) -> Result<Held> {
+    let (wanted, other, recorded, version, pin, named_here) = match role {
+        Role::Old => (
+            &rotation.old_fingerprint,
+            &rotation.new_fingerprint,
+            &rotation.old_source,
+            (&rotation.old_arn, &rotation.old_version),
+            aws::old_pin(rotation.id),
+            given(&args.old_key)?,
+        ),
+        Role::New => (
+            &rotation.new_fingerprint,
+            &rotation.old_fingerprint,
+            &rotation.new_source,
+            (&rotation.new_arn, &rotation.new_version),
+            aws::new_pin(rotation.id),
+            given(&args.new_key)?,
+        ),
+    };
+    let recorded = KeySource::parse(recorded)?;
+    let default = named(args).ok().map(|(old, new)| if role == Role::Old { old } else { new });
+    let is_it =
+        |value: &[u8]| EncryptionKey::from_bytes(value).is_ok_and(|k| k.fingerprint().to_string() == *wanted);
+
+    // A source named on this command line speaks for itself: another key there is a mistake, unless a promotion
+    // has since made both names yield the new key.
+    if let Some(given) = named_here.as_ref().filter(|g| **g != recorded) {
+        let held = hold(context, role, given).await?;
+        let found = &held.record.fingerprint;
+        if found == wanted {
+            return Ok(held);
+        }
+        let promoted = rotation.promoting_at.is_some() && found == other;
+        if !promoted {
+            return Err(not_this_rotations(role, wanted, &[format!("{given} (fingerprint {found})")]));
+        }
+    }
+    let target = match (role, &rotation.target_source) {
+        (Role::New, Some(target)) if rotation.promoting_at.is_some() => Some(KeySource::parse(target)?),
+        (Role::Old, Some(target)) => Some(KeySource::parse(target)?),
+        (Role::New, None) if rotation.promoting_at.is_some() => Some(KeySource::parse(&rotation.old_source)?),
+        _ => None,
+    };
+    let trail = Trail {
+        rotation: rotation.id,
+        recorded: &recorded,
+        version: version.1.as_deref().map(|v| (version.0.as_deref().unwrap_or_default(), v)),
+        pin: &pin,
+        given: named_here.as_ref().or(default.as_ref()),
+        target: target.as_ref(),
+    };
+    match context.sources.find(&trail.candidates(), is_it).await? {
+        Search::Found { source, fetched } => held(role, &source, fetched),
+        Search::Nowhere { looked } => Err(not_this_rotations(role, wanted, &looked)),
+    }
+}
+
+fn not_this_rotations(role: Role, wanted: &str, looked: &[String]) -> Error {
+    let role = role.as_str();
+    Error::new(
+        Exit::Key,
+        format!("this rotation's {role} key has fingerprint {wanted}, and no source yields it; looked at {}", looked.join(", ")),
+    )
+    .hint(format!("name the key this rotation began with: --{role}-key SOURCE (`rekey keys fingerprint SOURCE` shows what a source holds)"))
+}

@@ -1,0 +1,124 @@
+//! `rekey quarantine list | retry | accept`.
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::args::{KeyArgs, QuarantineCommand, WorkArgs};
+use super::context::Context;
+use super::{key_pair, run, signals, summary, work};
+use crate::crypto::EncryptionKey;
+use crate::error::{Error, Exit, Result};
+use crate::rotation::{Direction, State};
+use crate::store::ledger::{Rotation, chunk, quarantine, rotation};
+use crate::store::{Purpose, audit, connect, facts};
+
+/// Runs the command.
+pub async fn run(command: QuarantineCommand, context: &Context) -> Result<Exit> {
+    match command {
+        QuarantineCommand::List => list(context).await,
+        QuarantineCommand::Retry { keys, work, also_key } => retry(context, &keys, &work, also_key).await,
+        QuarantineCommand::Accept { id } => accept(context, id).await,
+    }
+}
+
+fn none() -> Error {
+    Error::new(Exit::State, "there is no rotation, so nothing is quarantined").hint("rekey run starts one")
+}
+
+async fn list(context: &Context) -> Result<Exit> {
+    let mut conn = context.connector()?.connect(Purpose::Control).await?;
+    let r = rotation::latest(&mut conn).await?;
+    let entries = match &r {
+        Some(r) => quarantine::list(&mut conn, r.id).await?,
+        None => Vec::new(),
+    };
+    if context.json() {
+        context.print_json(&entries)?;
+        return Ok(Exit::Ok);
+    }
+    if entries.is_empty() {
+        println!("no row is quarantined");
+        return Ok(Exit::Ok);
+    }
+    println!("{:<36}  {:<12} {:>9}  accepted", "id", "reason", "bytes");
+    for e in &entries {
+        let accepted = match (&e.accepted_by, &e.accept_reason) {
+            (Some(by), why) => format!("by {by}: {}", why.as_deref().unwrap_or("-")),
+            _ => "no".into(),
+        };
+        let length = e.length.map_or_else(String::new, |l| l.to_string());
+        println!("{:<36}  {:<12} {length:>9}  {accepted}", e.id, e.reason);
+    }
+    println!(
+        "\nnext: repair the rows and rekey quarantine retry, or rekey quarantine accept ID --reason TEXT"
+    );
+    Ok(Exit::Ok)
+}
+
+/// The closing proof looks at every quarantined row again: retrying is sweeping once more.
+async fn retry(context: &Context, keys: &KeyArgs, args: &WorkArgs, also: Option<String>) -> Result<Exit> {
+    let connector = context.connector()?;
+    let stop = signals::listen()?;
+    let also = key_pair::given(&also)?;
+    let mut conn = connector.connect(Purpose::Control).await?;
+    let r: Rotation = rotation::latest(&mut conn).await?.ok_or_else(none)?;
+    let direction = r.direction();
+    match r.state {
+        State::RollingBack | State::RolledBack => {}
+        _ => run::may_run(&mut conn, &r, args.deadline.is_some()).await?,
+    }
+    if r.state == State::Finalized {
+        return Err(Error::new(Exit::State, format!("rotation {} is finalized", r.id))
+            .hint("rekey run starts another"));
+    }
+    let pair = key_pair::for_rotation(context, keys, &r).await?;
+    let also: Option<EncryptionKey> = match also {
+        Some(source) => Some(key_pair::fetch(context, &source).await?),
+        None => None,
+    };
+    let facts = facts::table(&mut conn).await?;
+    let settings = work::settings(args, context, &facts);
+    let before = chunk::totals(&mut conn, r.id, direction).await?;
+    let rewrapper = work::rewrapper(&pair, r.id, direction, also.as_ref())?;
+    drop((pair, also));
+    audit::append(
+        &mut conn,
+        Some(r.id),
+        "quarantine_retry",
+        &context.actor,
+        json!({ "rows": before.quarantined }),
+    )
+    .await?;
+    connect::close(conn).await;
+    let (end, took) = work::drive(context, &r, direction, rewrapper, settings, stop).await?;
+    let mut conn = connector.connect(Purpose::Control).await?;
+    summary::print(context, &mut conn, r.id, direction, &end, took, before).await
+}
+
+async fn accept(context: &Context, id: Uuid) -> Result<Exit> {
+    let Some(reason) = &context.global.reason else {
+        return Err(Error::new(Exit::Usage, "accepting a row needs a reason")
+            .hint(format!("rekey quarantine accept {id} --reason TEXT")));
+    };
+    let mut conn = context.connector()?.connect(Purpose::Control).await?;
+    let r = rotation::latest(&mut conn).await?.ok_or_else(none)?;
+    if direction_is_over(&r) {
+        return Err(Error::new(Exit::State, format!("rotation {} is {}", r.id, r.state)).hint("rekey status"));
+    }
+    if !quarantine::accept(&mut conn, r.id, id, reason, &context.actor).await? {
+        return Err(Error::new(Exit::Usage, format!("connection {id} is not quarantined"))
+            .hint("rekey quarantine list"));
+    }
+    let (seq, hash) = audit::head(&mut conn).await?;
+    if context.json() {
+        context.print_json(&json!({ "accepted": id, "event_head": format!("{seq}:{hash}") }))?;
+    } else {
+        println!("connection {id} is accepted as it is; it stays untouched");
+        println!("audit chain head: {seq}:{hash}");
+    }
+    Ok(Exit::Ok)
+}
+
+fn direction_is_over(r: &Rotation) -> bool {
+    r.state == State::Finalized || (r.direction() == Direction::Backward && r.state == State::RolledBack)
+}

@@ -1,0 +1,84 @@
+//! `rekey rollback`: the same engine with the keys exchanged, from any state before `finalize`.
+
+use serde_json::json;
+use sqlx::{Connection, PgConnection};
+
+use super::args::RollbackArgs;
+use super::confirm::confirm;
+use super::context::Context;
+use super::{key_pair, signals, summary, work};
+use crate::engine::End;
+use crate::error::{Error, Exit, Result};
+use crate::rotation::{Direction, State};
+use crate::store::ledger::{Rotation, chunk, quarantine, rotation};
+use crate::store::{During, Purpose, connect, facts};
+
+/// Runs the command.
+pub async fn run(args: RollbackArgs, context: &Context) -> Result<Exit> {
+    let connector = context.connector()?;
+    let mut stop = signals::listen()?;
+    confirm(args.yes, "This returns every connection to the old key. Go on?")?;
+    let mut conn = tokio::select! {
+        conn = connector.connect(Purpose::Control) => conn?,
+        () = stop.wait() => return Ok(Exit::Signalled),
+    };
+    let found = rotation::latest(&mut conn).await?;
+    let rotation = may_roll_back(found, &args)?;
+    let keys = key_pair::for_rotation(context, &args.keys, &rotation).await?;
+    let facts = facts::table(&mut conn).await?;
+    let settings = work::settings(&args.work, context, &facts);
+
+    if rotation.state.may_roll_back() && !rotation::turn_back(&mut conn, rotation.id, &context.actor).await? {
+        tracing::info!("another process turned the rotation round; joining it");
+    }
+    if let Some(deadline) = args.work.deadline {
+        rotation::set_deadline(&mut conn, rotation.id, deadline).await?;
+    }
+    let before = chunk::totals(&mut conn, rotation.id, Direction::Backward).await?;
+    let rewrapper = work::rewrapper(&keys, rotation.id, Direction::Backward, None)?;
+    drop(keys);
+    connect::close(conn).await;
+    let (end, took) = work::drive(context, &rotation, Direction::Backward, rewrapper, settings, stop).await?;
+    let mut conn = connector.connect(Purpose::Control).await?;
+    if end == End::Clean && quarantine::unaccepted(&mut conn, rotation.id).await? == 0 {
+        conclude(context, &mut conn, &rotation).await?;
+    }
+    summary::print(context, &mut conn, rotation.id, Direction::Backward, &end, took, before).await
+}
+
+fn may_roll_back(found: Option<Rotation>, args: &RollbackArgs) -> Result<Rotation> {
+    let Some(r) = found else {
+        return Err(Error::new(Exit::State, "there is no rotation to roll back").hint("rekey status"));
+    };
+    if matches!(r.state, State::Finalizing | State::Finalized) {
+        return Err(Error::new(
+            Exit::State,
+            format!("rotation {} is {}: there is no way back", r.id, r.state),
+        )
+        .hint("to leave the new key, start a rotation to another one: rekey run"));
+    }
+    if r.compromised && !args.i_know_the_old_key_is_compromised {
+        return Err(Error::new(
+            Exit::Usage,
+            format!("rotation {} was started because the old key is known to others", r.id),
+        )
+        .hint("rekey rollback --yes --i-know-the-old-key-is-compromised"));
+    }
+    Ok(r)
+}
+
+/// Every row is on the old key: the end, unless the outside was touched.
+async fn conclude(context: &Context, conn: &mut PgConnection, rotation: &Rotation) -> Result<()> {
+    let mut tx = conn.begin().await.during("end the rollback")?;
+    rotation::advance(
+        &mut tx,
+        rotation.id,
+        &[State::RollingBack],
+        State::RolledBack,
+        &context.actor,
+        json!({}),
+    )
+    .await?;
+    tx.commit().await.during("end the rollback")?;
+    Ok(())
+}

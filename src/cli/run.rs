@@ -1,0 +1,233 @@
+//! `rekey run`: starts a rotation, or joins or resumes the active one. Checked in this order: usage, state, keys,
+//! preflight, work.
+
+use serde::Serialize;
+use serde_json::json;
+use sqlx::PgConnection;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::args::RunArgs;
+use super::context::Context;
+use super::key_pair::{self, KeyPair};
+use super::{signals, summary, work};
+use crate::engine::{DryRun, Stop, dry_run};
+use crate::error::{Error, Exit, Result};
+use crate::rotation::{Counters, Desired, Direction, Progress, State};
+use crate::store::ledger::rotation::{self, NewRotation};
+use crate::store::ledger::{Rotation, chunk};
+use crate::store::{Purpose, connect, facts, schema};
+use crate::telemetry::progress::{self, thousands};
+
+/// Runs the command.
+pub async fn run(args: RunArgs, context: &Context) -> Result<Exit> {
+    let connector = context.connector()?;
+    let mut stop = signals::listen()?;
+    let mut conn = tokio::select! {
+        conn = connector.connect(Purpose::Control) => conn?,
+        () = stop.wait() => return Ok(Exit::Signalled),
+    };
+    let latest = rotation::latest(&mut conn).await?;
+    let active = latest.clone().filter(|r| r.state.is_active());
+    if args.dry_run {
+        return dry(&args, context, conn, active, stop).await;
+    }
+    if let Some(active) = &active {
+        may_run(&mut conn, active, args.work.deadline.is_some()).await?;
+    }
+    let keys = match &active {
+        Some(active) => key_pair::for_rotation(context, &args.keys, active).await?,
+        None => key_pair::for_new(context, &args.keys).await?,
+    };
+    if let (None, Some(last)) = (&active, &latest) {
+        refuse_compromised_pair(last, &keys)?;
+    }
+    let facts = facts::table(&mut conn).await?;
+    let settings = work::settings(&args.work, context, &facts);
+    let rotation = match active {
+        Some(active) => active,
+        None => begin(&args, context, &mut conn, &keys).await?,
+    };
+    if let Some(deadline) = args.work.deadline {
+        rotation::set_deadline(&mut conn, rotation.id, deadline).await?;
+    }
+    let before = chunk::totals(&mut conn, rotation.id, Direction::Forward).await?;
+    let rewrapper = work::rewrapper(&keys, rotation.id, Direction::Forward, None)?;
+    drop(keys);
+    connect::close(conn).await;
+    let (end, took) = work::drive(context, &rotation, Direction::Forward, rewrapper, settings, stop).await?;
+    let mut conn = connector.connect(Purpose::Control).await?;
+    summary::print(context, &mut conn, rotation.id, Direction::Forward, &end, took, before).await
+}
+
+/// Whether `run` may work in this rotation's state.
+pub async fn may_run(conn: &mut PgConnection, r: &Rotation, new_deadline: bool) -> Result<()> {
+    let refuse = |exit, what: String, hint: &str| Err(Error::new(exit, what).hint(hint));
+    match r.state {
+        State::Migrating | State::Migrated | State::Promoted => {}
+        State::RollingBack | State::Unpromoting => {
+            let exit = if rotation::live_processes(conn, r.id).await? > 0 { Exit::Busy } else { Exit::State };
+            return refuse(
+                exit,
+                format!("rotation {} is being rolled back", r.id),
+                "rekey rollback finishes it",
+            );
+        }
+        State::Promoting => {
+            return refuse(
+                Exit::State,
+                format!("rotation {} is being promoted", r.id),
+                "rekey promote finishes it",
+            );
+        }
+        State::Finalizing => {
+            return refuse(
+                Exit::State,
+                format!("rotation {} is being finalized", r.id),
+                "rekey finalize finishes it",
+            );
+        }
+        State::Finalized | State::RolledBack => {}
+    }
+    if r.desired == Desired::Aborted {
+        return refuse(
+            Exit::State,
+            format!("rotation {} was aborted", r.id),
+            "rekey resume, then rekey run; or rekey rollback",
+        );
+    }
+    if r.past_deadline && !new_deadline {
+        return refuse(
+            Exit::Stopped,
+            format!("rotation {} is past its deadline, {}", r.id, r.deadline.as_deref().unwrap_or("now")),
+            "rekey run --deadline 2h, or rekey resume, lifts it",
+        );
+    }
+    Ok(())
+}
+
+fn refuse_compromised_pair(last: &Rotation, keys: &KeyPair) -> Result<()> {
+    let same = last.old_fingerprint == keys.old.record.fingerprint
+        && last.new_fingerprint == keys.new.record.fingerprint;
+    let back = last.old_fingerprint == keys.new.record.fingerprint;
+    if last.compromised && back && !same {
+        return Err(Error::new(
+            Exit::Key,
+            format!("the new key is the compromised key of rotation {}", last.id),
+        )
+        .hint("rekey keys generate encryption makes a fresh one"));
+    }
+    Ok(())
+}
+
+/// Records the rotation, or joins the one that another pod recorded in the same second.
+async fn begin(
+    args: &RunArgs,
+    context: &Context,
+    conn: &mut PgConnection,
+    keys: &KeyPair,
+) -> Result<Rotation> {
+    schema::ensure(conn).await?;
+    let new = NewRotation {
+        id: Uuid::now_v7(),
+        old: keys.old.record.clone(),
+        new: keys.new.record.clone(),
+        compromised: args.compromised,
+        settings: json!({
+            "workers": args.work.workers, "batch_rows": args.work.batch_rows, "chunk_rows": args.work.chunk_rows,
+            "allow": args.work.allow, "version": env!("CARGO_PKG_VERSION"),
+        }),
+    };
+    let (rotation, ours) = rotation::begin(conn, &new, &context.actor).await?;
+    if ours {
+        tracing::info!(rotation = %rotation.id, old = rotation.old_fingerprint, new = rotation.new_fingerprint, "rotation started");
+        return Ok(rotation);
+    }
+    may_run(conn, &rotation, args.work.deadline.is_some()).await?;
+    if rotation.old_fingerprint != keys.old.record.fingerprint
+        || rotation.new_fingerprint != keys.new.record.fingerprint
+    {
+        return Err(Error::new(
+            Exit::Key,
+            format!("rotation {} was started by another process with other keys", rotation.id),
+        )
+        .hint("rekey status shows its fingerprints"));
+    }
+    Ok(rotation)
+}
+
+#[derive(Serialize)]
+struct DryReport {
+    outcome: &'static str,
+    exit_code: u8,
+    #[serde(flatten)]
+    found: DryRun,
+    rows_per_second: f64,
+    next: Vec<&'static str>,
+}
+
+async fn dry(
+    args: &RunArgs,
+    context: &Context,
+    mut conn: PgConnection,
+    active: Option<Rotation>,
+    stop: Stop,
+) -> Result<Exit> {
+    let keys = match &active {
+        Some(active) => key_pair::for_rotation(context, &args.keys, active).await?,
+        None => key_pair::for_new(context, &args.keys).await?,
+    };
+    let facts = facts::table(&mut conn).await?;
+    connect::close(conn).await;
+    let settings = work::settings(&args.work, context, &facts);
+    let rewrapper =
+        work::rewrapper(&keys, active.map_or_else(Uuid::now_v7, |r| r.id), Direction::Forward, None)?;
+    drop(keys);
+    let (sender, receiver) = watch::channel(Progress { totals: Counters::default(), ..Default::default() });
+    let shown = progress::show(context.global.log_format, std::time::Duration::from_secs(3), receiver);
+    let found = dry_run(context.connector()?, rewrapper, settings, stop, sender).await?;
+    drop(shown);
+    let (exit, outcome, next) = match &found {
+        f if f.stopped => {
+            (Exit::Signalled, "stopped by a signal; nothing was written", vec!["rekey run --dry-run"])
+        }
+        f if f.rows > 0 && f.would_re_encrypt == 0 && f.unreadable > f.already_on_key => (
+            Exit::Key,
+            "no row opens with the old key; nothing was written",
+            vec!["rekey keys fingerprint SOURCE"],
+        ),
+        f if f.unreadable > 0 => (
+            Exit::Quarantined,
+            "rows open with neither key and would be quarantined; nothing was written",
+            vec!["rekey run"],
+        ),
+        _ => (Exit::Ok, "every row would be on the new key; nothing was written", vec!["rekey run"]),
+    };
+    let report = DryReport {
+        outcome,
+        exit_code: exit.code(),
+        rows_per_second: (found.rows as f64 / found.seconds.max(1e-9)).round(),
+        found,
+        next,
+    };
+    if context.json() {
+        context.print_json(&report)?;
+        return Ok(exit);
+    }
+    println!("{outcome}\n");
+    for (name, rows) in [
+        ("would be re-encrypted", report.found.would_re_encrypt),
+        ("already on the key", report.found.already_on_key),
+        ("without a credential", report.found.null),
+        ("neither key opens", report.found.unreadable),
+    ] {
+        println!("  {name:<22}{:>14} rows", thousands(rows));
+    }
+    println!("  {:<22}{:>14.1} s", "time", report.found.seconds);
+    println!("  {:<22}{:>14} rows/s", "rate", thousands(report.rows_per_second as i64));
+    for id in report.found.unreadable_ids.iter().take(10) {
+        println!("  unreadable: {id}");
+    }
+    println!("\nnext: {}", report.next.join(", "));
+    Ok(exit)
+}

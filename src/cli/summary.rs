@@ -1,0 +1,144 @@
+//! The end of `run` and `rollback`: rows by outcome, seconds, rows a second, the next command, the audit chain's head.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use sqlx::PgConnection;
+
+use super::context::Context;
+use crate::engine::End;
+use crate::error::{Exit, Result};
+use crate::rotation::{Counters, Direction, State};
+use crate::store::audit;
+use crate::store::ledger::{Rotation, chunk, quarantine, rotation};
+use crate::telemetry::progress::thousands;
+
+/// What is printed.
+#[derive(Serialize)]
+struct Summary {
+    outcome: &'static str,
+    exit_code: u8,
+    meaning: &'static str,
+    rotation: Rotation,
+    totals: Counters,
+    unaccepted: i64,
+    seconds: f64,
+    rows_per_second: f64,
+    next: Vec<&'static str>,
+    event_head: String,
+}
+
+/// Prints how it ended and returns the exit code.
+pub async fn print(
+    context: &Context,
+    conn: &mut PgConnection,
+    rotation_id: uuid::Uuid,
+    direction: Direction,
+    end: &End,
+    took: Duration,
+    before: Counters,
+) -> Result<Exit> {
+    let rotation = rotation::by_id(conn, rotation_id).await?;
+    let totals = chunk::totals(conn, rotation_id, direction).await?;
+    let unaccepted = quarantine::unaccepted(conn, rotation_id).await?;
+    let other_bytes =
+        direction == Direction::Backward && audit::happened(conn, rotation_id, "other_bytes").await?;
+    let (exit, outcome, next) = outcome(end, direction, rotation.state, unaccepted, other_bytes);
+    let seconds = took.as_secs_f64();
+    let (seq, hash) = audit::head(conn).await?;
+    let summary = Summary {
+        outcome,
+        exit_code: exit.code(),
+        meaning: exit.meaning(),
+        rows_per_second: ((totals.re_encrypted - before.re_encrypted) as f64 / seconds.max(1e-9)).round(),
+        rotation,
+        totals,
+        unaccepted,
+        seconds: (seconds * 1000.0).round() / 1000.0,
+        next,
+        event_head: format!("{seq}:{hash}"),
+    };
+    if context.json() {
+        context.print_json(&summary)?;
+    } else {
+        text(&summary);
+    }
+    Ok(exit)
+}
+
+fn outcome(
+    end: &End,
+    direction: Direction,
+    state: State,
+    unaccepted: i64,
+    other_bytes: bool,
+) -> (Exit, &'static str, Vec<&'static str>) {
+    let again = match direction {
+        Direction::Forward => "rekey run",
+        Direction::Backward => "rekey rollback --yes",
+    };
+    match end {
+        End::Clean if unaccepted > 0 => (
+            Exit::Quarantined,
+            "finished, but rows are quarantined",
+            vec![
+                "rekey quarantine list",
+                "rekey quarantine retry",
+                "rekey quarantine accept ID --reason TEXT",
+            ],
+        ),
+        End::Clean if other_bytes => (
+            Exit::VerifyFailed,
+            "rows of ours held other bytes than before the rotation",
+            vec!["rekey report"],
+        ),
+        End::Clean if direction == Direction::Backward => {
+            (Exit::Ok, "every row is on the old key", vec!["rekey verify"])
+        }
+        End::Clean if state == State::Promoted => {
+            (Exit::Ok, "every row is on the new key", vec!["rekey verify", "rekey finalize"])
+        }
+        End::Clean => (Exit::Ok, "every row is on the new key", vec!["rekey verify", "rekey promote"]),
+        End::Unsettled => (
+            Exit::VerifyFailed,
+            "writers kept saving rows on the old key: stop them, then go on",
+            vec![again],
+        ),
+        End::Signalled => (Exit::Signalled, "stopped by a signal, checkpoint saved", vec![again]),
+        End::Aborted => {
+            (Exit::Stopped, "aborted, checkpoint saved", vec!["rekey resume", "rekey rollback --yes"])
+        }
+        End::PastDeadline => (
+            Exit::Stopped,
+            "past its deadline, checkpoint saved",
+            vec!["rekey resume", "rekey run --deadline 2h"],
+        ),
+        End::Superseded(State::RollingBack | State::Unpromoting | State::RolledBack) => {
+            (Exit::Busy, "the rotation is being rolled back", vec!["rekey status", "rekey rollback --yes"])
+        }
+        End::Superseded(_) => (Exit::State, "the rotation has moved on", vec!["rekey status"]),
+    }
+}
+
+fn text(s: &Summary) {
+    println!("{}", s.outcome);
+    println!();
+    for (name, rows) in [
+        ("re-encrypted", s.totals.re_encrypted),
+        ("already on the key", s.totals.already_on_key),
+        ("without a credential", s.totals.null_rows),
+        ("quarantined", s.totals.quarantined),
+        ("lost races, retried", s.totals.lost_races),
+    ] {
+        println!("  {name:<22}{:>14} rows", thousands(rows));
+    }
+    println!("  {:<22}{:>14.1} s", "time", s.seconds);
+    println!("  {:<22}{:>14} rows/s", "rate", thousands(s.rows_per_second as i64));
+    println!("  {:<22}{:>14}", "state", s.rotation.state);
+    println!("  {:<22}  {}", "rotation", s.rotation.id);
+    println!();
+    for (i, next) in s.next.iter().enumerate() {
+        println!("{} {next}", if i == 0 { "next:" } else { "     " });
+    }
+    println!("audit chain head: {}", s.event_head);
+}

@@ -1,0 +1,161 @@
+//! `rekey verify`: opens every row with the key it should be on in this state, and compares bytes.
+
+use serde::Serialize;
+use sqlx::PgConnection;
+
+use super::args::{KeyArgs, VerifyArgs};
+use super::context::Context;
+use super::key_pair::{self, Role};
+use super::signals;
+use crate::crypto::{Cipher, TagKey};
+use crate::engine::{Stop, VerifyKeys, VerifyReport, verify};
+use crate::error::{Error, Exit, Result};
+use crate::rotation::Direction;
+use crate::store::ledger::{Rotation, pass, rotation};
+use crate::store::{Connector, Purpose, audit};
+use crate::telemetry::progress::thousands;
+
+#[derive(Serialize)]
+struct Printed<'a> {
+    rotation: &'a Rotation,
+    key: &'static str,
+    exit_code: u8,
+    recorded: bool,
+    #[serde(flatten)]
+    report: &'a VerifyReport,
+    event_head: Option<String>,
+}
+
+/// Runs the command.
+pub async fn run(args: VerifyArgs, context: &Context) -> Result<Exit> {
+    let connector = context.connector()?;
+    let stop = signals::listen()?;
+    let mut conn = connector.connect(Purpose::Control).await?;
+    let Some(rotation) = rotation::latest(&mut conn).await? else {
+        return Err(Error::new(Exit::State, "there is no rotation to verify").hint("rekey run starts one"));
+    };
+    let report =
+        check(context, &args.keys, &connector, &mut conn, &rotation, usize::from(args.workers), stop).await?;
+    let recorded = record(context, &connector, &mut conn, &rotation, &report).await?;
+    let exit = report.exit();
+    let event_head = match recorded {
+        true => audit::head(&mut conn).await.ok().map(|(seq, hash)| format!("{seq}:{hash}")),
+        false => None,
+    };
+    let key = rotation.direction().target();
+    let printed =
+        Printed { rotation: &rotation, key, exit_code: exit.code(), recorded, report: &report, event_head };
+    if context.json() {
+        context.print_json(&printed)?;
+    } else {
+        text(&printed, exit);
+    }
+    Ok(exit)
+}
+
+/// Verifies the table for a rotation in its present state; the caller records and prints.
+pub async fn check(
+    context: &Context,
+    args: &KeyArgs,
+    connector: &Connector,
+    conn: &mut PgConnection,
+    rotation: &Rotation,
+    workers: usize,
+    stop: Stop,
+) -> Result<VerifyReport> {
+    let (expected, other) = match rotation.direction() {
+        Direction::Forward => (Role::New, Role::Old),
+        Direction::Backward => (Role::Old, Role::New),
+    };
+    let wanted = key_pair::one(context, args, rotation, expected).await?;
+    // The other key only tells what kind of trouble a row is in; verify works without it.
+    let other = key_pair::one(context, args, rotation, other).await.ok();
+    let new = if expected == Role::New { Some(&wanted) } else { other.as_ref() };
+    let keys = VerifyKeys {
+        expected: Cipher::new(&wanted.key),
+        other: other.as_ref().map(|held| Cipher::new(&held.key)),
+        tags: new.map(|held| TagKey::derive(&held.key, rotation.id.as_bytes())),
+    };
+    let first = pass::first_horizon(conn, rotation.id).await?;
+    drop((wanted, other));
+    let connector = Connector::like(connector);
+    verify(connector, keys, rotation.id, first, workers, stop).await
+}
+
+/// Records the result where the server and our privileges allow it; on a standby it is only printed.
+pub async fn record(
+    context: &Context,
+    connector: &Connector,
+    conn: &mut PgConnection,
+    rotation: &Rotation,
+    report: &VerifyReport,
+) -> Result<bool> {
+    if connector.server(conn).await?.in_recovery {
+        return Ok(false);
+    }
+    let result = serde_json::to_value(report).unwrap_or_default();
+    match rotation::record_verify(conn, rotation.id, report.clean, result, &context.actor).await {
+        Ok(()) => Ok(true),
+        Err(e) if e.class() == crate::store::Class::Denied => {
+            tracing::warn!(error = %e, "the result is printed, not recorded: this role may not write to schema rekey");
+            Ok(false)
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn text(p: &Printed<'_>, exit: Exit) {
+    let r = p.report;
+    match exit {
+        Exit::Ok => println!("clean: every row is on the {} key", p.key),
+        Exit::Quarantined => println!("not clean: rows that no key opens"),
+        _ => println!("not clean: rows on the wrong key, or with other bytes"),
+    }
+    println!();
+    let mut lines = vec![
+        ("rows", r.rows),
+        ("byte-identical", r.identical),
+        ("changed since", r.changed_since),
+        ("inserted since", r.inserted_since),
+        ("deleted since", r.deleted_since),
+        ("already on the key", r.already_on_key),
+        ("without a credential", r.null),
+        ("accepted", r.accepted),
+    ];
+    for trouble in [
+        ("on the wrong key", r.wrong_key),
+        ("no key opens", r.unreadable),
+        ("other bytes", r.other_bytes),
+        ("not seen", r.unseen),
+    ] {
+        if trouble.1 > 0 {
+            lines.push(trouble);
+        }
+    }
+    for (name, rows) in lines {
+        println!("  {name:<22}{:>14}", thousands(rows));
+    }
+    println!("  {:<22}{:>14.1} s", "time", r.seconds);
+    if !r.bytes_compared {
+        println!("  bytes were not compared: that needs the new key");
+    }
+    for (kind, ids) in &r.examples {
+        for id in ids {
+            println!("  {kind}: {id}");
+        }
+    }
+    println!();
+    match exit {
+        Exit::Ok if p.rotation.state.is_active() && p.rotation.direction() == Direction::Forward => {
+            println!("next: rekey promote")
+        }
+        Exit::Ok => {}
+        Exit::Quarantined => println!("next: rekey quarantine list"),
+        _ if p.rotation.direction() == Direction::Forward => println!("next: rekey run"),
+        _ => println!("next: rekey rollback --yes"),
+    }
+    match &p.event_head {
+        Some(head) => println!("audit chain head: {head}"),
+        None => println!("printed only, not recorded"),
+    }
+}

@@ -1,0 +1,27 @@
+//! How far a run is: one shape for bars, log lines, metrics and `status`.
+
+use serde::Serialize;
+
+use super::Counters;
+
+/// Rows and seconds.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Progress {
+    /// Rows settled in this direction, by all processes.
+    pub rows_done: i64,
+    /// Rows expected: the planner's estimate until the first pass has counted.
+    pub rows_total: i64,
+    /// Rows a second, by all processes, over the last seconds.
+    pub rows_per_second: f64,
+    /// Seconds left at that rate.
+    pub eta_seconds: Option<f64>,
+    /// The pass under way.
+    pub pass: i32,
+    /// What it is: `full`, `sweep` or `dry run`.
+    pub pass_kind: &'static str,
+    /// Counters so far.
+    #[serde(flatten)]
+    pub totals: Counters,
+    /// Why it is slow or waiting.
+    pub throttle: Option<String>,
+}

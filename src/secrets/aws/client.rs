@@ -1,0 +1,94 @@
+//! The client: the default credential chain, and bounds on how long anything may take.
+//!
+//! One operation, retries included, ends within [`ClientSettings::operation`], which is under the minute that the
+//! exit-code table promises for 69.
+
+use std::time::Duration;
+
+use aws_config::{BehaviorVersion, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
+use tokio::sync::OnceCell;
+
+use super::super::SourceError;
+use crate::error::{Error, Exit, Result};
+
+/// How long to wait, and how often to try.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientSettings {
+    /// One try's limit.
+    pub attempt: Duration,
+    /// The limit of one operation with all its tries.
+    pub operation: Duration,
+    /// Tries of one operation.
+    pub attempts: u32,
+}
+
+impl Default for ClientSettings {
+    fn default() -> Self {
+        ClientSettings { attempt: Duration::from_secs(10), operation: Duration::from_secs(50), attempts: 10 }
+    }
+}
+
+/// A Secrets Manager client.
+pub struct SecretsManager {
+    pub(super) client: aws_sdk_secretsmanager::Client,
+}
+
+impl SecretsManager {
+    /// Builds a client from the environment: the default credential chain, AWS_REGION, AWS_ENDPOINT_URL.
+    pub async fn from_env() -> std::result::Result<SecretsManager, SourceError> {
+        let config = aws_config::defaults(BehaviorVersion::v2026_01_12()).load().await;
+        if config.region().is_none() {
+            return Err(SourceError::Config {
+                what: "the AWS region is not known".into(),
+                hint: "set AWS_REGION to the region the secret is in".into(),
+            });
+        }
+        Ok(SecretsManager::new(&config, ClientSettings::default()))
+    }
+
+    /// Builds a client from settings that are already loaded, with limits of their own.
+    pub fn new(config: &SdkConfig, limits: ClientSettings) -> SecretsManager {
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(Duration::from_secs(3).min(limits.attempt))
+            .operation_attempt_timeout(limits.attempt)
+            .operation_timeout(limits.operation)
+            .build();
+        let retries = RetryConfig::adaptive()
+            .with_max_attempts(limits.attempts)
+            .with_initial_backoff(Duration::from_millis(200))
+            .with_max_backoff(Duration::from_secs(8));
+        let config = aws_sdk_secretsmanager::config::Builder::from(config)
+            .timeout_config(timeouts)
+            .retry_config(retries)
+            .build();
+        SecretsManager { client: aws_sdk_secretsmanager::Client::from_conf(config) }
+    }
+}
+
+/// A client that is built when it is first needed.
+#[derive(Default)]
+pub struct LazyClient(OnceCell<SecretsManager>);
+
+impl LazyClient {
+    /// A client that is already built.
+    pub fn ready(client: SecretsManager) -> LazyClient {
+        LazyClient(OnceCell::new_with(Some(client)))
+    }
+
+    /// The client.
+    pub async fn get(&self) -> std::result::Result<&SecretsManager, SourceError> {
+        self.0.get_or_try_init(SecretsManager::from_env).await
+    }
+}
+
+/// Refuses to start while the SDK's LOG_SENSITIVE_BODIES is set: at TRACE it would print secrets.
+pub fn refuse_sensitive_logging() -> Result<()> {
+    match std::env::var_os("LOG_SENSITIVE_BODIES") {
+        None => Ok(()),
+        Some(_) => Err(Error::new(
+            Exit::Usage,
+            "LOG_SENSITIVE_BODIES is set: the AWS SDK would write secrets to the log",
+        )
+        .hint("unset LOG_SENSITIVE_BODIES")),
+    }
+}

@@ -1,0 +1,156 @@
+//! From the SDK's errors to ours: which are a missing permission, which are worth waiting for, which are not.
+//!
+//! Only texts known to hold no value are repeated. The SDK's Debug output holds whole answers, so it is never
+//! formatted; a ValidationException may quote the value that it refused, so its message is dropped.
+
+use std::error::Error as StdError;
+
+use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
+
+use super::super::SourceError;
+
+/// One call, as errors name it.
+#[derive(Clone, Copy)]
+pub(super) struct Call<'a> {
+    /// The IAM action, `secretsmanager:GetSecretValue` say.
+    pub action: &'static str,
+    /// The secret's name or ARN.
+    pub secret_id: &'a str,
+}
+
+impl Call<'_> {
+    /// Explains a failed call.
+    pub fn explain<E>(self, error: SdkError<E>) -> SourceError
+    where
+        E: ProvideErrorMetadata + StdError + 'static,
+    {
+        match &error {
+            // An answer that is no JSON, a proxy's page say, comes as a service error without a code.
+            SdkError::ServiceError(service) => {
+                match (service.err().code(), service.raw().status().as_u16()) {
+                    (Some(code), _) => self.service(code, service.err().message().unwrap_or_default()),
+                    (None, 200..300) => self.unavailable("the answer could not be read"),
+                    (None, status) => self.unavailable(&format!("HTTP status {status}")),
+                }
+            }
+            SdkError::TimeoutError(_) => self.unavailable("no answer in time"),
+            SdkError::ResponseError(_) => self.unavailable("the answer could not be read"),
+            SdkError::DispatchFailure(failure) => {
+                let error = failure.as_connector_error();
+                let chain = error.map(|e| chain(e)).unwrap_or_default();
+                if failure.is_timeout() {
+                    self.unavailable("no answer in time")
+                } else if failure.is_io() {
+                    self.unavailable(&format!("no connection: {chain}"))
+                } else {
+                    self.no_credentials(&chain)
+                }
+            }
+            _ => self.no_credentials("the request could not be built"),
+        }
+    }
+
+    fn service(self, code: &str, message: &str) -> SourceError {
+        let resource = self.secret_id.to_owned();
+        match code {
+            "AccessDeniedException" | "AccessDenied" | "UnauthorizedOperation" => {
+                let kms = message.contains("KMS") || message.contains("kms:");
+                SourceError::Denied {
+                    action: if kms { kms_action(self.action) } else { self.action },
+                    resource: if kms { format!("the KMS key of {resource}") } else { resource },
+                    detail: format!("AWS says: {message}"),
+                }
+            }
+            "ResourceNotFoundException" => SourceError::Missing {
+                source_name: format!("aws:{}", self.secret_id.replace('@', "%40")),
+                what: "Secrets Manager has no such secret, version or label".into(),
+                hint: "check the name, AWS_REGION and the account (`aws sts get-caller-identity`)".into(),
+            },
+            "InvalidRequestException" if message.contains("deletion") || message.contains("deleted") => {
+                SourceError::Missing {
+                    source_name: format!("aws:{}", self.secret_id.replace('@', "%40")),
+                    what: "the secret is scheduled for deletion".into(),
+                    hint: format!(
+                        "`aws secretsmanager restore-secret --secret-id {resource}` brings it back"
+                    ),
+                }
+            }
+            "ThrottlingException"
+            | "Throttling"
+            | "TooManyRequestsException"
+            | "RequestLimitExceeded"
+            | "SlowDown"
+            | "InternalServiceError"
+            | "InternalServiceErrorException"
+            | "InternalFailure"
+            | "InternalError"
+            | "ServiceUnavailable"
+            | "ServiceUnavailableException" => self.unavailable(code),
+            "InvalidRequestException"
+            | "InvalidParameterException"
+            | "LimitExceededException"
+            | "ResourceExistsException"
+            | "DecryptionFailure"
+            | "EncryptionFailure"
+            | "PublicPolicyException"
+            | "PreconditionNotMetException" => {
+                SourceError::Refused { action: self.action, resource, detail: format!("{code}: {message}") }
+            }
+            "ExpiredTokenException"
+            | "ExpiredToken"
+            | "UnrecognizedClientException"
+            | "InvalidSignatureException"
+            | "InvalidClientTokenId"
+            | "IncompleteSignature"
+            | "MissingAuthenticationTokenException" => SourceError::Config {
+                what: format!("AWS does not accept these credentials: {code}"),
+                hint: "renew them (`aws sts get-caller-identity` shows who you are), and check the clock"
+                    .into(),
+            },
+            other => SourceError::Refused { action: self.action, resource, detail: printable(other) },
+        }
+    }
+
+    fn unavailable(self, detail: &str) -> SourceError {
+        SourceError::Unavailable {
+            action: self.action,
+            resource: self.secret_id.to_owned(),
+            detail: printable(detail),
+        }
+    }
+
+    fn no_credentials(self, chain: &str) -> SourceError {
+        // The credential chain asks network services too; when those fail, waiting may help.
+        let transient = ["timed out", "timeout", "unreachable", "ProviderTimedOut"];
+        if transient.iter().any(|t| chain.contains(t)) {
+            return self.unavailable("no credentials in time");
+        }
+        SourceError::Config {
+            what: format!("no AWS credentials to call {} with", self.action),
+            hint: "give this process a role (IRSA, pod identity, instance profile), AWS_PROFILE, or AWS_ACCESS_KEY_ID \
+                   and AWS_SECRET_ACCESS_KEY"
+                .into(),
+        }
+    }
+}
+
+fn kms_action(action: &str) -> &'static str {
+    if action == "secretsmanager:GetSecretValue" { "kms:Decrypt" } else { "kms:GenerateDataKey" }
+}
+
+/// The Display texts of an error and its causes.
+fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(e) = cause {
+        text.push_str(": ");
+        text.push_str(&e.to_string());
+        cause = e.source();
+    }
+    text
+}
+
+/// A server chose this text: one line, bounded.
+fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(300).collect()
+}

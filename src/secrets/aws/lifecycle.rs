@@ -1,0 +1,130 @@
+//! The beginning and the end of a secret: create or restore it, and schedule its deletion.
+//!
+//! Deletion is never forced: it always has a recovery window.
+
+use aws_sdk_secretsmanager::operation::create_secret::CreateSecretError;
+use uuid::Uuid;
+
+use super::{
+    super::{AwsSource, SourceError},
+    client::SecretsManager,
+    explain::Call,
+};
+
+/// Where a value went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// The secret's ARN.
+    pub arn: String,
+    /// The version that holds the value.
+    pub version_id: String,
+    /// True where the secret did not exist before.
+    pub created: bool,
+}
+
+/// What became of a secret that was to be deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deletion {
+    /// Scheduled now; gone for good at this second since 1970, where AWS said so.
+    Scheduled(Option<i64>),
+    /// It was scheduled before.
+    AlreadyScheduled(i64),
+    /// There is no such secret.
+    Gone,
+}
+
+/// Whether a temporary secret may be deleted at the end of a rotation: a whole-string secret, and not the one
+/// that the application reads.
+pub fn may_delete(temporary: &AwsSource, temporary_arn: &str, target_arn: &str) -> bool {
+    temporary.field.is_none() && !temporary_arn.is_empty() && temporary_arn != target_arn
+}
+
+impl SecretsManager {
+    /// Creates a secret with this value as its current version; `None` where one of that name exists.
+    ///
+    /// `id` makes a repeated call find the version it made before.
+    pub async fn create(&self, name: &str, value: &str, id: Uuid) -> Result<Option<Stored>, SourceError> {
+        let call = Call { action: "secretsmanager:CreateSecret", secret_id: name };
+        let answer = self
+            .client
+            .create_secret()
+            .name(name)
+            .secret_string(value)
+            .client_request_token(id.to_string())
+            .send()
+            .await;
+        match answer {
+            Ok(answer) => Ok(Some(Stored {
+                arn: answer.arn.unwrap_or_default(),
+                version_id: answer.version_id.unwrap_or_else(|| id.to_string()),
+                created: true,
+            })),
+            Err(e) if e.as_service_error().is_some_and(CreateSecretError::is_resource_exists_exception) => {
+                Ok(None)
+            }
+            // A name in its recovery window counts as taken, but AWS says so with another code.
+            Err(e) if e.as_service_error().is_some_and(CreateSecretError::is_invalid_request_exception) => {
+                match self.describe(name).await {
+                    Ok(info) if info.deletion.is_some() => Ok(None),
+                    _ => Err(call.explain(e)),
+                }
+            }
+            Err(e) => Err(call.explain(e)),
+        }
+    }
+
+    /// Takes a secret out of its recovery window; does nothing where it is in none.
+    pub async fn undelete(&self, secret_id: &str) -> Result<bool, SourceError> {
+        if self.describe(secret_id).await?.deletion.is_none() {
+            return Ok(false);
+        }
+        let call = Call { action: "secretsmanager:RestoreSecret", secret_id };
+        self.client.restore_secret().secret_id(secret_id).send().await.map_err(|e| call.explain(e))?;
+        Ok(true)
+    }
+
+    /// Schedules deletion with a recovery window of 7 to 30 days.
+    pub async fn schedule_deletion(&self, secret_id: &str, days: u8) -> Result<Deletion, SourceError> {
+        match self.describe(secret_id).await {
+            Ok(info) => {
+                if let Some(at) = info.deletion {
+                    return Ok(Deletion::AlreadyScheduled(at));
+                }
+            }
+            Err(SourceError::Missing { .. }) => return Ok(Deletion::Gone),
+            Err(e) => return Err(e),
+        }
+        let call = Call { action: "secretsmanager:DeleteSecret", secret_id };
+        let answer = self
+            .client
+            .delete_secret()
+            .secret_id(secret_id)
+            .recovery_window_in_days(i64::from(days.clamp(7, 30)))
+            .send()
+            .await;
+        match answer.map_err(|e| call.explain(e)) {
+            Ok(answer) => Ok(Deletion::Scheduled(answer.deletion_date.map(|d| d.secs()))),
+            // Another process of ours was first.
+            Err(SourceError::Missing { .. }) => Ok(match self.describe(secret_id).await {
+                Ok(info) => info.deletion.map_or(Deletion::Gone, Deletion::AlreadyScheduled),
+                Err(_) => Deletion::Gone,
+            }),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_temporary_secret_of_its_own_may_be_deleted() {
+        let whole = AwsSource { secret_id: "new".into(), field: None, stage_or_version: None };
+        let field = AwsSource { field: Some("encryption_key".into()), ..whole.clone() };
+        assert!(may_delete(&whole, "arn:new", "arn:target"));
+        assert!(!may_delete(&whole, "arn:target", "arn:target"));
+        assert!(!may_delete(&whole, "", "arn:target"));
+        assert!(!may_delete(&field, "arn:new", "arn:target"));
+    }
+}

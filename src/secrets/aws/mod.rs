@@ -1,0 +1,27 @@
+//! AWS Secrets Manager: reading versions, moving labels, and replacing what is current without losing anything.
+//!
+//! Every primitive is idempotent: killed anywhere and called again, it ends in the same place. What is not here:
+//! when to call which (the rotation's states) and whether a value is the right key (fingerprints).
+//!
+//! Values are wiped in our own buffers. The SDK's request and response buffers are its own and are not; they are
+//! short-lived, and core dumps are off.
+
+mod client;
+mod edit;
+mod explain;
+mod json_field;
+mod labels;
+mod lifecycle;
+mod replace;
+mod value;
+
+pub use client::{ClientSettings, SecretsManager, refuse_sensitive_logging};
+pub use edit::{EditError, edited};
+pub use json_field::{JsonFieldError, read_field, replace_field};
+pub use labels::{SecretInfo, id8, is_pin, new_pin, old_pin, promote_label, retired_label, rollback_label};
+pub use lifecycle::{Deletion, Stored, may_delete};
+pub use replace::{Action, Current, Replacement, Seen, request_token};
+pub use value::{At, SecretVersion};
+
+pub(super) use client::LazyClient;
+pub(super) use value::SecretValue;

@@ -1,0 +1,207 @@
+//! Replacing what AWSCURRENT holds, so that no write by anybody else is ever lost.
+//!
+//! Read current (version V) → change the key inside it → put the result under a private label, with a token
+//! derived from (rotation, action, V) → move AWSCURRENT *from V* to it. Getting and then putting onto AWSCURRENT
+//! would overwrite whatever was written between the two; this move fails instead, and everything is read and
+//! built again. Killed anywhere and repeated, the same token finds the version that was already put.
+
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::{
+    super::{AwsSource, SourceError},
+    client::SecretsManager,
+    edit::{edited, extracted},
+    explain::Call,
+    value::{At, SecretVersion, malformed},
+};
+
+/// How often to begin again when the current version changes meanwhile.
+const ATTEMPTS: u32 = 8;
+
+/// Which way a key is replaced: part of the request token, so that each way makes versions of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// The new key becomes current. A current version that already yields it is left alone.
+    Promote,
+    /// The old key becomes current, in a fresh version of ours even where the old key looks current: the move of
+    /// a killed promote may still be on its way, and fails only if the version it names is current no more.
+    Rollback,
+    /// A key is changed outside any rotation (restore, rotate-secret-key, generate): as `Promote`.
+    Set,
+}
+
+impl Action {
+    const fn name(self) -> &'static str {
+        match self {
+            Action::Promote => "promote",
+            Action::Rollback => "rollback",
+            Action::Set => "set",
+        }
+    }
+}
+
+/// What the key in the current version is, as the caller's fingerprints say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// The key that is to be current.
+    Wanted,
+    /// The key that is to be replaced.
+    Replaceable,
+    /// Neither: not ours to overwrite.
+    Foreign,
+}
+
+/// One replacement of the key in a secret.
+pub struct Replacement<'a> {
+    /// The secret and the field; its stage is ignored, the target is AWSCURRENT.
+    pub target: &'a AwsSource,
+    /// The key to make current. Never printed.
+    pub value: &'a [u8],
+    /// Part of the request token: the rotation's id, or a random one for `Action::Set`.
+    pub id: Uuid,
+    /// Promote, rollback or set.
+    pub action: Action,
+    /// The private label, from `promote_label` or `rollback_label`.
+    pub label: &'a str,
+}
+
+/// The secret once the wanted key is current.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Current {
+    /// The secret's ARN.
+    pub arn: String,
+    /// The version that is current.
+    pub version_id: String,
+    /// The version that was current before, where this call moved the label.
+    pub moved_from: Option<String>,
+}
+
+impl SecretsManager {
+    /// Makes the wanted key current, and returns only once a read shows that it is.
+    pub async fn replace(
+        &self,
+        replacement: &Replacement<'_>,
+        judge: impl Fn(&[u8]) -> Seen,
+    ) -> Result<Current, SourceError> {
+        let target = replacement.target.at_current();
+        let secret_id = target.secret_id.as_str();
+        let mut moved_from = None;
+        for attempt in 0..ATTEMPTS {
+            // Reads may lag a little behind a move, and whoever else moves labels should get done.
+            tokio::time::sleep(Duration::from_millis(100 * u64::from(attempt.pow(2)))).await;
+            let current = self.get(secret_id, At::Stage("AWSCURRENT")).await?;
+            let key = extracted(Zeroizing::new(current.content.to_vec()), target.field.as_deref())
+                .map_err(|e| malformed(&target, &e))?;
+            match judge(&key) {
+                Seen::Wanted if replacement.is_done(&current) => {
+                    let SecretVersion { arn, version_id, .. } = current;
+                    return Ok(Current { arn, version_id, moved_from });
+                }
+                Seen::Foreign => return Err(foreign(&target)),
+                Seen::Wanted | Seen::Replaceable => {}
+            }
+            let content = edited(&current.content, target.field.as_deref(), replacement.value)
+                .map_err(|e| malformed(&target, &e))?;
+            let token = request_token(replacement.id, replacement.action, &current.version_id);
+            let fresh = self.put(secret_id, &content, &token, replacement.label).await?;
+            match self.move_label(secret_id, "AWSCURRENT", Some(&fresh), Some(&current.version_id)).await {
+                // Read again even after success: the next turn returns what it then sees.
+                Ok(()) => moved_from = Some(current.version_id),
+                // V is current no more, or an earlier try of this very move got through.
+                Err(SourceError::Refused { .. } | SourceError::Missing { .. }) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Err(SourceError::Contended { resource: target.to_string(), attempts: ATTEMPTS })
+    }
+
+    /// Puts a version under one label and nothing else; the same token again finds the same version.
+    pub(super) async fn put(
+        &self,
+        secret_id: &str,
+        content: &[u8],
+        token: &str,
+        label: &str,
+    ) -> Result<String, SourceError> {
+        let call = Call { action: "secretsmanager:PutSecretValue", secret_id };
+        let text = std::str::from_utf8(content).map_err(|_| SourceError::Malformed {
+            source_name: format!("aws:{secret_id}"),
+            what: "the secret is binary, and rekey writes strings only".into(),
+            hint: "store the key as a secret string".into(),
+        })?;
+        let answer = self
+            .client
+            .put_secret_value()
+            .secret_id(secret_id)
+            .client_request_token(token)
+            .secret_string(text)
+            .version_stages(label)
+            .send()
+            .await
+            .map_err(|e| call.explain(e))?;
+        Ok(answer.version_id.unwrap_or_else(|| token.to_owned()))
+    }
+}
+
+impl Replacement<'_> {
+    /// Whether a current version that yields the wanted key ends the work.
+    fn is_done(&self, current: &SecretVersion) -> bool {
+        match self.action {
+            Action::Promote | Action::Set => true,
+            Action::Rollback => current.stages.iter().any(|s| s == self.label),
+        }
+    }
+}
+
+/// The ClientRequestToken, and with it the version id, of what an action makes out of version V: a UUIDv8.
+pub fn request_token(id: Uuid, action: Action, from_version: &str) -> String {
+    let mut hash = Sha256::new();
+    for part in [
+        b"rekey request token v1".as_slice(),
+        id.as_bytes(),
+        action.name().as_bytes(),
+        from_version.as_bytes(),
+    ] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&hash.finalize()[..16]);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid().to_string()
+}
+
+fn foreign(target: &AwsSource) -> SourceError {
+    SourceError::Malformed {
+        source_name: target.to_string(),
+        what: "the current value is neither of this rotation's keys; it was not touched".into(),
+        hint:
+            "find out who changed the secret (CloudTrail: PutSecretValue, UpdateSecretVersionStage), and put \
+               the right version back"
+                .into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_a_uuid_that_depends_on_every_part() {
+        let (a, b) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let tokens = [
+            request_token(a, Action::Promote, "v1"),
+            request_token(b, Action::Promote, "v1"),
+            request_token(a, Action::Rollback, "v1"),
+            request_token(a, Action::Promote, "v2"),
+        ];
+        for (i, token) in tokens.iter().enumerate() {
+            assert_eq!(Uuid::try_parse(token).unwrap().get_version_num(), 8);
+            assert!(!tokens[..i].contains(token));
+        }
+        assert_eq!(tokens[0], request_token(a, Action::Promote, "v1"));
+    }
+}

@@ -1,0 +1,152 @@
+//! Where the two keys are when nobody says: the application's own settings decide.
+//!
+//! `SECRETS_BACKEND=aws` or a `--secret-layout` means Secrets Manager, anything else the environment. The three
+//! layouts are those met in the wild: the guide's one secret a key, its one JSON secret, the code's own paths.
+
+use std::str::FromStr;
+
+use super::{AwsSource, KeySource, SourceError};
+
+/// How the application's secrets are laid out (`--secret-layout`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecretLayout {
+    /// `$AWS_SECRET_NAME/encryption_key`, a plain string each.
+    Plain,
+    /// `$AWS_SECRET_NAME`, one JSON object with a field for each key; the new one waits at AWSPENDING.
+    Json,
+    /// `/dashtam/{environment}/security/encryption_key`, a plain string each.
+    Path,
+}
+
+impl FromStr for SecretLayout {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        match s {
+            "plain" => Ok(Self::Plain),
+            "json" => Ok(Self::Json),
+            "path" => Ok(Self::Path),
+            _ => Err("expected plain, json or path".into()),
+        }
+    }
+}
+
+/// The application's two keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppKey {
+    /// ENCRYPTION_KEY: AES-256-GCM over the credentials, exactly 32 bytes.
+    Encryption,
+    /// SECRET_KEY: signs access tokens, at least 32 bytes.
+    Secret,
+}
+
+impl AppKey {
+    /// The variable the application reads.
+    pub fn variable(self) -> &'static str {
+        match self {
+            AppKey::Encryption => "ENCRYPTION_KEY",
+            AppKey::Secret => "SECRET_KEY",
+        }
+    }
+
+    /// The JSON field, and the last part of a secret's name.
+    pub fn field(self) -> &'static str {
+        match self {
+            AppKey::Encryption => "encryption_key",
+            AppKey::Secret => "secret_key",
+        }
+    }
+}
+
+/// The sources of the old and the new encryption key, from this process's environment.
+pub fn defaults(layout: Option<SecretLayout>) -> Result<(KeySource, KeySource), SourceError> {
+    defaults_from(layout, &|name| std::env::var(name).ok())
+}
+
+/// Where the application reads one of its keys, from this process's environment.
+pub fn application_source(key: AppKey, layout: Option<SecretLayout>) -> Result<KeySource, SourceError> {
+    application_source_from(key, layout, &|name| std::env::var(name).ok())
+}
+
+type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+fn defaults_from(layout: Option<SecretLayout>, env: Lookup) -> Result<(KeySource, KeySource), SourceError> {
+    let old = application_source_from(AppKey::Encryption, layout, env)?;
+    let new = match &old {
+        KeySource::Aws(aws) if aws.field.is_some() => KeySource::Aws(aws.at("AWSPENDING")),
+        KeySource::Aws(aws) => {
+            KeySource::Aws(AwsSource { secret_id: format!("{}_new", aws.secret_id), ..aws.clone() })
+        }
+        _ => KeySource::Env("NEW_ENCRYPTION_KEY".into()),
+    };
+    Ok((old, new))
+}
+
+fn application_source_from(
+    key: AppKey,
+    layout: Option<SecretLayout>,
+    env: Lookup,
+) -> Result<KeySource, SourceError> {
+    let set = |name: &str| env(name).map(|v| v.trim().to_owned()).filter(|v| !v.is_empty());
+    let layout = match (layout, set("SECRETS_BACKEND").as_deref()) {
+        (Some(layout), _) => layout,
+        (None, Some("aws")) => SecretLayout::Plain,
+        (None, None | Some("env")) => return Ok(KeySource::Env(key.variable().into())),
+        (None, Some(_)) => {
+            return Err(SourceError::Config {
+                what: "SECRETS_BACKEND is neither env nor aws".into(),
+                hint: "set SECRETS_BACKEND to what the application uses, or name both keys".into(),
+            });
+        }
+    };
+    let base = set("AWS_SECRET_NAME");
+    let base = match (layout, base) {
+        (_, Some(base)) => base,
+        (SecretLayout::Path, None) => {
+            format!("dashtam/{}", set("ENVIRONMENT").unwrap_or_else(|| "production".into()))
+        }
+        (_, None) => {
+            return Err(SourceError::Config {
+                what: "AWS_SECRET_NAME is not set, so the secret's name is not known".into(),
+                hint:
+                    "set AWS_SECRET_NAME (dashtam/production, say) as for the application, or name both keys"
+                        .into(),
+            });
+        }
+    };
+    let (secret_id, field) = match layout {
+        SecretLayout::Plain => (format!("{}/{}", base.trim_end_matches('/'), key.field()), None),
+        SecretLayout::Json => (base, Some(key.field().to_owned())),
+        SecretLayout::Path => (format!("/{}/security/{}", base.trim_matches('/'), key.field()), None),
+    };
+    Ok(KeySource::Aws(AwsSource { secret_id, field, stage_or_version: None }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sources(layout: Option<SecretLayout>, env: &[(&str, &str)]) -> Result<(String, String), SourceError> {
+        let lookup = |name: &str| env.iter().find(|(k, _)| *k == name).map(|(_, v)| (*v).to_owned());
+        defaults_from(layout, &lookup).map(|(old, new)| (old.to_string(), new.to_string()))
+    }
+
+    #[test]
+    fn defaults_follow_the_application() {
+        let aws: &[(&str, &str)] = &[("SECRETS_BACKEND", "aws"), ("AWS_SECRET_NAME", "dashtam/production")];
+        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        let none = pair("env:ENCRYPTION_KEY", "env:NEW_ENCRYPTION_KEY");
+        let plain = "aws:dashtam/production/encryption_key";
+        let path = "aws:/dashtam/production/security/encryption_key";
+        assert_eq!(sources(None, &[]).unwrap(), none);
+        assert_eq!(sources(None, &[("SECRETS_BACKEND", "env")]).unwrap(), none);
+        assert_eq!(sources(None, aws).unwrap(), pair(plain, &format!("{plain}_new")));
+        assert_eq!(
+            sources(Some(SecretLayout::Json), aws).unwrap(),
+            pair("aws:dashtam/production#encryption_key", "aws:dashtam/production#encryption_key@AWSPENDING")
+        );
+        assert_eq!(sources(Some(SecretLayout::Path), aws).unwrap(), pair(path, &format!("{path}_new")));
+        assert_eq!(sources(Some(SecretLayout::Path), &[]).unwrap(), pair(path, &format!("{path}_new")));
+        assert!(sources(None, &[("SECRETS_BACKEND", "aws")]).is_err());
+        assert!(sources(None, &[("SECRETS_BACKEND", "vault")]).is_err());
+    }
+}

@@ -1,0 +1,140 @@
+//! Writing a file so that a reader, or a power cut, finds the old one or the new one and never a part.
+//!
+//! Temporary file beside it → owner and mode → fsync → rename → fsync of the folder. One of our processes at a
+//! time works in a folder (flock), so a temporary file that is found was left by a killed one and is removed: it
+//! holds keys. Access control lists and extended attributes are not carried over.
+
+use std::{
+    fs::{self, File, OpenOptions, Permissions},
+    io::{self, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{FlockOperation, RenameFlags};
+
+use super::super::SourceError;
+
+/// Called between any two effects; only tests do anything in it.
+pub(super) type Between<'a> = &'a dyn Fn();
+
+/// A folder in which this process alone of ours may write, until dropped.
+pub(super) struct LockedFolder {
+    folder: File,
+    path: PathBuf,
+}
+
+impl LockedFolder {
+    pub fn of(file: &Path) -> Result<LockedFolder, SourceError> {
+        let path = match file.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+            _ => PathBuf::from("."),
+        };
+        let folder = File::open(&path).map_err(failed(&path, "open"))?;
+        match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(LockedFolder { folder, path }),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                Err(SourceError::Locked { folder: path.display().to_string() })
+            }
+            Err(e) => Err(failed(&path, "lock")(e.into())),
+        }
+    }
+
+    /// Is `file` in this folder?
+    pub fn holds(&self, file: &Path) -> bool {
+        let parent = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        fs::canonicalize(parent).is_ok_and(|p| fs::canonicalize(&self.path).is_ok_and(|mine| mine == p))
+    }
+
+    /// Replaces or creates `file`, with the owner and mode of `like` where there is one, else 0600.
+    pub fn write(
+        &self,
+        file: &Path,
+        bytes: &[u8],
+        like: Option<&fs::Metadata>,
+        between: Between,
+    ) -> Result<(), SourceError> {
+        let temporary = self.temporary(file, bytes, like, between)?;
+        between();
+        fs::rename(&temporary, file).map_err(|e| {
+            let _ = fs::remove_file(&temporary);
+            failed(file, "replace")(e)
+        })?;
+        between();
+        self.sync()
+    }
+
+    /// Creates `file`, mode 0600, whole or not at all; `false` where one of that name exists.
+    pub fn create(&self, file: &Path, bytes: &[u8], between: Between) -> Result<bool, SourceError> {
+        let temporary = self.temporary(file, bytes, None, between)?;
+        between();
+        let here = rustix::fs::CWD;
+        let created = match rustix::fs::renameat_with(here, &temporary, here, file, RenameFlags::NOREPLACE) {
+            // Some file systems cannot; a hard link is exclusive, too.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => fs::hard_link(&temporary, file),
+            done => done.map_err(io::Error::from),
+        };
+        let _ = fs::remove_file(&temporary);
+        match created {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+            Err(e) => return Err(failed(file, "create")(e)),
+        }
+        between();
+        self.sync()?;
+        Ok(true)
+    }
+
+    /// Removes a file; `false` where there is none.
+    pub fn remove(&self, file: &Path) -> Result<bool, SourceError> {
+        match fs::remove_file(file) {
+            Ok(()) => self.sync().map(|()| true),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(failed(file, "remove")(e)),
+        }
+    }
+
+    fn temporary(
+        &self,
+        file: &Path,
+        bytes: &[u8],
+        like: Option<&fs::Metadata>,
+        between: Between,
+    ) -> Result<PathBuf, SourceError> {
+        let mut name = std::ffi::OsString::from(".");
+        name.push(file.file_name().unwrap_or_default());
+        name.push(".rekey-tmp");
+        let path = self.path.join(name);
+        let _ = fs::remove_file(&path);
+        let written = (|| {
+            let mut options = OpenOptions::new();
+            let mut out = options.write(true).create_new(true).mode(0o600).open(&path)?;
+            between();
+            out.write_all(bytes)?;
+            if let Some(like) = like {
+                let mine = out.metadata()?;
+                if (mine.uid(), mine.gid()) != (like.uid(), like.gid()) {
+                    std::os::unix::fs::fchown(&out, Some(like.uid()), Some(like.gid()))?;
+                }
+                out.set_permissions(Permissions::from_mode(like.mode() & 0o7777))?;
+            }
+            out.sync_all()
+        })();
+        match written {
+            Ok(()) => Ok(path),
+            Err(e) => {
+                let _ = fs::remove_file(&path);
+                Err(failed(file, "write")(e))
+            }
+        }
+    }
+
+    fn sync(&self) -> Result<(), SourceError> {
+        self.folder.sync_all().map_err(failed(&self.path, "sync"))
+    }
+}
+
+pub(super) fn failed(path: &Path, operation: &'static str) -> impl Fn(io::Error) -> SourceError {
+    let path = path.display().to_string();
+    move |cause| SourceError::Io { path: path.clone(), operation, cause }
+}

@@ -1,0 +1,73 @@
+//! `dotenv:PATH#VAR`: one variable of a dotenv file.
+//!
+//! Read as the application's own reader (python-dotenv) reads it: the last assignment of a name wins. `${…}`,
+//! which that reader expands, is refused: a key that depends on other variables has no one value to promote.
+
+mod atomic;
+mod git;
+mod lines;
+mod replace;
+
+use std::path::{Path, PathBuf};
+
+use super::{Fetched, KeyProvider, SourceError, file::read_whole};
+pub use git::{GitExposure, git_exposure};
+pub use lines::{DotenvFile, LineError};
+pub use replace::{Change, Changed, remove_backup};
+
+/// The path of a backup beside a file: its whole name, a dot and this suffix.
+pub fn backup_path(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// One variable of one file.
+pub(super) struct DotenvVariable<'a> {
+    pub path: &'a Path,
+    pub var: &'a str,
+}
+
+impl KeyProvider for DotenvVariable<'_> {
+    async fn fetch(&self) -> Result<Fetched, SourceError> {
+        let source_name = || format!("dotenv:{}#{}", self.path.display(), self.var);
+        let missing = |what: &str| SourceError::Missing {
+            source_name: source_name(),
+            what: what.to_owned(),
+            hint: format!("put {} into {}, or name another source", self.var, self.path.display()),
+        };
+        let file = DotenvFile::parse(read_whole("dotenv", self.path)?);
+        match file.get(self.var) {
+            Ok(Some(value)) if value.is_empty() => Err(missing("the variable is empty")),
+            Ok(Some(value)) => Ok(Fetched::plain(value)),
+            Ok(None) => Err(missing("the file does not set this variable")),
+            Err(e) => Err(SourceError::Malformed {
+                source_name: source_name(),
+                what: e.to_string(),
+                hint: format!("put that line of {} right", self.path.display()),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Error, Exit};
+
+    #[tokio::test]
+    async fn a_variable_is_found_or_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(".env");
+        std::fs::write(&path, "# keys\r\nexport ENCRYPTION_KEY='abc' # the key\r\nEMPTY=\r\nBAD=\"x\r\n")
+            .unwrap();
+        let fetch = async |var| DotenvVariable { path: &path, var }.fetch().await.map(|f| f.value.to_vec());
+        assert_eq!(fetch("ENCRYPTION_KEY").await.unwrap(), b"abc");
+        for name in ["ABSENT", "EMPTY", "BAD"] {
+            let e = Error::from(fetch(name).await.unwrap_err());
+            assert_eq!(e.exit, Exit::Key);
+            assert!(e.message.contains(name), "{e}");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Finding a rotation's key again by its fingerprint, whatever the names yield by then.
+//!
+//! Names only say where to look. What is found is judged by the caller, who alone knows the recorded fingerprint.
+
+use uuid::Uuid;
+
+use super::{AwsSource, Fetched, KeySource, SourceError, Sources, aws::id8, dotenv};
+
+/// Where one of a rotation's two keys may be.
+pub struct Trail<'a> {
+    /// The rotation.
+    pub rotation: Uuid,
+    /// The source that the first `run` recorded for this role.
+    pub recorded: &'a KeySource,
+    /// The secret's ARN and version id at that time, where it was a secret.
+    pub version: Option<(&'a str, &'a str)>,
+    /// Our pin label on that version (`old_pin` or `new_pin`).
+    pub pin: &'a str,
+    /// The source given on this command line.
+    pub given: Option<&'a KeySource>,
+    /// The source that the application reads: for the old key always, for the new one from `promoting` on.
+    pub target: Option<&'a KeySource>,
+}
+
+impl Trail<'_> {
+    /// Every place to look, the most certain first, each once.
+    pub fn candidates(&self) -> Vec<KeySource> {
+        let mut places = Vec::new();
+        if let KeySource::Aws(aws) = self.recorded {
+            if let Some((arn, version_id)) = self.version {
+                let secret_id = if arn.is_empty() { aws.secret_id.clone() } else { arn.to_owned() };
+                places.push(KeySource::Aws(AwsSource { secret_id, ..aws.at(version_id) }));
+            }
+            places.push(KeySource::Aws(aws.at(self.pin)));
+        }
+        places.push(self.recorded.clone());
+        places.extend(self.given.cloned());
+        places.extend(self.target.cloned());
+        for place in [Some(self.recorded), self.target].into_iter().flatten() {
+            match place {
+                KeySource::Dotenv { path, var } => places.push(KeySource::Dotenv {
+                    path: dotenv::backup_path(path, &format!("rekey-{}.bak", id8(self.rotation))),
+                    var: var.clone(),
+                }),
+                KeySource::Aws(aws) => {
+                    places.extend(["AWSPREVIOUS", self.pin].map(|label| KeySource::Aws(aws.at(label))));
+                }
+                KeySource::Env(_) | KeySource::File(_) => {}
+            }
+        }
+        let mut seen = std::collections::HashSet::new();
+        places.retain(|place| seen.insert(place.clone()));
+        places
+    }
+}
+
+/// The result of a search.
+pub enum Search {
+    /// The first place that yields the key.
+    Found { source: KeySource, fetched: Fetched },
+    /// No place does. Each is named with what was found there instead, for the error message.
+    Nowhere { looked: Vec<String> },
+}
+
+impl Sources {
+    /// The first of the places whose value is the one. Places that yield nothing are passed over; an unreachable
+    /// backend is an error only if no other place yields the key.
+    pub async fn find(
+        &self,
+        places: &[KeySource],
+        is_it: impl Fn(&[u8]) -> bool,
+    ) -> Result<Search, SourceError> {
+        let (mut looked, mut unreachable) = (Vec::new(), None);
+        for source in places {
+            match self.fetch(source).await {
+                Ok(fetched) if is_it(&fetched.value) => {
+                    return Ok(Search::Found { source: source.clone(), fetched });
+                }
+                Ok(_) => looked.push(format!("{source} (another key)")),
+                Err(e @ SourceError::Unavailable { .. }) => {
+                    looked.push(format!("{source} (unreachable)"));
+                    unreachable = Some(e);
+                    // The others of the same backend would each wait their minute, too.
+                    if matches!(source, KeySource::Aws(_)) {
+                        break;
+                    }
+                }
+                Err(SourceError::Denied { action, .. }) => looked.push(format!("{source} ({action} denied)")),
+                Err(_) => looked.push(format!("{source} (nothing there)")),
+            }
+        }
+        unreachable.map_or(Ok(Search::Nowhere { looked }), Err)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(text: &str) -> KeySource {
+        KeySource::parse(text).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    #[test]
+    fn the_trail_begins_with_what_was_recorded() {
+        let rotation = Uuid::try_parse("0193b3b0-7d3e-7c1a-9a52-0d1e2f3a4b5c").unwrap();
+        let (recorded, target) = (source("aws:new"), source("dotenv:a/.env#ENCRYPTION_KEY"));
+        let trail = Trail {
+            rotation,
+            recorded: &recorded,
+            version: Some(("arn:aws:x:secret:new-AbCdEf", "v1")),
+            pin: "rekey-new-2f3a4b5c",
+            given: Some(&recorded),
+            target: Some(&target),
+        };
+        let shown: Vec<_> = trail.candidates().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            shown,
+            [
+                "aws:arn:aws:x:secret:new-AbCdEf@v1",
+                "aws:new@rekey-new-2f3a4b5c",
+                "aws:new",
+                "dotenv:a/.env#ENCRYPTION_KEY",
+                "aws:new@AWSPREVIOUS",
+                "dotenv:a/.env.rekey-2f3a4b5c.bak#ENCRYPTION_KEY",
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn the_fingerprint_decides_and_the_places_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        std::fs::write(&path, "the key").unwrap();
+        let places = [source("env:REKEY_TEST_NOT_SET"), source(&format!("file:{}", path.display()))];
+        let sources = Sources::from_env();
+        match sources.find(&places, |v| v == b"the key").await.unwrap() {
+            Search::Found { source, .. } => assert_eq!(source, places[1]),
+            Search::Nowhere { looked } => panic!("{looked:?}"),
+        }
+        match sources.find(&places, |_| false).await.unwrap() {
+            Search::Found { .. } => panic!("found"),
+            Search::Nowhere { looked } => {
+                assert_eq!(looked[0], "env:REKEY_TEST_NOT_SET (nothing there)");
+                assert!(looked[1].ends_with("(another key)"));
+            }
+        }
+    }
+}

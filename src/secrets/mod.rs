@@ -1,0 +1,79 @@
+//! Key sources: naming a key, fetching it, and the primitives that change it where the application reads it.
+//!
+//! [`KeySource`] is the grammar (pure). [`Sources`] fetches; its Secrets Manager client is built on first use, so
+//! that a command which names no secret never looks for credentials. Whether a fetched value *is* a key, and
+//! which one, is decided elsewhere by its fingerprint; nothing here knows the database.
+
+pub mod aws;
+mod defaults;
+pub mod dotenv;
+mod env;
+mod error;
+mod file;
+mod find;
+mod grammar;
+
+use std::future::Future;
+
+use zeroize::Zeroizing;
+
+pub use aws::refuse_sensitive_logging;
+pub use defaults::{AppKey, SecretLayout, application_source, defaults};
+pub use error::SourceError;
+pub use file::drop_line_end;
+pub use find::{Search, Trail};
+pub use grammar::{AwsSource, KeySource};
+
+/// What a source yielded. Has no Debug; the value is wiped when dropped.
+pub struct Fetched {
+    /// The bytes, unchecked: not known to be a key.
+    pub value: Zeroizing<Vec<u8>>,
+    /// Secrets Manager: the secret's ARN.
+    pub arn: Option<String>,
+    /// Secrets Manager: the version the value is of.
+    pub version_id: Option<String>,
+}
+
+impl Fetched {
+    fn plain(value: Zeroizing<Vec<u8>>) -> Fetched {
+        Fetched { value, arn: None, version_id: None }
+    }
+}
+
+/// One kind of place that keys are in.
+trait KeyProvider {
+    /// Fetches the value as it is now.
+    fn fetch(&self) -> impl Future<Output = Result<Fetched, SourceError>> + Send;
+}
+
+/// Everything needed to fetch from any source.
+pub struct Sources {
+    aws: aws::LazyClient,
+}
+
+impl Sources {
+    /// Settings come from the environment, but only once a source needs them.
+    pub fn from_env() -> Sources {
+        Sources { aws: aws::LazyClient::default() }
+    }
+
+    /// With a client that is already built.
+    pub fn with_client(client: aws::SecretsManager) -> Sources {
+        Sources { aws: aws::LazyClient::ready(client) }
+    }
+
+    /// The Secrets Manager client; the first call builds it.
+    pub async fn aws(&self) -> Result<&aws::SecretsManager, SourceError> {
+        self.aws.get().await
+    }
+
+    /// Fetches the value a source names, as it is now.
+    pub async fn fetch(&self, source: &KeySource) -> Result<Fetched, SourceError> {
+        match source {
+            KeySource::Env(var) => env::EnvVariable(var).fetch().await,
+            KeySource::File(path) => file::KeyFile(path).fetch().await,
+            KeySource::Dotenv { path, var } => dotenv::DotenvVariable { path, var }.fetch().await,
+            KeySource::Aws(source) => aws::SecretValue { client: self.aws().await?, source }.fetch().await,
+        }
+    }
+}

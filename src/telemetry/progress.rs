@@ -1,0 +1,111 @@
+//! Progress: a bar on a terminal, one log line every few seconds elsewhere, both with the same numbers.
+
+use std::time::Duration;
+
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::logging::LogFormat;
+use crate::rotation::Progress;
+
+/// Shows progress until dropped.
+pub struct Shown(JoinHandle<()>, Option<ProgressBar>);
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.0.abort();
+        if let Some(bar) = &self.1 {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Starts showing what `progress` is fed with.
+pub fn show(format: LogFormat, every: Duration, progress: watch::Receiver<Progress>) -> Shown {
+    if format.is_json() {
+        return Shown(tokio::spawn(lines(every, progress)), None);
+    }
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(5));
+    let style = ProgressStyle::with_template("{prefix:>9} {bar:32} {percent:>3}%  {msg}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("━╸─");
+    bar.set_style(style);
+    Shown(tokio::spawn(bars(bar.clone(), progress)), Some(bar))
+}
+
+async fn lines(every: Duration, progress: watch::Receiver<Progress>) {
+    loop {
+        tokio::time::sleep(every).await;
+        let p = progress.borrow().clone();
+        if p.pass == 0 {
+            continue;
+        }
+        tracing::info!(
+            rows_done = p.rows_done,
+            rows_total = p.rows_total,
+            rows_per_second = p.rows_per_second.round(),
+            eta_seconds = p.eta_seconds.map(f64::round),
+            pass = p.pass,
+            pass_kind = p.pass_kind,
+            re_encrypted = p.totals.re_encrypted,
+            already_on_key = p.totals.already_on_key,
+            null = p.totals.null_rows,
+            lost_races = p.totals.lost_races,
+            quarantined = p.totals.quarantined,
+            throttle = p.throttle,
+            "progress"
+        );
+    }
+}
+
+async fn bars(bar: ProgressBar, mut progress: watch::Receiver<Progress>) {
+    while progress.changed().await.is_ok() {
+        let p = progress.borrow_and_update().clone();
+        bar.set_prefix(format!("pass {}", p.pass));
+        bar.set_length(p.rows_total.max(0) as u64);
+        bar.set_position(p.rows_done.max(0) as u64);
+        let eta = p.eta_seconds.map_or_else(String::new, |s| {
+            format!(", {} left", HumanDuration(Duration::from_secs_f64(s.clamp(0.0, 1e9))))
+        });
+        let quarantined = match p.totals.quarantined {
+            0 => String::new(),
+            n => format!(", {} quarantined", thousands(n)),
+        };
+        let throttle = p.throttle.map_or_else(String::new, |why| format!(" [{why}]"));
+        bar.set_message(format!(
+            "{} of {} rows, {} rows/s{eta}{quarantined}{throttle}",
+            thousands(p.rows_done),
+            thousands(p.rows_total),
+            thousands(p.rows_per_second as i64),
+        ));
+    }
+}
+
+/// 1234567 → `1 234 567`, with a narrow no-break space nobody's terminal lacks: a plain space.
+pub fn thousands(n: i64) -> String {
+    let digits = n.unsigned_abs().to_string();
+    let mut out = String::with_capacity(digits.len() + 6);
+    if n < 0 {
+        out.push('-');
+    }
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(' ');
+        }
+        out.push(c);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::thousands;
+
+    #[test]
+    fn digits_are_grouped() {
+        assert_eq!(thousands(0), "0");
+        assert_eq!(thousands(-1234), "-1 234");
+        assert_eq!(thousands(1_234_567), "1 234 567");
+    }
+}
