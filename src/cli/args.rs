@@ -101,6 +101,8 @@ pub enum Command {
     Finalize(FinalizeArgs),
     /// Return every row to the old key
     Rollback(RollbackArgs),
+    /// Print evidence for auditors: who, when, keys, counts, proofs, timeline
+    Report(ReportArgs),
     /// Let workers finish their batch and wait
     Pause,
     /// Let paused or aborted workers go on
@@ -222,6 +224,32 @@ pub struct FinalizeArgs {
     /// Readers of the verify before it
     #[arg(long, env = "REKEY_WORKERS", hide_env_values = true, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64), value_name = "N")]
     pub workers: u16,
+}
+
+/// `--format` of `report`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    /// For machines.
+    #[default]
+    Json,
+    /// For people.
+    Html,
+}
+
+#[derive(Args)]
+pub struct ReportArgs {
+    /// How
+    #[arg(long, env = "REKEY_FORMAT", hide_env_values = true, value_enum, default_value_t)]
+    pub format: ReportFormat,
+    /// Which rotation [default: the active one, or the latest]
+    #[arg(long, value_name = "ID", conflicts_with = "all")]
+    pub rotation: Option<Uuid>,
+    /// All rotations
+    #[arg(long)]
+    pub all: bool,
+    /// Users and providers whose credentials were under the old key, and should reconnect after a compromise
+    #[arg(long)]
+    pub affected: bool,
 }
 
 #[derive(Args)]

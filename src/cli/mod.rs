@@ -11,6 +11,7 @@ mod key_pair;
 mod preflight;
 mod promote;
 mod quarantine;
+mod report;
 mod rollback;
 mod run;
 mod signals;
@@ -69,6 +70,7 @@ async fn dispatch(cli: Cli) -> Result<Exit> {
         Command::Finalize(args) => finalize::run(args, &context).await,
         Command::Rollback(args) => rollback::run(args, &context).await,
         Command::Verify(args) => verify::run(args, &context).await,
+        Command::Report(args) => report::run(args, &context).await,
         Command::Status(args) => status::run(args, &context).await,
         Command::Pause => control::pause(&context).await,
         Command::Resume(args) => control::resume(args, &context).await,
