@@ -7,6 +7,7 @@ mod confirm;
 mod context;
 mod control;
 mod finalize;
+mod hardening;
 mod key_pair;
 mod preflight;
 mod promote;
@@ -52,6 +53,7 @@ pub fn main() -> ExitCode {
 }
 
 fn start(cli: Cli) -> Result<Exit> {
+    hardening::no_core_dumps();
     crate::secrets::refuse_sensitive_logging()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
