@@ -2,11 +2,17 @@
 //! cannot be wrong.
 
 mod args;
+mod cache_after;
 mod confirm;
 mod context;
 mod control;
+mod finalize;
+mod hardening;
 mod key_pair;
+mod preflight;
+mod promote;
 mod quarantine;
+mod report;
 mod rollback;
 mod run;
 mod signals;
@@ -47,6 +53,7 @@ pub fn main() -> ExitCode {
 }
 
 fn start(cli: Cli) -> Result<Exit> {
+    hardening::no_core_dumps();
     crate::secrets::refuse_sensitive_logging()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -61,8 +68,11 @@ async fn dispatch(cli: Cli) -> Result<Exit> {
     let context = Context::new(cli.global);
     match cli.command {
         Command::Run(args) => run::run(args, &context).await,
+        Command::Promote(args) => promote::run(args, &context).await,
+        Command::Finalize(args) => finalize::run(args, &context).await,
         Command::Rollback(args) => rollback::run(args, &context).await,
         Command::Verify(args) => verify::run(args, &context).await,
+        Command::Report(args) => report::run(args, &context).await,
         Command::Status(args) => status::run(args, &context).await,
         Command::Pause => control::pause(&context).await,
         Command::Resume(args) => control::resume(args, &context).await,
