@@ -117,8 +117,14 @@ pub enum Command {
     Status(StatusArgs),
     /// Open every row with the key it should be on, and compare its bytes
     Verify(VerifyArgs),
+    /// Make the new key current where the application reads it, after a clean verify
+    Promote(PromoteArgs),
+    /// End the rotation on the new key; there is no rollback after it
+    Finalize(FinalizeArgs),
     /// Return every row to the old key
     Rollback(RollbackArgs),
+    /// Print evidence for auditors: who, when, keys, counts, proofs, timeline
+    Report(ReportArgs),
     /// Let workers finish their batch and wait
     Pause,
     /// Let paused or aborted workers go on
@@ -224,6 +230,65 @@ pub struct VerifyArgs {
     /// Readers
     #[arg(long, env = "REKEY_WORKERS", hide_env_values = true, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64), value_name = "N")]
     pub workers: u16,
+}
+
+#[derive(Args)]
+pub struct PromoteArgs {
+    #[command(flatten)]
+    pub keys: KeyArgs,
+    /// Where the application reads its key [default: the old key's source]
+    #[arg(long, env = "REKEY_TARGET", hide_env_values = true, value_name = "SOURCE")]
+    pub target: Option<String>,
+    /// Somebody else changes it: say what to change, and go on once it is changed
+    #[arg(long, env = "REKEY_EXTERNAL", hide_env_values = true)]
+    pub external: bool,
+    /// Do not ask
+    #[arg(long, env = "REKEY_YES", hide_env_values = true)]
+    pub yes: bool,
+    /// Readers of the verify before it
+    #[arg(long, env = "REKEY_WORKERS", hide_env_values = true, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64), value_name = "N")]
+    pub workers: u16,
+}
+
+#[derive(Args)]
+pub struct FinalizeArgs {
+    #[command(flatten)]
+    pub keys: KeyArgs,
+    /// Days in which the temporary secret can still be restored
+    #[arg(long, env = "REKEY_RECOVERY_WINDOW", hide_env_values = true, default_value_t = 30, value_parser = clap::value_parser!(u8).range(7..=30), value_name = "DAYS")]
+    pub recovery_window: u8,
+    /// Do not ask
+    #[arg(long, env = "REKEY_YES", hide_env_values = true)]
+    pub yes: bool,
+    /// Readers of the verify before it
+    #[arg(long, env = "REKEY_WORKERS", hide_env_values = true, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64), value_name = "N")]
+    pub workers: u16,
+}
+
+/// `--format` of `report`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    /// For machines.
+    #[default]
+    Json,
+    /// For people.
+    Html,
+}
+
+#[derive(Args)]
+pub struct ReportArgs {
+    /// How
+    #[arg(long, env = "REKEY_FORMAT", hide_env_values = true, value_enum, default_value_t)]
+    pub format: ReportFormat,
+    /// Which rotation [default: the active one, or the latest]
+    #[arg(long, value_name = "ID", conflicts_with = "all")]
+    pub rotation: Option<Uuid>,
+    /// All rotations
+    #[arg(long)]
+    pub all: bool,
+    /// Users and providers whose credentials were under the old key, and should reconnect after a compromise
+    #[arg(long)]
+    pub affected: bool,
 }
 
 #[derive(Args)]

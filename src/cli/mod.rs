@@ -2,13 +2,19 @@
 //! cannot be wrong.
 
 mod args;
+mod cache_after;
 mod completions;
 mod confirm;
 mod context;
 mod control;
+mod finalize;
+mod hardening;
 mod key_pair;
 mod man;
+mod preflight;
+mod promote;
 mod quarantine;
+mod report;
 mod rollback;
 mod run;
 mod signals;
@@ -57,6 +63,7 @@ pub fn main() -> ExitCode {
 }
 
 fn start(command: Command, context: &Context) -> Result<Exit> {
+    hardening::no_core_dumps();
     crate::secrets::refuse_sensitive_logging()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -93,15 +100,18 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit> {
     serve_metrics(context).await?;
     match command {
         Command::Run(args) => run::run(args, context).await,
+        Command::Promote(args) => promote::run(args, context).await,
+        Command::Finalize(args) => finalize::run(args, context).await,
         Command::Rollback(args) => rollback::run(args, context).await,
         Command::Verify(args) => verify::run(args, context).await,
+        Command::Report(args) => report::run(args, context).await,
         Command::Status(args) => status::run(args, context).await,
         Command::Pause => control::pause(context).await,
         Command::Resume(args) => control::resume(args, context).await,
         Command::Abort => control::abort(context).await,
+        Command::Quarantine(command) => quarantine::run(command, context).await,
         Command::Completions { shell } => completions::print(shell),
         Command::Man { dir } => man::run(dir.as_deref()),
-        Command::Quarantine(command) => quarantine::run(command, context).await,
     }
 }
 

@@ -10,8 +10,8 @@ use uuid::Uuid;
 use super::args::RunArgs;
 use super::context::Context;
 use super::key_pair::{self, KeyPair};
-use super::{signals, summary, work};
-use crate::engine::{DryRun, Stop, dry_run};
+use super::{preflight, signals, summary, work};
+use crate::engine::{DryRun, Stop, dry_run, lifecycle};
 use crate::error::{Error, Exit, Result};
 use crate::rotation::{Counters, Desired, Direction, Progress, State};
 use crate::store::ledger::rotation::{self, NewRotation};
@@ -42,12 +42,18 @@ pub async fn run(args: RunArgs, context: &Context) -> Result<Exit> {
     if let (None, Some(last)) = (&active, &latest) {
         refuse_compromised_pair(last, &keys)?;
     }
+    preflight::primary_only(&connector, &mut conn, "run").await?;
     let facts = facts::table(&mut conn).await?;
     let settings = work::settings(&args.work, context, &facts);
     let rotation = match active {
         Some(active) => active,
         None => begin(&args, context, &mut conn, &keys).await?,
     };
+    if rotation.state == State::Migrating
+        && let Err(error) = lifecycle::pin(&context.sources, &rotation).await
+    {
+        tracing::warn!(%error, "the key versions could not be pinned now; promote will pin them or refuse");
+    }
     if let Some(deadline) = args.work.deadline {
         rotation::set_deadline(&mut conn, rotation.id, deadline).await?;
     }

@@ -11,6 +11,7 @@ mod closing;
 mod dry_run;
 mod fault;
 mod heartbeat;
+pub mod lifecycle;
 mod reader;
 mod rehearse;
 mod stop;
@@ -35,7 +36,7 @@ pub use dry_run::{DryRun, dry_run};
 pub use rehearse::rehearse;
 pub use stop::{Stop, StopSource};
 pub use supervisor::{End, execute};
-pub use verify::{Keys as VerifyKeys, VerifyReport, verify};
+pub use verify::{CleanVerify, Keys as VerifyKeys, VerifyReport, verify};
 
 /// How hard to work.
 #[derive(Clone, Copy, Debug)]

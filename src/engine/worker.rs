@@ -165,7 +165,7 @@ impl Worker {
             return Err(Fault::Yield);
         }
         tokio::select! {
-            () = tokio::time::sleep(jitter(Duration::from_millis(100))) => Ok(()),
+            () = tokio::time::sleep(jitter(Duration::from_millis(25))) => Ok(()),
             () = self.stop.wait() => Err(Fault::Yield),
         }
     }

@@ -274,6 +274,38 @@ pub async fn advance(
     Ok(moved)
 }
 
+/// Records where a promotion writes, and whether by someone else's hand.
+pub async fn set_target(
+    conn: &mut PgConnection,
+    id: Uuid,
+    target: &str,
+    external: bool,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE rekey.rotations SET target_source = $2, external = $3 WHERE id = $1")
+        .bind(id)
+        .bind(target)
+        .bind(external)
+        .execute(conn)
+        .await
+        .during("record the promotion's target")
+        .map(drop)
+}
+
+/// Records the version a promotion made current.
+pub async fn set_promoted_version(
+    conn: &mut PgConnection,
+    id: Uuid,
+    version: Option<&str>,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE rekey.rotations SET promoted_version = coalesce($2, promoted_version) WHERE id = $1")
+        .bind(id)
+        .bind(version)
+        .execute(conn)
+        .await
+        .during("record the promoted version")
+        .map(drop)
+}
+
 /// Cancels every open chunk and pass, raising each epoch: waits for batches in flight, and fences what comes
 /// later †. Part of the transaction that changes state or desired state.
 pub async fn fence(conn: &mut PgConnection, id: Uuid) -> Result<(), StoreError> {
