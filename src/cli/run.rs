@@ -202,6 +202,7 @@ async fn dry(
         work::rewrapper(&keys, active.map_or_else(Uuid::now_v7, |r| r.id), Direction::Forward, None)?;
     drop(keys);
     let (sender, receiver) = watch::channel(Progress { totals: Counters::default(), ..Default::default() });
+    context.metrics.follow(receiver.clone());
     let shown = progress::show(context.global.log_format, std::time::Duration::from_secs(3), receiver);
     let found = dry_run(context.connector()?, rewrapper, settings, stop, sender).await?;
     drop(shown);
@@ -221,6 +222,7 @@ async fn dry(
         ),
         _ => (Exit::Ok, "every row would be on the new key; nothing was written", vec!["rekey run"]),
     };
+    context.last_word.say(outcome, next.first().copied());
     let report = DryReport {
         outcome,
         exit_code: exit.code(),
