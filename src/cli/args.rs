@@ -1,5 +1,7 @@
 //! The command line. Every flag has an environment variable REKEY_…; flag before environment before default.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -64,6 +66,26 @@ pub struct Global {
         default_value_t
     )]
     pub environment: Environment,
+    /// Serve /metrics, /livez and /readyz here, e.g. 0.0.0.0:9090
+    #[arg(
+        long,
+        global = true,
+        env = "REKEY_METRICS_LISTEN",
+        hide_env_values = true,
+        hide_short_help = true,
+        value_name = "ADDR"
+    )]
+    pub metrics_listen: Option<SocketAddr>,
+    /// Write the metrics to this file at the end, for node_exporter's textfile collector
+    #[arg(
+        long,
+        global = true,
+        env = "REKEY_METRICS_FILE",
+        hide_env_values = true,
+        hide_short_help = true,
+        value_name = "PATH"
+    )]
+    pub metrics_file: Option<PathBuf>,
 }
 
 /// `--output`.
@@ -112,6 +134,23 @@ pub enum Command {
     /// Rows that open with neither key
     #[command(subcommand)]
     Quarantine(QuarantineCommand),
+    /// Print a shell's completion script
+    #[command(
+        after_long_help = "Examples:\n  rekey completions bash >/etc/bash_completion.d/rekey\n  source <(rekey completions zsh)"
+    )]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write one for every command
+    #[command(
+        after_long_help = "Examples:\n  rekey man | man -l -\n  rekey man --dir /usr/local/share/man/man1"
+    )]
+    Man {
+        /// Write rekey.1, rekey-run.1, … into this folder
+        #[arg(long, value_name = "PATH")]
+        dir: Option<PathBuf>,
+    },
 }
 
 /// Where the two keys are. Kept as text: clap would echo what it cannot parse, and that may be a key.

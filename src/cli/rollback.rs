@@ -5,17 +5,20 @@ use std::time::Duration;
 use super::args::RollbackArgs;
 use super::confirm::confirm;
 use super::context::Context;
-use super::{cache_after, key_pair, preflight, signals, summary, work};
+use super::preflight::{Purpose as Asked, preflight};
+use super::{cache_after, key_pair, signals, summary, work};
 use crate::engine::End;
 use crate::engine::lifecycle::{Exclusive, Target, unpromote};
 use crate::error::{Error, Exit, Result};
 use crate::rotation::{Direction, State};
 use crate::store::ledger::{Rotation, chunk, quarantine, rotation};
-use crate::store::{Purpose, connect, facts};
+use crate::store::preflight::{Allowed, For};
+use crate::store::{Purpose, connect};
 
 /// Runs the command.
 pub async fn run(args: RollbackArgs, context: &Context) -> Result<Exit> {
     let connector = context.connector()?;
+    let allowed = Allowed::parse(&args.work.allow)?;
     let mut stop = signals::listen()?;
     confirm(args.yes, "This returns every connection to the old key. Go on?")?;
     let mut conn = tokio::select! {
@@ -24,11 +27,12 @@ pub async fn run(args: RollbackArgs, context: &Context) -> Result<Exit> {
     };
     let found = rotation::latest(&mut conn).await?;
     let rotation = may_roll_back(found, &args)?;
-    // Before anything turns: a rollback that could not be finished is worse than none.
-    preflight::primary_only(&connector, &mut conn, "rollback").await?;
     let keys = key_pair::for_rotation(context, &args.keys, &rotation).await?;
-    let facts = facts::table(&mut conn).await?;
-    let settings = work::settings(&args.work, context, &facts);
+    // Before anything turns: a rollback that could not be finished is worse than none.
+    let asked =
+        Asked { purpose: For::Rollback, allowed: &allowed, direction: Direction::Backward, fresh: false };
+    let report = preflight(context, &connector, &mut conn, &keys, asked).await?.into_result()?;
+    let settings = work::settings(&args.work, context, &report.facts);
 
     if rotation.state.may_roll_back() {
         // Not while somebody is in the middle of promoting.

@@ -30,6 +30,7 @@ use crate::rotation::{ChunkSize, Direction};
 use crate::store::Connector;
 use crate::store::audit::Actor;
 use crate::store::ledger::pass::Walk;
+use crate::telemetry::metrics::Metrics;
 
 pub use dry_run::{DryRun, dry_run};
 pub use rehearse::rehearse;
@@ -74,6 +75,8 @@ pub struct Job {
     pub settings: Settings,
     /// This process's name in the ledger.
     pub process: String,
+    /// What Prometheus is told.
+    pub metrics: Metrics,
 }
 
 /// A job shared by the tasks of a process.

@@ -65,8 +65,12 @@ impl Worker {
             match fault {
                 Fault::Fatal(e) => return Err(e),
                 Fault::Yield => {}
-                Fault::LeaseLost => tracing::info!(worker = self.owner.worker, "lease lost, starting over"),
+                Fault::LeaseLost => {
+                    self.job.metrics.lease_lost();
+                    tracing::info!(worker = self.owner.worker, "lease lost, starting over");
+                }
                 Fault::Store(e) => {
+                    self.job.metrics.retry(e.sqlstate());
                     faults.note(e).await?;
                     tracing::debug!(worker = self.owner.worker, "buffered rows discarded, reconnecting");
                 }
@@ -161,7 +165,7 @@ impl Worker {
             return Err(Fault::Yield);
         }
         tokio::select! {
-            () = tokio::time::sleep(jitter(Duration::from_millis(100))) => Ok(()),
+            () = tokio::time::sleep(jitter(Duration::from_millis(25))) => Ok(()),
             () = self.stop.wait() => Err(Fault::Yield),
         }
     }

@@ -127,11 +127,13 @@ impl Writer {
             match self.attempt(lease, batch).await {
                 Ok(done) => return Ok(done),
                 Err(Fault::Store(e)) if e.class() == Class::LockTimeout || e.class() == Class::Data => {
+                    self.job.metrics.retry(e.sqlstate());
                     self.roll_back().await?;
                     return Ok(Batch::Contested);
                 }
                 Err(Fault::Store(e)) if e.class() == Class::Retry && tries < 20 => {
                     tries += 1;
+                    self.job.metrics.retry(e.sqlstate());
                     tracing::debug!(error = %e, tries, "batch rolled back, trying again");
                     self.roll_back().await?;
                     tokio::time::sleep(jitter(Duration::from_millis(20 << tries.min(7)))).await;
@@ -149,6 +151,7 @@ impl Writer {
 
     async fn attempt(&mut self, lease: &Lease, batch: &[Write]) -> Result<Batch, Fault> {
         let limit = self.job.connector.answer_limit();
+        let counted = self.job.metrics.batch();
         let mut tx = bounded("begin a batch", limit, self.conn.begin()).await?;
         let started = Instant::now();
         let matched = bounded("write a batch", limit, rows::write(&mut tx, batch)).await?;
@@ -170,6 +173,7 @@ impl Writer {
         };
         bounded("commit a batch", limit, tx.commit()).await?;
         self.lost = 0;
+        counted.committed(&checkpoint.add, started.elapsed());
         self.servo.observe(batch.len(), started.elapsed());
         self.obey(&noted)?;
         Ok(Batch::Committed)
@@ -319,7 +323,9 @@ impl Writer {
         part: &[&Write],
     ) -> Result<(Vec<Uuid>, Vec<Uuid>), Fault> {
         let limit = self.job.connector.answer_limit();
+        let counted = self.job.metrics.batch();
         let mut tx = bounded("begin a batch", limit, self.conn.begin()).await?;
+        let started = Instant::now();
         let (free, written) = bounded("write contested rows", limit, rows::write_free(&mut tx, part)).await?;
         if written.is_empty() {
             bounded("roll back", limit, tx.rollback()).await?;
@@ -342,6 +348,7 @@ impl Writer {
             return Err(Fault::LeaseLost);
         };
         bounded("commit a batch", limit, tx.commit()).await?;
+        counted.committed(&checkpoint.add, started.elapsed());
         self.lost = 0;
         self.obey(&noted)?;
         Ok((free, written))
@@ -376,7 +383,10 @@ impl Writer {
             Ok(true)
         };
         match tokio::time::timeout(limit, work).await {
-            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(true)) => {
+                self.job.metrics.finished(&add, bad.len());
+                Ok(())
+            }
             Ok(Ok(false)) => Err(Fault::LeaseLost),
             Ok(Err(e)) => Err(e.into()),
             Err(_) => Err(StoreError::Timeout { op: "finish a chunk", limit }.into()),

@@ -36,11 +36,25 @@ impl ChunkSize {
         let by_bytes = Self::MAX_BYTES as f64 / row_bytes.max(64.0);
         ChunkSize { rows: rows.min(by_bytes).max(64.0) as u32, bytes: Self::MAX_BYTES }
     }
+
+    /// Rows of the next chunk, when about `remaining` are left: smaller towards the end, so that workers end
+    /// together, and in small tables, so that all of them have work.
+    pub fn taper(full: i64, remaining: i64) -> i64 {
+        (remaining / 4).clamp((full / 4).max(1), full.max(1))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn chunks_taper_towards_the_end() {
+        assert_eq!(ChunkSize::taper(48_000, 1_000_000), 48_000);
+        assert_eq!(ChunkSize::taper(48_000, 100_000), 25_000);
+        assert_eq!(ChunkSize::taper(48_000, -5), 12_000);
+        assert_eq!(ChunkSize::taper(1, 0), 1);
+    }
 
     #[test]
     fn chunks_follow_workers_and_bytes() {
