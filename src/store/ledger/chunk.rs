@@ -300,6 +300,24 @@ const PROOF_RELEASE_AND_CHECKPOINT: &str = checkpoint_sql!(
      q AS (DELETE FROM rekey.quarantine WHERE rotation = $12 AND row_id = ANY($14)) "
 );
 
+/// Rows that a session of somebody else's holds get a chunk of their own, which nobody claims for a while: the pass
+/// is not over before they are settled, and nothing else waits for them. Part of the transaction that ends the chunk.
+pub async fn put_off(conn: &mut PgConnection, lease: &Lease, ids: &[Uuid]) -> Result<(), StoreError> {
+    for part in ids.chunks(1000) {
+        sqlx::query(
+            "INSERT INTO rekey.chunks (rotation, pass, kind, ids, owner, lease_until) \
+             VALUES ($1, $2, 'ids', $3, 'put off', clock_timestamp() + interval '3 seconds')",
+        )
+        .bind(lease.pass.rotation)
+        .bind(lease.pass.number)
+        .bind(part)
+        .execute(&mut *conn)
+        .await
+        .during("put rows off")?;
+    }
+    Ok(())
+}
+
 /// After a reconnect: locks the chunk, which waits for a COMMIT that may still be on its way in the old backend,
 /// and says how many batches are in. `None`: the lease is lost.
 pub async fn settle(conn: &mut PgConnection, lease: &Lease) -> Result<Option<i64>, StoreError> {
