@@ -2,10 +2,12 @@
 //! cannot be wrong.
 
 mod args;
+mod cache;
 mod confirm;
 mod context;
 mod control;
 mod key_pair;
+mod keys;
 mod quarantine;
 mod rollback;
 mod run;
@@ -68,6 +70,8 @@ async fn dispatch(cli: Cli) -> Result<Exit> {
         Command::Resume(args) => control::resume(args, &context).await,
         Command::Abort => control::abort(&context).await,
         Command::Quarantine(command) => quarantine::run(command, &context).await,
+        Command::Keys(command) => keys::run(command, &context).await,
+        Command::Cache(command) => cache::run(command, &context).await,
     }
 }
 
