@@ -7,6 +7,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use uuid::Uuid;
 
+use super::cache::CacheCommand;
+use super::keys::KeysCommand;
 use crate::secrets::SecretLayout;
 use crate::store::ledger::rotation::Deadline;
 use crate::telemetry::logging::LogFormat;
@@ -151,6 +153,12 @@ pub enum Command {
         #[arg(long, value_name = "PATH")]
         dir: Option<PathBuf>,
     },
+    /// Generate, check, back up, restore and replace the application's keys
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// The application's cache in Redis
+    #[command(subcommand)]
+    Cache(CacheCommand),
 }
 
 /// Where the two keys are. Kept as text: clap would echo what it cannot parse, and that may be a key.

@@ -2,6 +2,7 @@
 //! cannot be wrong.
 
 mod args;
+mod cache;
 mod cache_after;
 mod completions;
 mod confirm;
@@ -10,6 +11,7 @@ mod control;
 mod finalize;
 mod hardening;
 mod key_pair;
+mod keys;
 mod man;
 mod preflight;
 mod promote;
@@ -112,6 +114,8 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit> {
         Command::Quarantine(command) => quarantine::run(command, context).await,
         Command::Completions { shell } => completions::print(shell),
         Command::Man { dir } => man::run(dir.as_deref()),
+        Command::Keys(command) => keys::run(command, context).await,
+        Command::Cache(command) => cache::run(command, context).await,
     }
 }
 
