@@ -7,6 +7,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use uuid::Uuid;
 
+use super::init::InitArgs;
+use super::plan::PlanArgs;
 use crate::secrets::SecretLayout;
 use crate::store::ledger::rotation::Deadline;
 use crate::telemetry::logging::LogFormat;
@@ -111,6 +113,10 @@ pub enum Environment {
 
 #[derive(Subcommand)]
 pub enum Command {
+    /// Say what stands in the way, what a run would do, and what it would cost; writes nothing
+    Plan(PlanArgs),
+    /// Create schema rekey, and show the grants each role needs
+    Init(InitArgs),
     /// Re-encrypt every connection: start a rotation, or join or resume the active one
     Run(RunArgs),
     /// Show the rotation, its workers, rate and totals
