@@ -20,5 +20,6 @@ mod replica;
 mod rollback;
 mod states;
 mod support_works;
+mod surroundings;
 mod verify;
 mod writer;

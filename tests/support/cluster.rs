@@ -254,7 +254,7 @@ fn programs() -> PathBuf {
 }
 
 /// Ids of the user `postgres`, where this process is root.
-fn server_user() -> Option<(u32, u32)> {
+pub(super) fn server_user() -> Option<(u32, u32)> {
     if !rustix::process::geteuid().is_root() {
         return None;
     }
@@ -280,7 +280,7 @@ fn watch(folder: &Path) -> Child {
     shell.spawn().expect("sh starts")
 }
 
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
 }
 
