@@ -64,7 +64,8 @@ impl Worker {
             };
             match fault {
                 Fault::Fatal(e) => return Err(e),
-                Fault::Yield => {}
+                Fault::Yield if self.stop.is_set() => {}
+                Fault::Yield => self.give_back().await,
                 Fault::LeaseLost => {
                     self.job.metrics.lease_lost();
                     tracing::info!(worker = self.owner.worker, "lease lost, starting over");
@@ -75,6 +76,17 @@ impl Worker {
                     tracing::debug!(worker = self.owner.worker, "buffered rows discarded, reconnecting");
                 }
             }
+        }
+    }
+
+    /// Paused or aborted: whoever comes next shall not wait for our leases. The next session does it again if this fails.
+    async fn give_back(&self) {
+        if let Ok(mut conn) = self.job.connector.try_connect(Purpose::Control).await {
+            let given = chunk::release(&mut conn, &self.owner.process, Some(self.owner.worker)).await;
+            if let Err(error) = given {
+                tracing::debug!(%error, "leases are given back later");
+            }
+            close(conn).await;
         }
     }
 
