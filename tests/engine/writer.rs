@@ -95,11 +95,12 @@ fn a_writer_all_through_the_run_until_just_before_its_end() {
 /// By blocks, new row versions land behind the cursor and before it.
 #[test]
 fn a_writer_beside_a_run_by_blocks() {
-    a_writer_beside(Load::rows(4000).ids(Ids::V4), "blocks");
+    a_writer_beside(Load::rows(6000).ids(Ids::V4), "blocks");
 }
 
 fn a_writer_beside(load: Load, addressing: &str) {
     let db = Db::new();
+    let rows = load.shape.rows as i64;
     load.into(&db);
     db.mark();
     db.slow_commits(Duration::from_millis(3));
@@ -109,7 +110,7 @@ fn a_writer_beside(load: Load, addressing: &str) {
         let writer = scope.spawn(|| application.work(&stop));
         let mut run = run_in_small_steps(&db).start();
         until("the run to come near its end", crate::support::SOON, || {
-            (db.moved() > 3500 || !run.running()).then_some(())
+            (db.moved() > rows - 500 || !run.running()).then_some(())
         });
         stop.store(true, Ordering::Relaxed);
         let application = writer.join().expect("the writer ends well");
