@@ -47,6 +47,7 @@ CREATE TABLE rekey.passes (
     frontier_block bigint,
     end_block      bigint,
     carved         boolean NOT NULL DEFAULT false,
+    carved_rows    bigint NOT NULL DEFAULT 0,   -- rows the chunks so far were meant to hold
     chunk_rows     bigint NOT NULL,
     estimated_rows bigint NOT NULL DEFAULT 0,
     sweeps         integer NOT NULL DEFAULT 0,   -- sweeps in a row before this pass

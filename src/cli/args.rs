@@ -1,5 +1,7 @@
 //! The command line. Every flag has an environment variable REKEY_…; flag before environment before default.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -66,6 +68,26 @@ pub struct Global {
         default_value_t
     )]
     pub environment: Environment,
+    /// Serve /metrics, /livez and /readyz here, e.g. 0.0.0.0:9090
+    #[arg(
+        long,
+        global = true,
+        env = "REKEY_METRICS_LISTEN",
+        hide_env_values = true,
+        hide_short_help = true,
+        value_name = "ADDR"
+    )]
+    pub metrics_listen: Option<SocketAddr>,
+    /// Write the metrics to this file at the end, for node_exporter's textfile collector
+    #[arg(
+        long,
+        global = true,
+        env = "REKEY_METRICS_FILE",
+        hide_env_values = true,
+        hide_short_help = true,
+        value_name = "PATH"
+    )]
+    pub metrics_file: Option<PathBuf>,
 }
 
 /// `--output`.
@@ -97,8 +119,14 @@ pub enum Command {
     Status(StatusArgs),
     /// Open every row with the key it should be on, and compare its bytes
     Verify(VerifyArgs),
+    /// Make the new key current where the application reads it, after a clean verify
+    Promote(PromoteArgs),
+    /// End the rotation on the new key; there is no rollback after it
+    Finalize(FinalizeArgs),
     /// Return every row to the old key
     Rollback(RollbackArgs),
+    /// Print evidence for auditors: who, when, keys, counts, proofs, timeline
+    Report(ReportArgs),
     /// Let workers finish their batch and wait
     Pause,
     /// Let paused or aborted workers go on
@@ -108,6 +136,23 @@ pub enum Command {
     /// Rows that open with neither key
     #[command(subcommand)]
     Quarantine(QuarantineCommand),
+    /// Print a shell's completion script
+    #[command(
+        after_long_help = "Examples:\n  rekey completions bash >/etc/bash_completion.d/rekey\n  source <(rekey completions zsh)"
+    )]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write one for every command
+    #[command(
+        after_long_help = "Examples:\n  rekey man | man -l -\n  rekey man --dir /usr/local/share/man/man1"
+    )]
+    Man {
+        /// Write rekey.1, rekey-run.1, … into this folder
+        #[arg(long, value_name = "PATH")]
+        dir: Option<PathBuf>,
+    },
     /// Generate, check, back up, restore and replace the application's keys
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -193,6 +238,65 @@ pub struct VerifyArgs {
     /// Readers
     #[arg(long, env = "REKEY_WORKERS", hide_env_values = true, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64), value_name = "N")]
     pub workers: u16,
+}
+
+#[derive(Args)]
+pub struct PromoteArgs {
+    #[command(flatten)]
+    pub keys: KeyArgs,
+    /// Where the application reads its key [default: the old key's source]
+    #[arg(long, env = "REKEY_TARGET", hide_env_values = true, value_name = "SOURCE")]
+    pub target: Option<String>,
+    /// Somebody else changes it: say what to change, and go on once it is changed
+    #[arg(long, env = "REKEY_EXTERNAL", hide_env_values = true)]
+    pub external: bool,
+    /// Do not ask
+    #[arg(long, env = "REKEY_YES", hide_env_values = true)]
+    pub yes: bool,
+    /// Readers of the verify before it
+    #[arg(long, env = "REKEY_WORKERS", hide_env_values = true, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64), value_name = "N")]
+    pub workers: u16,
+}
+
+#[derive(Args)]
+pub struct FinalizeArgs {
+    #[command(flatten)]
+    pub keys: KeyArgs,
+    /// Days in which the temporary secret can still be restored
+    #[arg(long, env = "REKEY_RECOVERY_WINDOW", hide_env_values = true, default_value_t = 30, value_parser = clap::value_parser!(u8).range(7..=30), value_name = "DAYS")]
+    pub recovery_window: u8,
+    /// Do not ask
+    #[arg(long, env = "REKEY_YES", hide_env_values = true)]
+    pub yes: bool,
+    /// Readers of the verify before it
+    #[arg(long, env = "REKEY_WORKERS", hide_env_values = true, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64), value_name = "N")]
+    pub workers: u16,
+}
+
+/// `--format` of `report`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    /// For machines.
+    #[default]
+    Json,
+    /// For people.
+    Html,
+}
+
+#[derive(Args)]
+pub struct ReportArgs {
+    /// How
+    #[arg(long, env = "REKEY_FORMAT", hide_env_values = true, value_enum, default_value_t)]
+    pub format: ReportFormat,
+    /// Which rotation [default: the active one, or the latest]
+    #[arg(long, value_name = "ID", conflicts_with = "all")]
+    pub rotation: Option<Uuid>,
+    /// All rotations
+    #[arg(long)]
+    pub all: bool,
+    /// Users and providers whose credentials were under the old key, and should reconnect after a compromise
+    #[arg(long)]
+    pub affected: bool,
 }
 
 #[derive(Args)]

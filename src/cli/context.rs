@@ -7,6 +7,8 @@ use crate::error::{Error, Exit, Result};
 use crate::secrets::Sources;
 use crate::store::audit::Actor;
 use crate::store::{Connector, Dsn};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::termination::LastWord;
 
 /// Global flags, made usable.
 pub struct Context {
@@ -16,6 +18,10 @@ pub struct Context {
     pub actor: Actor,
     /// Where keys are fetched from.
     pub sources: Sources,
+    /// What Prometheus is told.
+    pub metrics: Metrics,
+    /// What Kubernetes is told at the end.
+    pub last_word: LastWord,
 }
 
 impl Context {
@@ -26,6 +32,8 @@ impl Context {
             actor: Actor { operator, reason: global.reason.clone() },
             global,
             sources: Sources::from_env(),
+            metrics: Metrics::default(),
+            last_word: LastWord::default(),
         }
     }
 

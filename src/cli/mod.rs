@@ -3,12 +3,20 @@
 
 mod args;
 mod cache;
+mod cache_after;
+mod completions;
 mod confirm;
 mod context;
 mod control;
+mod finalize;
+mod hardening;
 mod key_pair;
 mod keys;
+mod man;
+mod preflight;
+mod promote;
 mod quarantine;
+mod report;
 mod rollback;
 mod run;
 mod signals;
@@ -25,7 +33,8 @@ pub use args::{Cli, Command};
 pub use context::Context;
 
 use crate::error::{Error, Exit, Result};
-use crate::telemetry::logging;
+use crate::telemetry::termination::LastWord;
+use crate::telemetry::{http, logging};
 
 /// Parses, runs, prints, and returns the exit code.
 pub fn main() -> ExitCode {
@@ -33,45 +42,80 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(e) => {
             let _ = e.print();
-            return ExitCode::from(if e.use_stderr() { Exit::Usage.code() } else { Exit::Ok.code() });
+            if !e.use_stderr() {
+                return ExitCode::from(Exit::Ok.code());
+            }
+            LastWord::default().write(Exit::Usage.code(), Exit::Usage.meaning());
+            return ExitCode::from(Exit::Usage.code());
         }
     };
     let json_logs = cli.global.log_format.is_json();
     logging::start(cli.global.log_format);
-    let exit = match start(cli) {
+    let context = Context::new(cli.global);
+    let exit = match start(cli.command, &context) {
         Ok(exit) => exit,
         Err(e) => {
             report(&e, json_logs);
+            context.last_word.say(&e.message, e.hint.as_deref());
             e.exit
         }
     };
+    sign_off(&context, exit);
     ExitCode::from(exit.code())
 }
 
-fn start(cli: Cli) -> Result<Exit> {
+fn start(command: Command, context: &Context) -> Result<Exit> {
+    hardening::no_core_dumps();
     crate::secrets::refuse_sensitive_logging()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|e| Error::new(Exit::Internal, format!("cannot start the runtime: {e}")))?;
-    let exit = runtime.block_on(dispatch(cli));
+    let exit = runtime.block_on(dispatch(command, context));
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
     exit
 }
 
-async fn dispatch(cli: Cli) -> Result<Exit> {
-    let context = Context::new(cli.global);
-    match cli.command {
-        Command::Run(args) => run::run(args, &context).await,
-        Command::Rollback(args) => rollback::run(args, &context).await,
-        Command::Verify(args) => verify::run(args, &context).await,
-        Command::Status(args) => status::run(args, &context).await,
-        Command::Pause => control::pause(&context).await,
-        Command::Resume(args) => control::resume(args, &context).await,
-        Command::Abort => control::abort(&context).await,
-        Command::Quarantine(command) => quarantine::run(command, &context).await,
-        Command::Keys(command) => keys::run(command, &context).await,
-        Command::Cache(command) => cache::run(command, &context).await,
+/// Metrics and the last word, wherever they are wanted. What cannot be written changes no exit code.
+fn sign_off(context: &Context, exit: Exit) {
+    context.metrics.ended(exit.code());
+    if let Some(path) = &context.global.metrics_file
+        && let Err(error) = context.metrics.write_file(path)
+    {
+        tracing::warn!(path = %path.display(), %error, "metrics could not be written");
+    }
+    context.last_word.write(exit.code(), exit.meaning());
+}
+
+async fn serve_metrics(context: &Context) -> Result<()> {
+    let Some(address) = context.global.metrics_listen else { return Ok(()) };
+    let silence = context.global.lease_ttl;
+    let bound = http::serve(address, context.metrics.clone(), silence).await.map_err(|e| {
+        Error::new(Exit::Usage, format!("cannot serve metrics on {address}: {e}"))
+            .hint("choose another --metrics-listen, or leave it out")
+    })?;
+    tracing::info!(address = %bound, "serving /metrics, /livez and /readyz");
+    Ok(())
+}
+
+async fn dispatch(command: Command, context: &Context) -> Result<Exit> {
+    serve_metrics(context).await?;
+    match command {
+        Command::Run(args) => run::run(args, context).await,
+        Command::Promote(args) => promote::run(args, context).await,
+        Command::Finalize(args) => finalize::run(args, context).await,
+        Command::Rollback(args) => rollback::run(args, context).await,
+        Command::Verify(args) => verify::run(args, context).await,
+        Command::Report(args) => report::run(args, context).await,
+        Command::Status(args) => status::run(args, context).await,
+        Command::Pause => control::pause(context).await,
+        Command::Resume(args) => control::resume(args, context).await,
+        Command::Abort => control::abort(context).await,
+        Command::Quarantine(command) => quarantine::run(command, context).await,
+        Command::Completions { shell } => completions::print(shell),
+        Command::Man { dir } => man::run(dir.as_deref()),
+        Command::Keys(command) => keys::run(command, context).await,
+        Command::Cache(command) => cache::run(command, context).await,
     }
 }
 

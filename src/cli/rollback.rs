@@ -1,21 +1,24 @@
 //! `rekey rollback`: the same engine with the keys exchanged, from any state before `finalize`.
 
-use serde_json::json;
-use sqlx::{Connection, PgConnection};
+use std::time::Duration;
 
 use super::args::RollbackArgs;
 use super::confirm::confirm;
 use super::context::Context;
-use super::{key_pair, signals, summary, work};
+use super::preflight::{Purpose as Asked, preflight};
+use super::{cache_after, key_pair, signals, summary, work};
 use crate::engine::End;
+use crate::engine::lifecycle::{Exclusive, Target, unpromote};
 use crate::error::{Error, Exit, Result};
 use crate::rotation::{Direction, State};
 use crate::store::ledger::{Rotation, chunk, quarantine, rotation};
-use crate::store::{During, Purpose, connect, facts};
+use crate::store::preflight::{Allowed, For};
+use crate::store::{Purpose, connect};
 
 /// Runs the command.
 pub async fn run(args: RollbackArgs, context: &Context) -> Result<Exit> {
     let connector = context.connector()?;
+    let allowed = Allowed::parse(&args.work.allow)?;
     let mut stop = signals::listen()?;
     confirm(args.yes, "This returns every connection to the old key. Go on?")?;
     let mut conn = tokio::select! {
@@ -25,25 +28,49 @@ pub async fn run(args: RollbackArgs, context: &Context) -> Result<Exit> {
     let found = rotation::latest(&mut conn).await?;
     let rotation = may_roll_back(found, &args)?;
     let keys = key_pair::for_rotation(context, &args.keys, &rotation).await?;
-    let facts = facts::table(&mut conn).await?;
-    let settings = work::settings(&args.work, context, &facts);
+    // Before anything turns: a rollback that could not be finished is worse than none.
+    let asked =
+        Asked { purpose: For::Rollback, allowed: &allowed, direction: Direction::Backward, fresh: false };
+    let report = preflight(context, &connector, &mut conn, &keys, asked).await?.into_result()?;
+    let settings = work::settings(&args.work, context, &report.facts);
 
-    if rotation.state.may_roll_back() && !rotation::turn_back(&mut conn, rotation.id, &context.actor).await? {
-        tracing::info!("another process turned the rotation round; joining it");
+    if rotation.state.may_roll_back() {
+        // Not while somebody is in the middle of promoting.
+        let _alone = Exclusive::take(&mut conn).await?;
+        if !rotation::turn_back(&mut conn, rotation.id, &context.actor).await? {
+            tracing::info!("another process turned the rotation round; joining it");
+        }
+        _alone.give_back(&mut conn).await?;
     }
     if let Some(deadline) = args.work.deadline {
         rotation::set_deadline(&mut conn, rotation.id, deadline).await?;
     }
     let before = chunk::totals(&mut conn, rotation.id, Direction::Backward).await?;
     let rewrapper = work::rewrapper(&keys, rotation.id, Direction::Backward, None)?;
-    drop(keys);
+    let old = keys.old;
     connect::close(conn).await;
-    let (end, took) = work::drive(context, &rotation, Direction::Backward, rewrapper, settings, stop).await?;
+    let (end, took) = match rotation.state {
+        // Rows are back; only the outside is left.
+        State::Unpromoting => (End::Clean, Duration::ZERO),
+        _ => work::drive(context, &rotation, Direction::Backward, rewrapper, settings, stop).await?,
+    };
     let mut conn = connector.connect(Purpose::Control).await?;
+    let mut cache = None;
     if end == End::Clean && quarantine::unaccepted(&mut conn, rotation.id).await? == 0 {
-        conclude(context, &mut conn, &rotation).await?;
+        let alone = Exclusive::take(&mut conn).await?;
+        let now = rotation::by_id(&mut conn, rotation.id).await?;
+        if now.state != State::RolledBack {
+            let target = Target::of(&context.sources, &now, None)?;
+            unpromote(&mut conn, &alone, &target, &old.key, &context.actor).await?;
+            cache = Some(cache_after::purge(context, &mut conn, &now).await);
+        }
     }
-    summary::print(context, &mut conn, rotation.id, Direction::Backward, &end, took, before).await
+    let exit =
+        summary::print(context, &mut conn, rotation.id, Direction::Backward, &end, took, before).await?;
+    if let Some(line) = cache.filter(|_| !context.json()) {
+        println!("{line}");
+    }
+    Ok(exit)
 }
 
 fn may_roll_back(found: Option<Rotation>, args: &RollbackArgs) -> Result<Rotation> {
@@ -65,20 +92,4 @@ fn may_roll_back(found: Option<Rotation>, args: &RollbackArgs) -> Result<Rotatio
         .hint("rekey rollback --yes --i-know-the-old-key-is-compromised"));
     }
     Ok(r)
-}
-
-/// Every row is on the old key: the end, unless the outside was touched.
-async fn conclude(context: &Context, conn: &mut PgConnection, rotation: &Rotation) -> Result<()> {
-    let mut tx = conn.begin().await.during("end the rollback")?;
-    rotation::advance(
-        &mut tx,
-        rotation.id,
-        &[State::RollingBack],
-        State::RolledBack,
-        &context.actor,
-        json!({}),
-    )
-    .await?;
-    tx.commit().await.during("end the rollback")?;
-    Ok(())
 }

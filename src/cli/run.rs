@@ -10,18 +10,21 @@ use uuid::Uuid;
 use super::args::RunArgs;
 use super::context::Context;
 use super::key_pair::{self, KeyPair};
+use super::preflight::{Purpose as Asked, preflight};
 use super::{signals, summary, work};
-use crate::engine::{DryRun, Stop, dry_run};
+use crate::engine::{DryRun, Stop, dry_run, lifecycle};
 use crate::error::{Error, Exit, Result};
 use crate::rotation::{Counters, Desired, Direction, Progress, State};
 use crate::store::ledger::rotation::{self, NewRotation};
 use crate::store::ledger::{Rotation, chunk};
-use crate::store::{Purpose, connect, facts, schema};
+use crate::store::preflight::{Allowed, For};
+use crate::store::{Connector, Purpose, connect, schema};
 use crate::telemetry::progress::{self, thousands};
 
 /// Runs the command.
 pub async fn run(args: RunArgs, context: &Context) -> Result<Exit> {
     let connector = context.connector()?;
+    let allowed = Allowed::parse(&args.work.allow)?;
     let mut stop = signals::listen()?;
     let mut conn = tokio::select! {
         conn = connector.connect(Purpose::Control) => conn?,
@@ -30,7 +33,7 @@ pub async fn run(args: RunArgs, context: &Context) -> Result<Exit> {
     let latest = rotation::latest(&mut conn).await?;
     let active = latest.clone().filter(|r| r.state.is_active());
     if args.dry_run {
-        return dry(&args, context, conn, active, stop).await;
+        return dry(&args, context, &connector, conn, active, &allowed, stop).await;
     }
     if let Some(active) = &active {
         may_run(&mut conn, active, args.work.deadline.is_some()).await?;
@@ -42,12 +45,23 @@ pub async fn run(args: RunArgs, context: &Context) -> Result<Exit> {
     if let (None, Some(last)) = (&active, &latest) {
         refuse_compromised_pair(last, &keys)?;
     }
-    let facts = facts::table(&mut conn).await?;
-    let settings = work::settings(&args.work, context, &facts);
+    let purpose = Asked {
+        purpose: For::Run,
+        allowed: &allowed,
+        direction: Direction::Forward,
+        fresh: active.is_none(),
+    };
+    let report = preflight(context, &connector, &mut conn, &keys, purpose).await?.into_result()?;
+    let settings = work::settings(&args.work, context, &report.facts);
     let rotation = match active {
         Some(active) => active,
         None => begin(&args, context, &mut conn, &keys).await?,
     };
+    if rotation.state == State::Migrating
+        && let Err(error) = lifecycle::pin(&context.sources, &rotation).await
+    {
+        tracing::warn!(%error, "the key versions could not be pinned now; promote will pin them or refuse");
+    }
     if let Some(deadline) = args.work.deadline {
         rotation::set_deadline(&mut conn, rotation.id, deadline).await?;
     }
@@ -169,21 +183,26 @@ struct DryReport {
 async fn dry(
     args: &RunArgs,
     context: &Context,
+    connector: &Connector,
     mut conn: PgConnection,
     active: Option<Rotation>,
+    allowed: &Allowed,
     stop: Stop,
 ) -> Result<Exit> {
     let keys = match &active {
         Some(active) => key_pair::for_rotation(context, &args.keys, active).await?,
         None => key_pair::for_new(context, &args.keys).await?,
     };
-    let facts = facts::table(&mut conn).await?;
+    let purpose =
+        Asked { purpose: For::Reading, allowed, direction: Direction::Forward, fresh: active.is_none() };
+    let report = preflight(context, connector, &mut conn, &keys, purpose).await?.into_result()?;
     connect::close(conn).await;
-    let settings = work::settings(&args.work, context, &facts);
+    let settings = work::settings(&args.work, context, &report.facts);
     let rewrapper =
         work::rewrapper(&keys, active.map_or_else(Uuid::now_v7, |r| r.id), Direction::Forward, None)?;
     drop(keys);
     let (sender, receiver) = watch::channel(Progress { totals: Counters::default(), ..Default::default() });
+    context.metrics.follow(receiver.clone());
     let shown = progress::show(context.global.log_format, std::time::Duration::from_secs(3), receiver);
     let found = dry_run(context.connector()?, rewrapper, settings, stop, sender).await?;
     drop(shown);
@@ -203,6 +222,7 @@ async fn dry(
         ),
         _ => (Exit::Ok, "every row would be on the new key; nothing was written", vec!["rekey run"]),
     };
+    context.last_word.say(outcome, next.first().copied());
     let report = DryReport {
         outcome,
         exit_code: exit.code(),

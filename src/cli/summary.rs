@@ -44,6 +44,8 @@ pub async fn print(
     let other_bytes =
         direction == Direction::Backward && audit::happened(conn, rotation_id, "other_bytes").await?;
     let (exit, outcome, next) = outcome(end, direction, rotation.state, unaccepted, other_bytes);
+    context.metrics.settled(totals);
+    context.last_word.say(outcome, next.first().copied());
     let seconds = took.as_secs_f64();
     let (seq, hash) = audit::head(conn).await?;
     let summary = Summary {

@@ -71,8 +71,10 @@ pub async fn drive(
         actor: context.actor.clone(),
         settings,
         process: process_name(),
+        metrics: context.metrics.clone(),
     };
     let (sender, receiver) = watch::channel(Progress::default());
+    context.metrics.follow(receiver.clone());
     let _shown = progress::show(context.global.log_format, PROGRESS_EVERY, receiver);
     let started = Instant::now();
     let end = execute(job, stop, sender).await?;

@@ -54,6 +54,11 @@ impl EncryptionKey {
         same
     }
 
+    /// The bytes, for the one place outside `crypto` that needs them: writing the key where the application reads it.
+    pub(crate) fn expose(&self) -> &[u8] {
+        self.bytes()
+    }
+
     pub(super) fn bytes(&self) -> &[u8; KEY_LEN] {
         &self.0
     }

@@ -16,7 +16,7 @@ use super::reader::{Rewrapped, by_bytes, rewrap};
 use crate::crypto::{IvSource, Rewrapper, Scratch};
 use crate::rotation::Counters;
 use crate::store::ledger::chunk::{self, Checkpoint};
-use crate::store::ledger::pass::{self, Verdict};
+use crate::store::ledger::pass::{self, PassKind, Verdict};
 use crate::store::ledger::quarantine::{self, Finding};
 use crate::store::ledger::{Addressing, Lease};
 use crate::store::rows::{self, INLINE_BYTES, MAX_ROW_BYTES, Stretch};
@@ -81,16 +81,25 @@ pub async fn prove(job: &SharedJob, conn: &mut PgConnection, lease: &Lease) -> R
         .get(0);
     tx.commit().await.during("end the closing proof")?;
 
-    let suspects = quarantine::ids(conn, pass.rotation).await?;
+    // What the server rejected is tried once by each run: this proof must not send it round in circles.
+    let tried = pass.kind == PassKind::Full || pass.sweeps > 0;
+    let written_since: HashSet<Uuid> =
+        sorted.stragglers.iter().copied().chain(large.iter().map(|(id, _)| *id)).collect();
+    let entries = quarantine::list(conn, pass.rotation).await?;
+    let rejected: HashSet<Uuid> =
+        entries.iter().filter(|e| tried && e.reason == "rejected").map(|e| e.id).collect();
+    let suspects: Vec<Uuid> = entries.iter().map(|e| e.id).collect();
     large.extend(suspects.iter().map(|id| (*id, MAX_ROW_BYTES as usize / 2)));
     for group in by_bytes(large, MAX_ROW_BYTES as usize) {
         let stretch = Stretch::Ids { ids: group, max: MAX_ROW_BYTES };
         rows::read(conn, &stretch, |row| sorted.sort(&job.rewrapper, &mut scratch, &mut ivs, row)).await?;
     }
+    sorted.stragglers.retain(|id| written_since.contains(id) || !rejected.contains(id));
     let mut settled = rows::gone(conn, &suspects).await?;
     settled.extend(suspects.iter().filter(|id| sorted.fine.contains(id)));
 
-    let rewritten = pass.addressing == Addressing::Blocks && pass.first && filenode != pass.filenode;
+    let by_blocks = pass.addressing == Addressing::Blocks && pass.kind == PassKind::Full;
+    let rewritten = by_blocks && filenode != pass.filenode;
     let verdict = if rewritten {
         tracing::warn!(
             "the table was rewritten (VACUUM FULL or CLUSTER) under block ranges: walking it again"

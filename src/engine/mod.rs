@@ -11,6 +11,7 @@ mod closing;
 mod dry_run;
 mod fault;
 mod heartbeat;
+pub mod lifecycle;
 mod reader;
 mod rehearse;
 mod stop;
@@ -29,12 +30,13 @@ use crate::rotation::{ChunkSize, Direction};
 use crate::store::Connector;
 use crate::store::audit::Actor;
 use crate::store::ledger::pass::Walk;
+use crate::telemetry::metrics::Metrics;
 
 pub use dry_run::{DryRun, dry_run};
 pub use rehearse::rehearse;
 pub use stop::{Stop, StopSource};
 pub use supervisor::{End, execute};
-pub use verify::{Keys as VerifyKeys, VerifyReport, verify};
+pub use verify::{CleanVerify, Keys as VerifyKeys, VerifyReport, verify};
 
 /// How hard to work.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +75,8 @@ pub struct Job {
     pub settings: Settings,
     /// This process's name in the ledger.
     pub process: String,
+    /// What Prometheus is told.
+    pub metrics: Metrics,
 }
 
 /// A job shared by the tasks of a process.

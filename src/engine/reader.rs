@@ -12,7 +12,7 @@ use super::SharedJob;
 use super::fault::Fault;
 use crate::crypto::{IvSource, Outcome, Rewrapper, Scratch};
 use crate::error::{Error, Exit};
-use crate::rotation::{Bounds, Counters, Direction};
+use crate::rotation::{Bounds, ChunkSize, Counters, Direction};
 use crate::store::ledger::chunk::{self, Owner};
 use crate::store::ledger::quarantine::Finding;
 use crate::store::ledger::{Lease, Pass, pass, proof};
@@ -171,7 +171,7 @@ impl Reader {
                 .await?;
             }
             let fresh = &taken.rows[before..];
-            bytes += fresh.iter().map(|w| w.envelope.len()).sum::<usize>();
+            bytes += fresh.iter().map(|w| w.envelope.len() + ChunkSize::ROW_OVERHEAD).sum::<usize>();
             if let Some(mean) = fresh.iter().map(|w| w.envelope.len() as f64).reduce(|a, b| a + b) {
                 self.row_bytes = mean / fresh.len() as f64;
             }

@@ -25,8 +25,8 @@ use crate::store::ledger::{proof, quarantine};
 use crate::store::rows::{self, INLINE_BYTES, MAX_ROW_BYTES, Stretch};
 use crate::store::{Class, Connector, During, Purpose, Xid, connect};
 
-/// Rows one worker holds tags for at a time.
-const PART_ROWS: i64 = 500_000;
+/// Rows one worker holds tags for at a time: at most, and at least where the table is small.
+const PART_ROWS: std::ops::RangeInclusive<i64> = 20_000..=500_000;
 const READ: i64 = 10_000;
 const LISTED: usize = 20;
 
@@ -87,6 +87,7 @@ struct Shared {
     first_horizon: Option<Xid>,
     /// Taken when the verify began.
     horizon: Xid,
+    part_rows: i64,
     frontier: Mutex<(Option<Uuid>, bool)>,
 }
 
@@ -107,6 +108,7 @@ pub async fn verify(
         .during("take the horizon")?;
     let horizon = Xid(horizon.parse::<u64>().unwrap_or_default() as u32);
     let ours = proof::all_xids(&mut conn, rotation).await?;
+    let tagged: i64 = proof::count(&mut conn, rotation).await?;
     let entries = quarantine::list(&mut conn, rotation).await?;
     let shared = Arc::new(Shared {
         connector,
@@ -116,6 +118,7 @@ pub async fn verify(
         quarantine: entries.into_iter().map(|e| (e.id, e.accepted)).collect(),
         first_horizon: first_horizon.map(|h| Xid(h as u32)),
         horizon,
+        part_rows: (tagged / (4 * workers as i64)).clamp(*PART_ROWS.start(), *PART_ROWS.end()),
         frontier: Mutex::new((None, false)),
     });
     let mut tasks = JoinSet::new();
@@ -151,7 +154,33 @@ pub async fn verify(
     Ok(report)
 }
 
+/// A verify that found nothing wrong; only [`VerifyReport::into_clean`] makes one.
+pub struct CleanVerify(());
+
 impl VerifyReport {
+    /// The right to promote or finalize, if this report is clean.
+    pub fn into_clean(self) -> Result<CleanVerify, Error> {
+        if self.clean {
+            return Ok(CleanVerify(()));
+        }
+        let (exit, hint) = match self.exit() {
+            Exit::Quarantined => (Exit::Quarantined, "rekey quarantine list"),
+            _ => (
+                Exit::VerifyFailed,
+                "rekey run moves rows that late writers left on the old key; rekey verify says more",
+            ),
+        };
+        let trouble = [
+            ("on the wrong key", self.wrong_key),
+            ("that no key opens", self.unreadable),
+            ("with other bytes", self.other_bytes),
+            ("not seen", self.unseen),
+        ];
+        let found: Vec<String> =
+            trouble.iter().filter(|(_, n)| *n > 0).map(|(what, n)| format!("{n} rows {what}")).collect();
+        Err(Error::new(exit, format!("not verified clean: {}", found.join(", "))).hint(hint))
+    }
+
     /// The exit code this report stands for.
     pub fn exit(&self) -> Exit {
         match self {
@@ -198,7 +227,7 @@ async fn work(shared: Arc<Shared>, stop: Stop) -> Result<(VerifyReport, i64), Er
                 break;
             }
             let lo = frontier.0;
-            let hi = next_key(&mut conn, lo, PART_ROWS).await.during("divide the table")?;
+            let hi = next_key(&mut conn, lo, shared.part_rows).await.during("divide the table")?;
             *frontier = (hi, hi.is_none());
             (lo, hi)
         };

@@ -64,13 +64,29 @@ impl Worker {
             };
             match fault {
                 Fault::Fatal(e) => return Err(e),
-                Fault::Yield => {}
-                Fault::LeaseLost => tracing::info!(worker = self.owner.worker, "lease lost, starting over"),
+                Fault::Yield if self.stop.is_set() => {}
+                Fault::Yield => self.give_back().await,
+                Fault::LeaseLost => {
+                    self.job.metrics.lease_lost();
+                    tracing::info!(worker = self.owner.worker, "lease lost, starting over");
+                }
                 Fault::Store(e) => {
+                    self.job.metrics.retry(e.sqlstate());
                     faults.note(e).await?;
                     tracing::debug!(worker = self.owner.worker, "buffered rows discarded, reconnecting");
                 }
             }
+        }
+    }
+
+    /// Paused or aborted: whoever comes next shall not wait for our leases. The next session does it again if this fails.
+    async fn give_back(&self) {
+        if let Ok(mut conn) = self.job.connector.try_connect(Purpose::Control).await {
+            let given = chunk::release(&mut conn, &self.owner.process, Some(self.owner.worker)).await;
+            if let Err(error) = given {
+                tracing::debug!(%error, "leases are given back later");
+            }
+            close(conn).await;
         }
     }
 
@@ -161,7 +177,7 @@ impl Worker {
             return Err(Fault::Yield);
         }
         tokio::select! {
-            () = tokio::time::sleep(jitter(Duration::from_millis(100))) => Ok(()),
+            () = tokio::time::sleep(jitter(Duration::from_millis(25))) => Ok(()),
             () = self.stop.wait() => Err(Fault::Yield),
         }
     }

@@ -23,6 +23,10 @@ use crate::store::{Class, During, StoreError, audit, bounded};
 
 /// Bytes of new ciphertext in one transaction, beyond its first row.
 const MAX_BATCH_BYTES: usize = 4 << 20;
+/// Rows that somebody holds for longer than this are put off, so that the rest of the table does not wait for them.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// More rows than this are not put off: then the table as a whole is held, and going on would meet the same.
+const MAX_PUT_OFF: usize = 1000;
 
 /// Writes for one worker.
 pub struct Writer {
@@ -35,6 +39,8 @@ pub struct Writer {
     wish: watch::Receiver<Wish>,
     /// Races lost since the last commit.
     lost: i64,
+    /// What the chunk's contested rows turned out to be, until its last segment finishes it.
+    left: Left,
 }
 
 /// How one transaction went.
@@ -55,7 +61,18 @@ impl Writer {
     /// A writer on a fresh connection.
     pub fn new(job: SharedJob, conn: PgConnection, stop: Stop, wish: watch::Receiver<Wish>) -> Writer {
         let servo = BatchServo::new(job.settings.batch_rows, job.settings.lock_target);
-        Writer { job, conn, servo, scratch: Scratch::default(), ivs: IvSource::new(), stop, wish, lost: 0 }
+        let left = Left::default();
+        Writer {
+            job,
+            conn,
+            servo,
+            scratch: Scratch::default(),
+            ivs: IvSource::new(),
+            stop,
+            wish,
+            lost: 0,
+            left,
+        }
     }
 
     /// Writes a segment and, if it is the chunk's last, finishes the chunk. On a fault other than `Yield` and
@@ -78,21 +95,21 @@ impl Writer {
                 }
             }
         }
-        let mut left = Left::default();
+        // Kept until the chunk is done: a fault before that drops the writer, and the chunk is read anew.
+        let mut left = std::mem::take(&mut self.left);
         for group in by_bytes(contested, MAX_BATCH_BYTES) {
             self.contend(&segment.lease, group, &mut left).await?;
         }
-        if segment.last {
-            segment.quarantine.append(&mut left.quarantine);
-            let mut add = segment.counters;
-            if segment.lease.pass.first {
-                add += left.counters;
-            }
-            self.finish(&segment.lease, add, &segment.quarantine).await?;
-        } else {
-            segment.quarantine.append(&mut left.quarantine);
+        if !segment.last {
+            self.left = left;
+            return Ok(());
         }
-        Ok(())
+        segment.quarantine.append(&mut left.quarantine);
+        let mut add = segment.counters;
+        if segment.lease.pass.first {
+            add += left.counters;
+        }
+        self.finish(&segment.lease, add, &segment.quarantine, &left.put_off).await
     }
 
     fn go_on(&self) -> Result<(), Fault> {
@@ -110,11 +127,13 @@ impl Writer {
             match self.attempt(lease, batch).await {
                 Ok(done) => return Ok(done),
                 Err(Fault::Store(e)) if e.class() == Class::LockTimeout || e.class() == Class::Data => {
+                    self.job.metrics.retry(e.sqlstate());
                     self.roll_back().await?;
                     return Ok(Batch::Contested);
                 }
                 Err(Fault::Store(e)) if e.class() == Class::Retry && tries < 20 => {
                     tries += 1;
+                    self.job.metrics.retry(e.sqlstate());
                     tracing::debug!(error = %e, tries, "batch rolled back, trying again");
                     self.roll_back().await?;
                     tokio::time::sleep(jitter(Duration::from_millis(20 << tries.min(7)))).await;
@@ -132,6 +151,7 @@ impl Writer {
 
     async fn attempt(&mut self, lease: &Lease, batch: &[Write]) -> Result<Batch, Fault> {
         let limit = self.job.connector.answer_limit();
+        let counted = self.job.metrics.batch();
         let mut tx = bounded("begin a batch", limit, self.conn.begin()).await?;
         let started = Instant::now();
         let matched = bounded("write a batch", limit, rows::write(&mut tx, batch)).await?;
@@ -153,6 +173,7 @@ impl Writer {
         };
         bounded("commit a batch", limit, tx.commit()).await?;
         self.lost = 0;
+        counted.committed(&checkpoint.add, started.elapsed());
         self.servo.observe(batch.len(), started.elapsed());
         self.obey(&noted)?;
         Ok(Batch::Committed)
@@ -164,8 +185,14 @@ impl Writer {
         let mut pending: HashMap<Uuid, Attempt> =
             ids.into_iter().map(|id| (id, Attempt { seen: None, unmoved: 0 })).collect();
         let mut pause = Duration::from_millis(10);
+        let mut moved = Instant::now();
         while !pending.is_empty() {
             self.go_on()?;
+            if moved.elapsed() > PATIENCE && pending.len() <= MAX_PUT_OFF {
+                tracing::info!(rows = pending.len(), "held by another session, put off");
+                left.put_off.extend(pending.into_keys());
+                return Ok(());
+            }
             let before = pending.len();
             let (batch, sizes) = self.read_again(&mut pending, left).await?;
             for group in by_bytes(sizes, MAX_BATCH_BYTES) {
@@ -174,7 +201,9 @@ impl Writer {
             }
             if pending.len() == before {
                 tokio::time::sleep(jitter(pause)).await;
-                pause = (pause * 2).min(Duration::from_secs(2));
+                pause = (pause * 2).min(Duration::from_secs(1));
+            } else {
+                moved = Instant::now();
             }
         }
         Ok(())
@@ -294,7 +323,9 @@ impl Writer {
         part: &[&Write],
     ) -> Result<(Vec<Uuid>, Vec<Uuid>), Fault> {
         let limit = self.job.connector.answer_limit();
+        let counted = self.job.metrics.batch();
         let mut tx = bounded("begin a batch", limit, self.conn.begin()).await?;
+        let started = Instant::now();
         let (free, written) = bounded("write contested rows", limit, rows::write_free(&mut tx, part)).await?;
         if written.is_empty() {
             bounded("roll back", limit, tx.rollback()).await?;
@@ -317,13 +348,20 @@ impl Writer {
             return Err(Fault::LeaseLost);
         };
         bounded("commit a batch", limit, tx.commit()).await?;
+        counted.committed(&checkpoint.add, started.elapsed());
         self.lost = 0;
         self.obey(&noted)?;
         Ok((free, written))
     }
 
-    /// Marks the chunk done, with what its rows left alone add up to.
-    async fn finish(&mut self, lease: &Lease, mut add: Counters, bad: &[Finding]) -> Result<(), Fault> {
+    /// Marks the chunk done, with what its rows left alone add up to. Rows put off get a chunk of their own.
+    async fn finish(
+        &mut self,
+        lease: &Lease,
+        mut add: Counters,
+        bad: &[Finding],
+        put_off: &[Uuid],
+    ) -> Result<(), Fault> {
         let limit = self.job.connector.answer_limit();
         add.lost_races += std::mem::take(&mut self.lost);
         let work = async {
@@ -338,13 +376,17 @@ impl Writer {
                 tx.rollback().await.during("roll back")?;
                 return Ok::<_, StoreError>(false);
             };
+            chunk::put_off(&mut tx, lease, put_off).await?;
             // After the checkpoint: chunk rows are locked before the audit chain, everywhere.
             quarantine::add(&mut tx, lease.pass.rotation, bad, &self.job.actor).await?;
             tx.commit().await.during("finish a chunk")?;
             Ok(true)
         };
         match tokio::time::timeout(limit, work).await {
-            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(true)) => {
+                self.job.metrics.finished(&add, bad.len());
+                Ok(())
+            }
             Ok(Ok(false)) => Err(Fault::LeaseLost),
             Ok(Err(e)) => Err(e.into()),
             Err(_) => Err(StoreError::Timeout { op: "finish a chunk", limit }.into()),
@@ -386,4 +428,5 @@ impl Writer {
 struct Left {
     counters: Counters,
     quarantine: Vec<Finding>,
+    put_off: Vec<Uuid>,
 }

@@ -26,6 +26,9 @@ pub struct ChunkSize {
 }
 
 impl ChunkSize {
+    /// What is kept of a row beside its ciphertext: ids, version, tag, and the allocator's share.
+    pub const ROW_OVERHEAD: usize = 100;
+
     /// Bytes a worker may hold at a time ("~24 MB a worker", performance.md).
     pub const MAX_BYTES: usize = 24 << 20;
 
@@ -33,8 +36,14 @@ impl ChunkSize {
     /// to a page before the other's snapshot lets it be pruned (75 % HOT instead of 91 %, performance.md).
     pub fn choose(workers: usize, rows_per_page: f64, row_bytes: f64) -> ChunkSize {
         let rows = 1000.0 * rows_per_page.clamp(4.0, 16.0) * if workers > 1 { 4.0 } else { 1.0 };
-        let by_bytes = Self::MAX_BYTES as f64 / row_bytes.max(64.0);
+        let by_bytes = Self::MAX_BYTES as f64 / (row_bytes.max(0.0) + Self::ROW_OVERHEAD as f64);
         ChunkSize { rows: rows.min(by_bytes).max(64.0) as u32, bytes: Self::MAX_BYTES }
+    }
+
+    /// Rows of the next chunk, when about `remaining` are left: smaller towards the end, so that workers end
+    /// together, and in small tables, so that all of them have work.
+    pub fn taper(full: i64, remaining: i64) -> i64 {
+        (remaining / 4).clamp((full / 4).max(1), full.max(1))
     }
 }
 
@@ -43,9 +52,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn chunks_taper_towards_the_end() {
+        assert_eq!(ChunkSize::taper(48_000, 1_000_000), 48_000);
+        assert_eq!(ChunkSize::taper(48_000, 100_000), 25_000);
+        assert_eq!(ChunkSize::taper(48_000, -5), 12_000);
+        assert_eq!(ChunkSize::taper(1, 0), 1);
+    }
+
+    #[test]
     fn chunks_follow_workers_and_bytes() {
         assert_eq!(ChunkSize::choose(1, 12.0, 500.0).rows, 12_000);
-        assert_eq!(ChunkSize::choose(2, 12.0, 500.0).rows, 48_000);
+        assert_eq!(ChunkSize::choose(2, 12.0, 400.0).rows, 48_000);
+        assert_eq!(ChunkSize::choose(2, 12.0, 500.0).rows, 41_943);
         assert!(ChunkSize::choose(2, 50.0, 3000.0).rows <= 8_400);
         assert_eq!(ChunkSize::choose(2, 50.0, 1e9).rows, 64);
     }

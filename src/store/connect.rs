@@ -11,6 +11,9 @@ use sqlx::{ConnectOptions, Connection, PgConnection, Row};
 use super::dsn::Dsn;
 use super::error::{Class, StoreError, bounded};
 
+/// Time for making a connection, and for setting its session up.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
 /// What a connection is for; it decides the session's settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
@@ -85,15 +88,19 @@ impl Connector {
         self.statement_timeout() + Duration::from_secs(5)
     }
 
+    /// One attempt, with no setting of ours: nothing is left behind in a pooled session.
+    pub async fn bare(&self) -> Result<PgConnection, StoreError> {
+        let connect = |source| StoreError::Connect { server: self.described.clone(), source };
+        match tokio::time::timeout(CONNECT_LIMIT, self.options.connect()).await {
+            Ok(Ok(conn)) => Ok(conn),
+            Ok(Err(source)) => Err(connect(source)),
+            Err(_) => Err(StoreError::Timeout { op: "connect", limit: CONNECT_LIMIT }),
+        }
+    }
+
     /// One attempt.
     pub async fn try_connect(&self, purpose: Purpose) -> Result<PgConnection, StoreError> {
-        const LIMIT: Duration = Duration::from_secs(10);
-        let connect = |source| StoreError::Connect { server: self.described.clone(), source };
-        let mut conn = match tokio::time::timeout(LIMIT, self.options.connect()).await {
-            Ok(Ok(conn)) => conn,
-            Ok(Err(source)) => return Err(connect(source)),
-            Err(_) => return Err(StoreError::Timeout { op: "connect", limit: LIMIT }),
-        };
+        let mut conn = self.bare().await?;
         let lock_timeout = match self.lock_timeout.get() {
             Some(t) => *t,
             None => {
@@ -107,7 +114,7 @@ impl Connector {
         let settings = self.session(purpose, lock_timeout);
         bounded(
             "configure the session",
-            LIMIT,
+            CONNECT_LIMIT,
             sqlx::raw_sql(sqlx::AssertSqlSafe(settings)).execute(&mut conn),
         )
         .await?;

@@ -10,6 +10,7 @@ pub mod facts;
 pub mod ledger;
 mod pg_types;
 pub mod preflight;
+pub mod report;
 pub mod rows;
 pub mod schema;
 

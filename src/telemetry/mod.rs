@@ -1,4 +1,7 @@
-//! What the process says about itself while it works: logs and progress, on stderr.
+//! What the process says about itself while it works: logs, progress and metrics, and its last word.
 
+pub mod http;
 pub mod logging;
+pub mod metrics;
 pub mod progress;
+pub mod termination;

@@ -103,11 +103,8 @@ fn sigterm_while_the_table_is_locked() {
     let db = Db::new();
     Load::rows(600).into(&db);
     let mut judge = Judge::look(&db, &[OLD]);
-    let mut holder = crate::support::block_on(db.pool().begin()).unwrap();
-    crate::support::block_on(
-        sqlx::query("SELECT id FROM provider_connections FOR UPDATE").execute(&mut *holder),
-    )
-    .unwrap();
+    let mut holder = db.hold();
+    holder.execute(sqlx::query("SELECT id FROM provider_connections FOR UPDATE"));
     let mut run = run_in_small_steps(&db).start();
     until("a blocked session or an end", SOON, || {
         let chunks = db.has_rekey_schema()
@@ -117,7 +114,7 @@ fn sigterm_while_the_table_is_locked() {
     std::thread::sleep(Duration::from_millis(700));
     run.signal(Signal::TERM);
     run.wait_for(Duration::from_secs(10)).expect(75);
-    crate::support::block_on(holder.rollback()).unwrap();
+    holder.rollback();
     rekey(&db, ["run"]).exits(0);
     judge.all_on(&db, NEW);
 }

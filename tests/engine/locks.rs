@@ -56,15 +56,16 @@ fn rows_locked_for_seconds_are_waited_for_while_all_others_move() {
     db.mark();
     let mut judge = Judge::look(&db, &[OLD]);
     let locked = some_ids(&db, 10, 51);
-    let mut holder = block_on(db.pool().begin()).unwrap();
-    let lock = sqlx::query("SELECT id FROM provider_connections WHERE id = ANY($1) FOR UPDATE").bind(locked);
-    block_on(lock.execute(&mut *holder)).unwrap();
+    let mut holder = db.hold();
+    holder.execute(
+        sqlx::query("SELECT id FROM provider_connections WHERE id = ANY($1) FOR UPDATE").bind(locked),
+    );
     let mut run = run_in_small_steps(&db).start();
     until("every other row to be moved", Duration::from_secs(40), || {
         assert!(run.running(), "it must not end while rows are locked on the old key");
         (db.moved() == 1490).then_some(())
     });
-    block_on(holder.rollback()).unwrap();
+    holder.rollback();
     run.wait().expect(0);
     judge.all_on(&db, NEW);
     assert_eq!(total(&db, "re_encrypted"), 1500);
@@ -80,12 +81,11 @@ fn a_table_lock_is_waited_for() {
     let mut judge = Judge::look(&db, &[OLD]);
     let run = run_in_small_steps(&db).start();
     db.wait_moved(300);
-    let mut holder = block_on(db.pool().begin()).unwrap();
-    block_on(sqlx::query("LOCK TABLE provider_connections IN ACCESS EXCLUSIVE MODE").execute(&mut *holder))
-        .unwrap();
+    let mut holder = db.hold();
+    holder.execute(sqlx::query("LOCK TABLE provider_connections IN ACCESS EXCLUSIVE MODE"));
     // Longer than any lock_timeout a batch may have.
     std::thread::sleep(Duration::from_secs(4));
-    block_on(holder.rollback()).unwrap();
+    holder.rollback();
     db.fast_commits();
     run.wait().expect(0);
     judge.all_on(&db, NEW);

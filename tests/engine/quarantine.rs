@@ -14,7 +14,7 @@ fn damage(db: &Db, id: Uuid, kind: &str) -> &'static str {
         "empty" => store_raw(db, id, b""),
         "one byte" => store_raw(db, id, b"x"),
         "27 bytes" => store_raw(db, id, &[7; 27]),
-        "28 bytes" => store_raw(db, id, &[7; 28]),
+        "28 bytes" => store_raw(db, id, &[8; 28]),
         "a flipped bit" => {
             let mut value = stored(db, id).expect("a credential");
             value[40] ^= 1;
@@ -133,9 +133,7 @@ fn an_accepted_row_is_tolerated_and_stays_as_it_is() {
     store_raw(&db, id, &[9; 60]);
     let mut judge = Judge::look(&db, &[OLD]);
     rekey(&db, ["run"]).exits(5);
-    rekey(&db, ["quarantine", "accept", &id.to_string(), "--reason", "the user has left"])
-        .args(["--yes"])
-        .exits(0);
+    rekey(&db, ["quarantine", "accept", &id.to_string(), "--reason", "the user has left"]).exits(0);
     let found = rekey(&db, ["verify"]).json(0);
     assert_eq!(found["accepted"], 1, "{found:#}");
     rekey(&db, ["run"]).exits(0);
@@ -150,7 +148,7 @@ fn accepting_a_row_that_is_not_quarantined_is_refused() {
     Load::rows(50).into(&db);
     rekey(&db, ["run"]).exits(0);
     let id = some_ids(&db, 1, 8)[0].to_string();
-    let outcome = rekey(&db, ["quarantine", "accept", &id, "--reason", "why not"]).args(["--yes"]).run();
+    let outcome = rekey(&db, ["quarantine", "accept", &id, "--reason", "why not"]).run();
     assert!(outcome.code().is_some_and(|code| code != 0 && code != 1), "{outcome}");
 }
 
@@ -189,4 +187,33 @@ fn one_bad_row_among_good_ones_of_its_batch_costs_nobody_else() {
     rekey(&db, ["run", "--batch-rows", "400"]).exits(5);
     judge.all_on(&db, NEW);
     assert_eq!(total(&db, "re_encrypted"), 399);
+}
+
+/// A row that the server itself will not have updated: found by bisection, listed, and tried once by each run.
+/// Its chunk is read in many segments, so that what the first ones found must not be forgotten by the last.
+#[test]
+fn a_row_the_server_rejects() {
+    let db = Db::new();
+    Load::rows(40).bytes(1_000_000).into(&db);
+    Load::rows(300).seed(2).into(&db);
+    let id = crate::support::load::ids(&db)[2];
+    db.execute(&format!(
+        "ALTER TABLE provider_connections ADD CONSTRAINT untouchable CHECK (id <> '{id}') NOT VALID"
+    ));
+    let mut judge = Judge::look(&db, &[OLD]);
+    let outcome = rekey(&db, ["run"]).exits(5);
+    assert!(outcome.took < Duration::from_secs(30), "{outcome}");
+    judge.none_lost(&db, &[OLD, NEW]);
+    let list = rekey(&db, ["quarantine", "list"]).json(0);
+    assert_eq!(
+        (list[0]["id"].as_str(), list[0]["reason"].as_str()),
+        (Some(&*id.to_string()), Some("rejected"))
+    );
+    assert_eq!(total(&db, "re_encrypted"), 339);
+    rekey(&db, ["run"]).exits(5);
+    db.execute("ALTER TABLE provider_connections DROP CONSTRAINT untouchable");
+    rekey(&db, ["run"]).exits(0);
+    judge.all_on(&db, NEW);
+    assert_eq!(total(&db, "quarantined"), 0);
+    rekey(&db, ["verify"]).exits(0);
 }

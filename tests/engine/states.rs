@@ -10,7 +10,7 @@ fn under_way(rows: u64) -> (Db, Judge) {
     let db = Db::new();
     Load::rows(rows).into(&db);
     db.mark();
-    db.slow_commits(Duration::from_millis(8));
+    db.slow_batches(Duration::from_millis(50));
     let judge = Judge::look(&db, &[OLD]);
     (db, judge)
 }

@@ -121,7 +121,7 @@ fn a_writer_that_never_stops() {
     let stop = AtomicBool::new(false);
     let mut application = std::thread::scope(|scope| {
         let writer = scope.spawn(|| application.work(&stop));
-        let outcome = run_in_small_steps(&db).run();
+        let outcome = run_in_small_steps(&db).args(["--max-sweeps", "8"]).run();
         stop.store(true, Ordering::Relaxed);
         assert!(outcome.code().is_some_and(|code| code != 1), "{outcome}");
         writer.join().expect("the writer ends well")
@@ -156,19 +156,19 @@ fn a_row_changed_between_read_and_write_keeps_the_applications_value() {
     Load::rows(1000).into(&db);
     let mut judge = Judge::look(&db, &[OLD]);
     let ids = some_ids(&db, 20, 4);
-    let mut holder = crate::support::block_on(db.pool().begin()).unwrap();
+    let mut holder = db.hold();
     for (n, &id) in ids.iter().enumerate() {
         let text = format!(r#"{{"access_token":"won-{n}"}}"#);
         let sealed = crate::support::Cipher::new(OLD).seal(crate::support::load::fresh_iv(), text.as_bytes());
         let sql = "UPDATE provider_connections SET encrypted_credentials = $2 WHERE id = $1";
-        crate::support::block_on(sqlx::query(sql).bind(id).bind(sealed).execute(&mut *holder)).unwrap();
+        holder.execute(sqlx::query(sql).bind(id).bind(sealed));
         judge.expect(id, text.as_bytes());
     }
     let run = run_in_small_steps(&db).start();
     until("all other rows to be moved", crate::support::SOON, || {
         (judge_count(&db) >= 980 - 50).then_some(())
     });
-    crate::support::block_on(holder.commit()).unwrap();
+    holder.commit();
     run.wait().expect(0);
     judge.all_on(&db, NEW);
     assert_eq!(total(&db, "re_encrypted"), 1000);

@@ -93,6 +93,11 @@ impl Db {
         block_on(rows).unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
+    /// A transaction of somebody else's, held open until it is told to end.
+    pub fn hold(&self) -> Hold {
+        Hold(Some(block_on(self.pool.begin()).expect("a transaction begins")))
+    }
+
     /// Makes every commit of later sessions last at least `delay` (at most 100 ms), so that a test can step in midway.
     pub fn slow_commits(&self, delay: Duration) {
         let (name, micros) = (&self.name, delay.as_micros());
@@ -100,9 +105,18 @@ impl Db {
         self.execute(&format!("ALTER DATABASE {name} SET commit_delay = {micros}"));
     }
 
+    /// The same for a run's batches, which do not wait for the disk unless they are told to.
+    pub fn slow_batches(&self, delay: Duration) {
+        self.slow_commits(delay);
+        self.execute(&format!("ALTER DATABASE {} SET synchronous_commit = 'local'", self.name));
+    }
+
     /// Commits are as fast as they can be again.
     pub fn fast_commits(&self) {
-        self.execute(&format!("ALTER DATABASE {} RESET commit_delay", self.name));
+        let name = &self.name;
+        self.execute(&format!(
+            "ALTER DATABASE {name} RESET commit_delay; ALTER DATABASE {name} RESET synchronous_commit"
+        ));
     }
 
     /// Remembers which IV each row has now, for [`Db::moved`].
@@ -146,5 +160,37 @@ impl Db {
         self.value(
             "SELECT md5(string_agg(md5(p::text) || xmin::text, '' ORDER BY id)) FROM provider_connections p",
         )
+    }
+}
+
+/// An open transaction. Dropped, a panic included, it is rolled back: sqlx wants a runtime for that.
+pub struct Hold(Option<sqlx::Transaction<'static, sqlx::Postgres>>);
+
+impl Hold {
+    /// Runs one statement in it.
+    pub fn execute<'q>(
+        &mut self,
+        query: sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>,
+    ) {
+        let transaction = self.0.as_mut().expect("it is open");
+        block_on(query.execute(&mut **transaction)).expect("the statement runs");
+    }
+
+    /// Commits it.
+    pub fn commit(mut self) {
+        block_on(self.0.take().expect("it is open").commit()).expect("it commits");
+    }
+
+    /// Rolls it back.
+    pub fn rollback(mut self) {
+        block_on(self.0.take().expect("it is open").rollback()).expect("it rolls back");
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if let Some(transaction) = self.0.take() {
+            block_on(async { drop(transaction) });
+        }
     }
 }

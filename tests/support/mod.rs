@@ -16,7 +16,7 @@ pub mod status;
 pub use binary::{Outcome, Rekey, Running, rekey, rekey_without_database};
 pub use cluster::{Cluster, Stop};
 pub use credentials::{Cipher, Ids, Random};
-pub use database::Db;
+pub use database::{Db, Hold};
 pub use judge::Judge;
 pub use status::{run_in_small_steps, state, status, total};
 

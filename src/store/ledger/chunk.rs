@@ -9,7 +9,7 @@ use sqlx::{Connection, PgConnection, Row};
 use uuid::Uuid;
 
 use super::pass::{Addressing, Pass};
-use crate::rotation::{Bounds, Counters, Desired, Direction, State};
+use crate::rotation::{Bounds, ChunkSize, Counters, Desired, Direction, State};
 use crate::store::error::{During, StoreError};
 
 /// Who works: a process and one of its workers.
@@ -107,7 +107,7 @@ pub async fn carve(
     let states: Vec<&str> = State::workable(pass.direction).iter().map(|s| s.as_str()).collect();
     let mut tx = conn.begin().await.during(OP)?;
     let frontier = sqlx::query(
-        "SELECT p.frontier_id, p.frontier_block, p.end_block FROM rekey.passes p JOIN rekey.rotations r ON r.id = p.rotation \
+        "SELECT p.frontier_id, p.frontier_block, p.end_block, p.carved_rows FROM rekey.passes p JOIN rekey.rotations r ON r.id = p.rotation \
          WHERE p.rotation = $1 AND p.pass = $2 AND NOT p.carved AND p.outcome IS NULL AND r.desired = 'running' AND r.state = ANY($3) \
          FOR NO KEY UPDATE OF p",
     )
@@ -118,6 +118,7 @@ pub async fn carve(
     .await
     .during(OP)?;
     let Some(frontier) = frontier else { return Ok(None) };
+    let rows = ChunkSize::taper(pass.chunk_rows, pass.estimated_rows - frontier.get::<i64, _>(3));
 
     let insert = |kind: &'static str| {
         let sql = "INSERT INTO rekey.chunks (rotation, pass, kind, lo, hi, lo_block, hi_block, owner, worker, epoch, started_at, \
@@ -129,11 +130,11 @@ pub async fn carve(
     let (row, sql, new_frontier, carved) = match pass.addressing {
         Addressing::Keys => {
             let lo: Option<Uuid> = frontier.get(0);
-            let hi = next_key(&mut tx, lo, pass.chunk_rows).await.during(OP)?;
+            let hi = next_key(&mut tx, lo, rows).await.during(OP)?;
             let row = insert("keys").bind(lo).bind(hi).bind(None::<i64>).bind(None::<i64>);
             (
                 row,
-                "UPDATE rekey.passes SET frontier_id = $3, carved = $4 WHERE rotation = $1 AND pass = $2",
+                "UPDATE rekey.passes SET frontier_id = $3, carved = $4, carved_rows = carved_rows + $5 WHERE rotation = $1 AND pass = $2",
                 Ok(hi),
                 hi.is_none(),
             )
@@ -150,12 +151,12 @@ pub async fn carve(
                 tx.commit().await.during(OP)?;
                 return Ok(None);
             }
-            let blocks = (pass.chunk_rows as f64 / rows_per_page.max(1.0)).ceil().max(1.0) as i64;
+            let blocks = (rows as f64 / rows_per_page.max(1.0)).ceil().max(1.0) as i64;
             let hi = (lo + blocks).min(end);
             let row = insert("blocks").bind(None::<Uuid>).bind(None::<Uuid>).bind(lo).bind(hi);
             (
                 row,
-                "UPDATE rekey.passes SET frontier_block = $3, carved = $4 WHERE rotation = $1 AND pass = $2",
+                "UPDATE rekey.passes SET frontier_block = $3, carved = $4, carved_rows = carved_rows + $5 WHERE rotation = $1 AND pass = $2",
                 Err(hi),
                 hi >= end,
             )
@@ -174,6 +175,7 @@ pub async fn carve(
         Err(block) => update.bind(block),
     }
     .bind(carved)
+    .bind(rows)
     .execute(&mut *tx)
     .await
     .during(OP)?;
@@ -297,6 +299,24 @@ const PROOF_RELEASE_AND_CHECKPOINT: &str = checkpoint_sql!(
      (SELECT batch_seq + 1 FROM rekey.chunks WHERE id = $1), pg_current_xact_id(), $14, $15, $16, $17), \
      q AS (DELETE FROM rekey.quarantine WHERE rotation = $12 AND row_id = ANY($14)) "
 );
+
+/// Rows that a session of somebody else's holds get a chunk of their own, which nobody claims for a while: the pass
+/// is not over before they are settled, and nothing else waits for them. Part of the transaction that ends the chunk.
+pub async fn put_off(conn: &mut PgConnection, lease: &Lease, ids: &[Uuid]) -> Result<(), StoreError> {
+    for part in ids.chunks(1000) {
+        sqlx::query(
+            "INSERT INTO rekey.chunks (rotation, pass, kind, ids, owner, lease_until) \
+             VALUES ($1, $2, 'ids', $3, 'put off', clock_timestamp() + interval '3 seconds')",
+        )
+        .bind(lease.pass.rotation)
+        .bind(lease.pass.number)
+        .bind(part)
+        .execute(&mut *conn)
+        .await
+        .during("put rows off")?;
+    }
+    Ok(())
+}
 
 /// After a reconnect: locks the chunk, which waits for a COMMIT that may still be on its way in the old backend,
 /// and says how many batches are in. `None`: the lease is lost.

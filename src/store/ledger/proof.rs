@@ -91,6 +91,15 @@ pub async fn all_xids(conn: &mut PgConnection, rotation: Uuid) -> Result<HashSet
     Ok(found.into_iter().map(|x| Xid(x as u32)).collect())
 }
 
+/// Rows tagged in a rotation, both ways.
+pub async fn count(conn: &mut PgConnection, rotation: Uuid) -> Result<i64, StoreError> {
+    sqlx::query_scalar("SELECT coalesce(sum(re_encrypted), 0)::bigint FROM rekey.chunks WHERE rotation = $1")
+        .bind(rotation)
+        .fetch_one(conn)
+        .await
+        .during("count the proofs")
+}
+
 /// Id and tag of one row.
 pub type Tagged = ([u8; 16], [u8; 8]);
 

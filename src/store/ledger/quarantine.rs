@@ -50,15 +50,6 @@ pub async fn list(conn: &mut PgConnection, rotation: Uuid) -> Result<Vec<Entry>,
     .during("read the quarantine")
 }
 
-/// Ids of a rotation's entries, accepted ones included.
-pub async fn ids(conn: &mut PgConnection, rotation: Uuid) -> Result<Vec<Uuid>, StoreError> {
-    sqlx::query_scalar("SELECT row_id FROM rekey.quarantine WHERE rotation = $1 ORDER BY row_id")
-        .bind(rotation)
-        .fetch_all(conn)
-        .await
-        .during("read the quarantine")
-}
-
 /// Entries nobody accepted.
 pub async fn unaccepted(conn: &mut PgConnection, rotation: Uuid) -> Result<i64, StoreError> {
     sqlx::query_scalar("SELECT count(*) FROM rekey.quarantine WHERE rotation = $1 AND accepted_at IS NULL")

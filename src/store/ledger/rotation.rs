@@ -274,10 +274,45 @@ pub async fn advance(
     Ok(moved)
 }
 
+/// Records where a promotion writes, and whether by someone else's hand.
+pub async fn set_target(
+    conn: &mut PgConnection,
+    id: Uuid,
+    target: &str,
+    external: bool,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE rekey.rotations SET target_source = $2, external = $3 WHERE id = $1")
+        .bind(id)
+        .bind(target)
+        .bind(external)
+        .execute(conn)
+        .await
+        .during("record the promotion's target")
+        .map(drop)
+}
+
+/// Records the version a promotion made current.
+pub async fn set_promoted_version(
+    conn: &mut PgConnection,
+    id: Uuid,
+    version: Option<&str>,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE rekey.rotations SET promoted_version = coalesce($2, promoted_version) WHERE id = $1")
+        .bind(id)
+        .bind(version)
+        .execute(conn)
+        .await
+        .during("record the promoted version")
+        .map(drop)
+}
+
 /// Cancels every open chunk and pass, raising each epoch: waits for batches in flight, and fences what comes
 /// later †. Part of the transaction that changes state or desired state.
 pub async fn fence(conn: &mut PgConnection, id: Uuid) -> Result<(), StoreError> {
-    sqlx::query("SET LOCAL lock_timeout = 0").execute(&mut *conn).await.during("fence the workers")?;
+    // A process that froze in the midst of a batch holds its chunk until the server ends its idle transaction.
+    for set in ["SET LOCAL lock_timeout = 0", "SET LOCAL statement_timeout = '90s'"] {
+        sqlx::query(set).execute(&mut *conn).await.during("fence the workers")?;
+    }
     // The frontier first: carving locks it, so that no chunk appears behind our back.
     sqlx::query("SELECT FROM rekey.passes WHERE rotation = $1 AND outcome IS NULL FOR NO KEY UPDATE")
         .bind(id)
@@ -419,7 +454,8 @@ pub async fn record_verify(
 /// Live leases of the rotation's workers: how many processes hold some.
 pub async fn live_processes(conn: &mut PgConnection, id: Uuid) -> Result<i64, StoreError> {
     sqlx::query_scalar(
-        "SELECT count(DISTINCT owner) FROM rekey.chunks WHERE rotation = $1 AND state = 'open' AND lease_until > clock_timestamp()",
+        "SELECT count(DISTINCT owner) FROM rekey.chunks WHERE rotation = $1 AND state = 'open' AND worker IS NOT NULL \
+         AND lease_until > clock_timestamp()",
     )
     .bind(id)
     .fetch_one(conn)

@@ -1,1 +1,160 @@
-//! Preflight.
+//! What must hold before anything is written: every finding is collected, each with its remedy, before one is told.
+//!
+//! Reads only, creates nothing, and works on a hot standby and before schema `rekey` exists. Whether the keys are
+//! strong, or their sources durable, is found elsewhere and handed in ([`Asked::also`]).
+
+mod change;
+mod finding;
+mod horizon;
+mod limits;
+mod pooling;
+mod privileges;
+mod replication;
+mod report;
+mod sample;
+mod server;
+mod shape;
+
+use std::time::Duration;
+
+use sqlx::PgConnection;
+
+use super::connect::{Connector, Server, jitter};
+use super::error::{Class, During, StoreError};
+use super::{facts, schema};
+
+pub use finding::{Allowed, FINDINGS, Finding, Kind, Severity};
+pub use report::Report;
+pub use sample::{KeyProbe, Sample};
+
+/// What the answers are for: a standby is fine for reading, and a role that only plans need not be able to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum For {
+    /// `plan`, and `run --dry-run`: nothing will be written.
+    Reading,
+    /// `run`.
+    Run,
+    /// `rollback`, which must be stopped by as little as possible.
+    Rollback,
+}
+
+/// What to examine, and for what.
+pub struct Asked<'a> {
+    /// What comes after it.
+    pub purpose: For,
+    /// Findings the operator lets pass.
+    pub allowed: &'a Allowed,
+    /// The keys that should open a sample of the rows.
+    pub keys: Option<KeyProbe<'a>>,
+    /// Findings made elsewhere, to be told with the others.
+    pub also: Vec<Finding>,
+}
+
+/// Examines the database. `conn` is any connection of `connector`'s.
+pub async fn examine(
+    conn: &mut PgConnection,
+    connector: &Connector,
+    asked: Asked<'_>,
+) -> Result<Report, StoreError> {
+    let mut findings = asked.also;
+    let pooled = pooling::probe(conn, connector, &mut findings).await?;
+    let server = connector.server(conn).await?;
+    let mut report = Report::new(server);
+    // Catalogue questions wait for a lock only while somebody alters the table: ask again, briefly.
+    let mut tries = 0;
+    let looked = loop {
+        tries += 1;
+        let mut found = Vec::new();
+        let looked = look(conn, server, asked.purpose, asked.keys.as_ref(), &mut report, &mut found).await;
+        match &looked {
+            Err(e) if tries < 20 && matches!(e.class(), Class::LockTimeout | Class::Retry) => {
+                tokio::time::sleep(jitter(Duration::from_millis(250))).await;
+            }
+            _ => {
+                findings.append(&mut found);
+                break looked;
+            }
+        }
+    };
+    if pooled {
+        pooling::leave_no_settings(conn).await;
+    }
+    match looked {
+        // Prepared statements go astray behind a pooler: what was found until then must do.
+        Err(_) if pooled => {}
+        looked => looked?,
+    }
+    report.findings = asked.allowed.judge(findings);
+    Ok(report)
+}
+
+async fn look(
+    conn: &mut PgConnection,
+    server: Server,
+    purpose: For,
+    keys: Option<&KeyProbe<'_>>,
+    report: &mut Report,
+    findings: &mut Vec<Finding>,
+) -> Result<(), StoreError> {
+    if !server::version(server, findings) {
+        return Ok(());
+    }
+    server::recovery(server, purpose, findings);
+    server::settings(conn, findings).await?;
+    server::connection(conn, findings).await?;
+    replication::wal_archive(conn, findings).await?;
+    replication::replicas(conn, purpose, findings).await?;
+    replication::slots(conn, findings).await?;
+    horizon::held_back(conn, findings).await?;
+
+    let Some(table) = shape::table(conn, findings).await? else { return Ok(()) };
+    let may = privileges::table(conn, &table, purpose, findings).await?;
+    privileges::ledger(conn, purpose, findings).await?;
+    change::triggers(conn, &table, findings).await?;
+    change::rules(conn, &table, findings).await?;
+    change::publications(conn, &table, findings).await?;
+    change::indexes(conn, &table, findings).await?;
+    if may.see_table {
+        report.facts = facts::table(conn).await?;
+    }
+    limits::room(conn, &report.facts, findings).await?;
+    if let Some(active) = active_rotation(conn).await? {
+        findings.push(active);
+    }
+    let hidden = shape::row_security(conn, &table, findings).await?;
+    if !may.read_rows || hidden || !table.usable {
+        return Ok(());
+    }
+    if !shape::has_rows(conn, &report.facts, findings).await? {
+        return Ok(());
+    }
+    if let Some(keys) = keys {
+        limits::ivs(conn, &report.facts, keys, findings).await?;
+        let sample = sample::take(conn, &report.facts, keys).await?;
+        sample.judge(keys, findings);
+        report.sample = Some(sample);
+    }
+    Ok(())
+}
+
+async fn active_rotation(conn: &mut PgConnection) -> Result<Option<Finding>, StoreError> {
+    if !schema::exists(conn).await? {
+        return Ok(None);
+    }
+    let readable: bool =
+        sqlx::query_scalar("SELECT coalesce(has_schema_privilege('rekey', 'USAGE'), false) AND has_table_privilege('rekey.rotations', 'SELECT')")
+            .fetch_one(&mut *conn)
+            .await
+            .during("look for an active rotation")?;
+    if !readable {
+        return Ok(None);
+    }
+    let active = super::ledger::rotation::latest(conn).await?.filter(|r| r.state.is_active());
+    Ok(active.map(|r| {
+        Finding::note(
+            Kind::ActiveRotation,
+            format!("rotation {} is active, in state {}, since {}", r.id, r.state, r.created_at),
+            "rekey status shows it; rekey run joins or resumes it",
+        )
+    }))
+}

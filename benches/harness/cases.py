@@ -1,0 +1,81 @@
+"""The cases that are measured, and the numbers asked of each (shown beside what was measured)."""
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    label: str
+    rows: int
+    bytes: int = 500
+    ids: str = "v7"
+    configuration: str = "tuned"
+    held_snapshot: bool = False
+    variants: tuple = ("floor1", "run")
+    most_repetitions: int = 99
+
+    @property
+    def template(self):
+        """Cases with the same data share one loaded database."""
+        return f"loaded_{self.rows}_{self.bytes}_{self.ids}"
+
+
+EVERYTHING = ("batches", "floor1", "floor2", "run1", "run", "verify", "rollback")
+CASES = {
+    case.name: case
+    for case in (
+        Case("100k", "100k rows of 500 B", 100_000, variants=("guide", *EVERYTHING)),
+        Case("1m", "1M rows of 500 B", 1_000_000, variants=("floor1", "run1", "run", "verify", "rollback")),
+        Case("1m-all", "1M rows of 500 B", 1_000_000, variants=EVERYTHING),
+        Case("3kb", "200k rows of 3 KB (TOAST)", 200_000, bytes=3000, most_repetitions=2),
+        Case("uuid4", "1M rows of 500 B, UUIDv4 ids", 1_000_000, ids="v4", most_repetitions=1),
+        Case("half", "400k rows of 500 B, half UUIDv4", 400_000, ids="half", most_repetitions=2),
+        Case("held", "200k rows of 500 B, a snapshot held open", 200_000, held_snapshot=True, most_repetitions=2),
+        Case("stock", "1M rows of 500 B, stock configuration", 1_000_000, configuration="stock", most_repetitions=1),
+        Case("autovacuum", "1M rows of 500 B, eager autovacuum", 1_000_000, configuration="autovacuum",
+             most_repetitions=2),
+        Case("10m", "10M rows of 500 B", 10_000_000, variants=("floor1", "run", "verify"), most_repetitions=1),
+    )
+}
+STANDARD = ("100k", "1m", "stock", "uuid4", "3kb", "held")
+QUICK = ("100k", "1m")
+
+
+def select(names, quick, rows):
+    """The cases to run, in the order that they are named."""
+    chosen = [CASES[name] for name in names or (QUICK if quick else STANDARD)]
+    if quick:
+        chosen = [replace(case, variants=("floor1", "run")) for case in chosen]
+    if rows:
+        chosen = [replace(case, rows=rows, label=f"{case.label}, with {rows} rows") for case in chosen]
+    return chosen
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One number asked of rekey: `measure` of `variant` in `case` is at least, or at most, `bound`."""
+
+    case: str
+    variant: str
+    measure: str
+    bound: float
+    at_most: bool = False
+
+    def holds(self, value):
+        return value <= self.bound if self.at_most else value >= self.bound
+
+
+ASKED = (
+    Asked("1m", "run1", "ratio", 1.9),
+    Asked("1m", "run", "ratio", 3.0),
+    Asked("3kb", "run", "ratio", 1.8),
+    Asked("uuid4", "run", "ratio", 2.0),
+    Asked("held", "run", "ratio", 1.1),
+    Asked("1m", "run", "rate against 100k", 0.9),
+    Asked("1m", "run", "growth", 0.12, at_most=True),
+    Asked("1m", "run1", "growth", 0.12, at_most=True),
+    Asked("*", "run", "peak RSS, MB", 160, at_most=True),
+    Asked("*", "run1", "peak RSS, MB", 48, at_most=True),
+    Asked("1m", "verify", "rows/s a core", 400_000),
+)

@@ -1,0 +1,69 @@
+//! `rekey finalize`: ends the rotation on the new key, after one more clean verify. Irreversible.
+
+use serde_json::json;
+
+use super::args::FinalizeArgs;
+use super::confirm::confirm;
+use super::context::Context;
+use super::{signals, verify};
+use crate::engine::lifecycle::{Exclusive, Target, finalize};
+use crate::error::{Error, Exit, Result};
+use crate::rotation::State;
+use crate::store::ledger::{Rotation, rotation};
+use crate::store::{Purpose, audit};
+
+/// Runs the command.
+pub async fn run(args: FinalizeArgs, context: &Context) -> Result<Exit> {
+    let connector = context.connector()?;
+    let stop = signals::listen()?;
+    confirm(args.yes, "After this there is no rollback. Go on?")?;
+    let mut conn = connector.connect(Purpose::Control).await?;
+    let r = may_finalize(rotation::latest(&mut conn).await?)?;
+    let target = Target::of(&context.sources, &r, None)?;
+    let alone = Exclusive::take(&mut conn).await?;
+    super::preflight::primary_only(&connector, &mut conn, "finalize").await?;
+    if r.state == State::Promoted {
+        let report =
+            verify::check(context, &args.keys, &connector, &mut conn, &r, usize::from(args.workers), stop)
+                .await?;
+        verify::record(context, &connector, &mut conn, &r, &report).await?;
+        report.into_clean()?;
+    }
+    let ending = finalize(&mut conn, &alone, &target, args.recovery_window, &context.actor).await?;
+    let now = rotation::by_id(&mut conn, r.id).await?;
+    let (seq, hash) = audit::head(&mut conn).await?;
+    if context.json() {
+        context.print_json(&json!({
+            "outcome": "finalized", "ending": ending, "rotation": now, "event_head": format!("{seq}:{hash}"),
+        }))?;
+        return Ok(Exit::Ok);
+    }
+    println!("rotation {} is over; every connection is on the new key, {}", r.id, r.new_fingerprint);
+    if let Some(label) = &ending.retired_label {
+        println!("  the old key stays, labelled {label}: database backups taken before the rotation need it");
+    }
+    if let Some(secret) = &ending.deletion_scheduled {
+        println!(
+            "  secret {secret} is scheduled for deletion, {} days from when that was asked",
+            args.recovery_window
+        );
+    }
+    println!("\nnext: rekey report");
+    println!("audit chain head: {seq}:{hash}");
+    Ok(Exit::Ok)
+}
+
+fn may_finalize(found: Option<Rotation>) -> Result<Rotation> {
+    let Some(r) = found else {
+        return Err(Error::new(Exit::State, "there is no rotation to finalize").hint("rekey run starts one"));
+    };
+    let hint = match r.state {
+        State::Promoted | State::Finalizing => return Ok(r),
+        State::Migrating => "rekey run, then rekey promote",
+        State::Migrated | State::Promoting => "rekey promote",
+        State::RollingBack | State::Unpromoting => "rekey rollback --yes finishes it",
+        State::Finalized | State::RolledBack => "rekey run starts another rotation",
+    };
+    Err(Error::new(Exit::State, format!("rotation {} is {}: it cannot be finalized", r.id, r.state))
+        .hint(hint))
+}

@@ -1,0 +1,45 @@
+//! `rekey man`: the manual page on stdout, or one page a command in a folder, made from the same definitions as --help.
+
+use std::io::{ErrorKind, Write as _};
+use std::path::Path;
+
+use clap::CommandFactory;
+
+use super::args::Cli;
+use crate::error::{Error, Exit, Result};
+
+/// Prints rekey(1), or writes every page.
+pub fn run(dir: Option<&Path>) -> Result<Exit> {
+    let mut rekey = Cli::command();
+    rekey.build();
+    let done = match dir {
+        None => page(&rekey).and_then(|text| to_stdout(&text)),
+        Some(dir) => std::fs::create_dir_all(dir).and_then(|()| write_all(dir, &rekey, "rekey")),
+    };
+    done.map_err(|e| Error::new(Exit::Usage, format!("cannot write the manual: {e}")))?;
+    Ok(Exit::Ok)
+}
+
+fn page(command: &clap::Command) -> std::io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    clap_mangen::Man::new(command.clone()).render(&mut text)?;
+    Ok(text)
+}
+
+fn write_all(dir: &Path, command: &clap::Command, name: &str) -> std::io::Result<()> {
+    let named = command.clone().name(name.to_owned()).display_name(name.to_owned());
+    std::fs::write(dir.join(format!("{name}.1")), page(&named)?)?;
+    for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help" && !sub.is_hide_set()) {
+        write_all(dir, sub, &format!("{name}-{}", sub.get_name()))?;
+    }
+    Ok(())
+}
+
+/// Writes to stdout; a reader that has seen enough (`| head`) is no error.
+pub fn to_stdout(text: &[u8]) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
+        done => done,
+    }
+}

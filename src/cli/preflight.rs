@@ -1,0 +1,104 @@
+//! What the commands ask of preflight: the database's findings, with those about the keys' sources added.
+
+use sqlx::PgConnection;
+
+use super::context::Context;
+use super::key_pair::{Held, KeyPair};
+use crate::error::{Error, Exit, Result};
+use crate::rotation::Direction;
+use crate::secrets::{KeySource, SourceError};
+use crate::store::Connector;
+use crate::store::preflight::{Allowed, Asked, Finding, For, KeyProbe, Kind, Report, examine};
+
+/// Refuses a hot standby for commands that write.
+pub async fn primary_only(connector: &Connector, conn: &mut PgConnection, command: &str) -> Result<()> {
+    if connector.server(conn).await?.in_recovery {
+        return Err(Error::new(
+            Exit::Preflight,
+            format!("{command} needs the primary: this server is a hot standby"),
+        )
+        .hint("point DATABASE_URL at the primary; plan, status, verify and run --dry-run work here"));
+    }
+    Ok(())
+}
+
+/// What a preflight is for.
+pub struct Purpose<'a> {
+    /// The command.
+    pub purpose: For,
+    /// What the operator lets pass.
+    pub allowed: &'a Allowed,
+    /// Which way rows are to move.
+    pub direction: Direction,
+    /// No rotation is under way.
+    pub fresh: bool,
+}
+
+/// Examines database and key sources together.
+pub async fn preflight(
+    context: &Context,
+    connector: &Connector,
+    conn: &mut PgConnection,
+    keys: &KeyPair,
+    asked: Purpose<'_>,
+) -> Result<Report> {
+    let mut also = Vec::new();
+    if asked.fresh {
+        automatic_rotation(context, &keys.old, &mut also).await?;
+        durability(context, &keys.new, &mut also).await?;
+    }
+    let (source, target) = match asked.direction {
+        Direction::Forward => (&keys.old.key, &keys.new.key),
+        Direction::Backward => (&keys.new.key, &keys.old.key),
+    };
+    let probe = KeyProbe { source, target, also: None, fresh: asked.fresh };
+    let asked = Asked { purpose: asked.purpose, allowed: asked.allowed, keys: Some(probe), also };
+    Ok(examine(conn, connector, asked).await?)
+}
+
+/// Automatic rotation would swap the key without re-encrypting anything (the guide's 2.4).
+async fn automatic_rotation(context: &Context, old: &Held, findings: &mut Vec<Finding>) -> Result<()> {
+    let (KeySource::Aws(aws), Some(arn)) = (KeySource::parse(&old.record.source)?, &old.record.arn) else {
+        return Ok(());
+    };
+    match context.sources.aws().await?.describe(arn).await {
+        Ok(info) if info.rotation_enabled => findings.push(Finding::refuse(
+            Kind::AutomaticRotation,
+            format!("automatic rotation is enabled on secret {}: it would change the key without re-encrypting a row", aws.secret_id),
+            format!("aws secretsmanager cancel-rotate-secret --secret-id {}", aws.secret_id),
+        )),
+        Ok(_) => {}
+        Err(e @ SourceError::Denied { .. }) => findings.push(Finding::warn(
+            Kind::AutomaticRotation,
+            format!("whether automatic rotation is enabled could not be seen: {e}"),
+            "allow secretsmanager:DescribeSecret",
+        )),
+        Err(e) => return Err(e.into()),
+    }
+    Ok(())
+}
+
+/// The new key must outlive this process: re-fetched by its version id it must be the same; other sources warn.
+async fn durability(context: &Context, new: &Held, findings: &mut Vec<Finding>) -> Result<()> {
+    let source = KeySource::parse(&new.record.source)?;
+    let (KeySource::Aws(aws), Some(version)) = (&source, &new.record.version) else {
+        if matches!(source, KeySource::Env(_) | KeySource::File(_)) {
+            findings.push(Finding::warn(
+                Kind::NotDurable,
+                format!("the new key is kept in {source}: if that is lost, so are the credentials"),
+                "keep it in Secrets Manager, or make an encrypted copy: rekey keys backup SOURCE --out FILE",
+            ));
+        }
+        return Ok(());
+    };
+    let again = context.sources.fetch(&KeySource::Aws(aws.at(version))).await?;
+    let same = crate::crypto::EncryptionKey::from_bytes(&again.value).is_ok_and(|k| k.same_as(&new.key));
+    if !same {
+        findings.push(Finding::refuse(
+            Kind::NotDurable,
+            format!("version {version} of {source} does not yield the new key when it is fetched again"),
+            "find out who changes this secret",
+        ));
+    }
+    Ok(())
+}

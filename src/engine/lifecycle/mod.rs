@@ -1,0 +1,53 @@
+//! Promotion, the way back, and the end: everything that touches what the application reads.
+//!
+//! The state is written before the outside is touched, so that a crash between a secret's change and our commit is
+//! found and finished by whichever command comes next. Every step may be repeated.
+
+mod finalize;
+mod pins;
+mod promote;
+mod target;
+mod unpromote;
+
+pub use finalize::{Ending, finalize};
+pub use pins::pin;
+pub use promote::{Promotion, promote};
+pub use target::Target;
+pub use unpromote::unpromote;
+
+use sqlx::PgConnection;
+
+use crate::error::{Error, Exit, Result};
+use crate::store::{During, StoreError, schema};
+
+/// The right to touch the outside for this database's rotation: one process at a time. Ends with its connection.
+pub struct Exclusive(());
+
+impl Exclusive {
+    /// Takes it, or says that another process has it (8).
+    pub async fn take(conn: &mut PgConnection) -> Result<Exclusive> {
+        let got: Result<bool, StoreError> = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
+            .bind(schema::LOCK + 2)
+            .fetch_one(conn)
+            .await
+            .during("take the lock for promotions");
+        match got? {
+            true => Ok(Exclusive(())),
+            false => Err(Error::new(
+                Exit::Busy,
+                "another process is promoting, finalizing or rolling back this rotation",
+            )
+            .hint("wait for it to end; rekey status")),
+        }
+    }
+
+    /// Gives it back before the connection ends.
+    pub async fn give_back(self, conn: &mut PgConnection) -> Result<()> {
+        sqlx::query("SELECT pg_advisory_unlock($1)")
+            .bind(schema::LOCK + 2)
+            .execute(conn)
+            .await
+            .during("give back the lock for promotions")?;
+        Ok(())
+    }
+}

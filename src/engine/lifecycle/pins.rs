@@ -1,0 +1,44 @@
+//! Pins: staging labels that keep a rotation's two key versions findable and undeleted, whatever names yield.
+
+use uuid::Uuid;
+
+use crate::error::Result;
+use crate::secrets::aws::{new_pin, old_pin};
+use crate::secrets::{SourceError, Sources};
+use crate::store::ledger::Rotation;
+
+/// Attaches both pins where the keys are in Secrets Manager. Idempotent.
+pub async fn pin(sources: &Sources, rotation: &Rotation) -> Result<(), SourceError> {
+    let roles = [
+        (&rotation.old_arn, &rotation.old_version, old_pin(rotation.id)),
+        (&rotation.new_arn, &rotation.new_version, new_pin(rotation.id)),
+    ];
+    for (arn, version, label) in roles {
+        if let (Some(arn), Some(version)) = (arn, version) {
+            sources.aws().await?.attach(arn, &label, version).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes our pins and private labels off again, at the end of a rotation. Best effort: twenty labels fit on a
+/// version, and one that stays harms nobody.
+pub async fn unpin(sources: &Sources, rotation: &Rotation, also: Option<&str>) {
+    let mut secrets: Vec<&str> =
+        [rotation.old_arn.as_deref(), rotation.new_arn.as_deref(), also].into_iter().flatten().collect();
+    secrets.sort_unstable();
+    secrets.dedup();
+    for secret in secrets {
+        if let Err(error) = unpin_one(sources, secret, rotation.id).await {
+            tracing::warn!(secret, %error, "our labels could not be taken off");
+        }
+    }
+}
+
+async fn unpin_one(sources: &Sources, secret: &str, rotation: Uuid) -> Result<(), SourceError> {
+    match sources.aws().await?.detach_all(secret, rotation).await {
+        // A temporary secret that is scheduled for deletion keeps its labels to the end.
+        Err(SourceError::Refused { .. } | SourceError::Missing { .. }) | Ok(_) => Ok(()),
+        Err(e) => Err(e),
+    }
+}

@@ -1,0 +1,79 @@
+//! Makes the new key current where the application reads it. Only from a clean verify.
+
+use serde_json::json;
+use sqlx::{Connection, PgConnection};
+
+use super::Exclusive;
+use super::pins::pin;
+use super::target::{Target, Yields};
+use crate::crypto::EncryptionKey;
+use crate::engine::verify::CleanVerify;
+use crate::error::{Error, Result};
+use crate::rotation::State;
+use crate::secrets::{KeySource, SourceError};
+use crate::store::During;
+use crate::store::audit::Actor;
+use crate::store::ledger::rotation;
+
+/// What came of it.
+pub struct Promotion {
+    /// The version that is current now, where there are versions.
+    pub version_id: Option<String>,
+    /// It was current before.
+    pub already: bool,
+}
+
+/// Promotes. `external` means that somebody else changes the place, and we only look.
+pub async fn promote(
+    conn: &mut PgConnection,
+    _alone: &Exclusive,
+    _clean: &CleanVerify,
+    target: &Target<'_>,
+    new: &EncryptionKey,
+    external: bool,
+    actor: &Actor,
+) -> Result<Promotion> {
+    let r = target.rotation;
+    let before = target.look().await?;
+    if before == Yields::Neither {
+        return Err(neither(target));
+    }
+    // From here on the old key must be findable although its name yields the new one.
+    match pin(target.sources, r).await {
+        Ok(()) => {}
+        Err(e @ SourceError::Denied { .. }) if external => {
+            tracing::warn!(error = %e, "the key versions could not be pinned")
+        }
+        Err(e) => return Err(e.into()),
+    }
+    let mut tx = conn.begin().await.during("record the promotion")?;
+    rotation::set_target(&mut tx, r.id, &target.source.to_string(), external).await?;
+    let detail = json!({ "target": target.source.to_string(), "external": external });
+    rotation::advance(&mut tx, r.id, &[State::Migrated], State::Promoting, actor, detail).await?;
+    tx.commit().await.during("record the promotion")?;
+
+    if external && before != Yields::New {
+        return Err(target.by_hand(&r.new_fingerprint, "rekey promote --external --yes again"));
+    }
+    let version_id = if external { None } else { target.make_current(Yields::New, new).await? };
+
+    let mut tx = conn.begin().await.during("record the promotion")?;
+    let detail = json!({ "target": target.source.to_string(), "version_id": version_id });
+    rotation::set_promoted_version(&mut tx, r.id, version_id.as_deref()).await?;
+    rotation::advance(&mut tx, r.id, &[State::Promoting], State::Promoted, actor, detail).await?;
+    tx.commit().await.during("record the promotion")?;
+    Ok(Promotion { version_id, already: before == Yields::New })
+}
+
+/// The place yields neither of the two keys: not ours to overwrite.
+pub(super) fn neither(target: &Target<'_>) -> Error {
+    let source: &KeySource = &target.source;
+    Error::new(
+        crate::error::Exit::Key,
+        format!(
+            "{source} yields neither this rotation's old key ({}) nor its new key ({})",
+            target.rotation.old_fingerprint, target.rotation.new_fingerprint
+        ),
+    )
+    .hint("find out who changed it and put the right key back, or name another place with --target")
+}

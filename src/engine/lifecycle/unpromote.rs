@@ -1,0 +1,49 @@
+//! The outside half of a rollback: the old key is made current again, then the rotation is over.
+
+use serde_json::json;
+use sqlx::{Connection, PgConnection};
+
+use super::Exclusive;
+use super::pins::unpin;
+use super::target::{Target, Yields};
+use crate::crypto::EncryptionKey;
+use crate::error::Result;
+use crate::rotation::State;
+use crate::store::During;
+use crate::store::audit::Actor;
+use crate::store::ledger::rotation;
+
+/// Ends a rollback whose rows are all on the old key. Where `promoting` was ever written, the old key is made
+/// current in a fresh version even where it looks current: the move of a killed promote may land later, and fails
+/// only because the version it names is current no more.
+pub async fn unpromote(
+    conn: &mut PgConnection,
+    _alone: &Exclusive,
+    target: &Target<'_>,
+    old: &EncryptionKey,
+    actor: &Actor,
+) -> Result<Option<String>> {
+    let r = target.rotation;
+    let mut version_id = None;
+    if r.promoting_at.is_some() {
+        let mut tx = conn.begin().await.during("record the way back")?;
+        let detail = json!({ "target": target.source.to_string() });
+        rotation::advance(&mut tx, r.id, &[State::RollingBack], State::Unpromoting, actor, detail).await?;
+        tx.commit().await.during("record the way back")?;
+        if r.external || !target.is_writable() {
+            if target.look().await? != Yields::Old {
+                return Err(target.by_hand(&r.old_fingerprint, "rekey rollback --yes again"));
+            }
+        } else {
+            version_id = target.make_current(Yields::Old, old).await?;
+        }
+    }
+    let mut tx = conn.begin().await.during("end the rollback")?;
+    let from = [State::RollingBack, State::Unpromoting];
+    rotation::advance(&mut tx, r.id, &from, State::RolledBack, actor, json!({ "version_id": version_id }))
+        .await?;
+    tx.commit().await.during("end the rollback")?;
+    target.drop_backup();
+    unpin(target.sources, r, None).await;
+    Ok(version_id)
+}

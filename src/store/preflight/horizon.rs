@@ -1,0 +1,65 @@
+//! Who holds back the horizon: waves live on pruning, and no dead row is pruned that somebody might still see.
+
+use sqlx::{PgConnection, Row};
+
+use super::finding::{Finding, Kind};
+use crate::store::error::{During, StoreError};
+
+/// Transactions older than this are told; the application's own are expected to be shorter.
+const SECONDS: f64 = 2.0;
+
+pub(super) async fn held_back(
+    conn: &mut PgConnection,
+    findings: &mut Vec<Finding>,
+) -> Result<(), StoreError> {
+    sessions(conn, findings).await?;
+    let rows = sqlx::query(
+        "SELECT 'prepared transaction ' || quote_literal(gid) || ' of ' || owner, extract(epoch FROM clock_timestamp() - prepared)::float8, \
+         'COMMIT PREPARED or ROLLBACK PREPARED ' || quote_literal(gid) \
+         FROM pg_catalog.pg_prepared_xacts WHERE database = current_database() \
+         UNION ALL SELECT 'replication slot ' || slot_name || ' (xmin ' || age(xmin) || ' transactions old)', NULL, \
+         'let its consumer catch up, or SELECT pg_drop_replication_slot(' || quote_literal(slot_name) || ')' \
+         FROM pg_catalog.pg_replication_slots WHERE xmin IS NOT NULL AND (NOT active OR age(xmin) > 100000)",
+    )
+    .fetch_all(conn)
+    .await
+    .during("look for what holds back the horizon")?;
+    for row in rows {
+        let (what, age, remedy): (String, Option<f64>, String) = (row.get(0), row.get(1), row.get(2));
+        let age = age.map_or_else(String::new, |age| format!(", {age:.0} s old,"));
+        findings.push(Finding::warn(Kind::OldSnapshot, costs(&format!("{what}{age}")), remedy));
+    }
+    Ok(())
+}
+
+fn costs(who: &str) -> String {
+    format!(
+        "{who} holds back the horizon: no dead row can be pruned, so expect half the rate and a table twice as large"
+    )
+}
+
+async fn sessions(conn: &mut PgConnection, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
+    let rows = sqlx::query(
+        "SELECT pid, coalesce(usename::text, '?'), coalesce(state, '?'), extract(epoch FROM clock_timestamp() - xact_start)::float8, \
+         coalesce(application_name, ''), backend_type FROM pg_catalog.pg_stat_activity \
+         WHERE pid <> pg_backend_pid() AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL) \
+         AND (datname = current_database() OR datname IS NULL) AND backend_type <> 'autovacuum worker' \
+         AND xact_start < clock_timestamp() - make_interval(secs => $1) ORDER BY xact_start LIMIT 20",
+    )
+    .bind(SECONDS)
+    .fetch_all(conn)
+    .await
+    .during("look for old transactions")?;
+    for row in rows {
+        let (pid, user, state): (i32, String, String) = (row.get(0), row.get(1), row.get(2));
+        let (age, application): (f64, String) = (row.get(3), row.get(4));
+        let who =
+            format!("session {pid} of {user} ({application}), {state}, in a transaction for {age:.0} s,");
+        findings.push(Finding::warn(
+            Kind::OldSnapshot,
+            costs(&who),
+            format!("end its transaction, or SELECT pg_terminate_backend({pid})"),
+        ));
+    }
+    Ok(())
+}

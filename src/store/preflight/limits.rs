@@ -1,0 +1,118 @@
+//! What may run out: the disk, and random IVs.
+
+use sqlx::{PgConnection, Row};
+
+use super::finding::{Finding, Kind};
+use super::sample::KeyProbe;
+use crate::rotation::{Forecast, TableFacts};
+use crate::store::error::{During, StoreError};
+use crate::store::schema;
+
+/// Encryptions under one key with random 96-bit IVs: NIST SP 800-38D §8.3.
+const IV_LIMIT: i64 = 1 << 32;
+
+/// Compares the disk with the forecast, where it can be known: over a Unix-domain socket the server's disk is ours.
+pub(super) async fn room(
+    conn: &mut PgConnection,
+    facts: &TableFacts,
+    findings: &mut Vec<Finding>,
+) -> Result<(), StoreError> {
+    let row = sqlx::query(
+        "SELECT CASE WHEN inet_server_addr() IS NULL AND pg_has_role('pg_read_all_settings', 'USAGE') \
+         THEN current_setting('data_directory') END, pg_size_bytes(current_setting('max_wal_size'))",
+    )
+    .fetch_one(conn)
+    .await
+    .during("ask where the data is")?;
+    let (folder, max_wal): (Option<String>, i64) = (row.get(0), row.get(1));
+    let growth = Forecast::new(facts, None).growth_bytes;
+    let needed = growth + max_wal.max(0) as u64;
+    let mib = |bytes: u64| format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20));
+    let needs = format!(
+        "{} (tables may grow by {}, max_wal_size is {})",
+        mib(needed),
+        mib(growth),
+        mib(max_wal.max(0) as u64)
+    );
+    let free = folder.and_then(|folder| rustix::fs::statvfs(folder).ok()).map(|fs| fs.f_bavail * fs.f_frsize);
+    findings.push(match free {
+        None => Finding::note(
+            Kind::Disk,
+            format!("free disk space cannot be asked through this connection; keep {needs} free"),
+            "look on the server: df -h on its data directory",
+        ),
+        Some(free) if free < needed => Finding::refuse(
+            Kind::Disk,
+            format!("{} are free on the server's disk, and the rotation may need {needs}", mib(free)),
+            "free some space, or enlarge the disk",
+        ),
+        Some(_) => return Ok(()),
+    });
+    Ok(())
+}
+
+/// Counts what was sealed with the new key, as far as the ledger knows, and what this rotation adds.
+pub(super) async fn ivs(
+    conn: &mut PgConnection,
+    facts: &TableFacts,
+    keys: &KeyProbe<'_>,
+    findings: &mut Vec<Finding>,
+) -> Result<(), StoreError> {
+    let mut sealed = facts.rows as i64;
+    if schema::exists(conn).await? && readable(conn).await? {
+        let fingerprint = keys.target.fingerprint().to_string();
+        let before: i64 = sqlx::query_scalar(
+            "SELECT coalesce(sum(c.re_encrypted + c.lost_races), 0)::int8 FROM rekey.chunks c \
+             JOIN rekey.passes p ON p.rotation = c.rotation AND p.pass = c.pass JOIN rekey.rotations r ON r.id = c.rotation \
+             WHERE CASE p.direction WHEN 'forward' THEN r.new_fingerprint ELSE r.old_fingerprint END = $1",
+        )
+        .bind(fingerprint)
+        .fetch_one(conn)
+        .await
+        .during("count earlier encryptions")?;
+        sealed += before;
+    }
+    if let Some(finding) = judge_ivs(sealed) {
+        findings.push(finding);
+    }
+    Ok(())
+}
+
+fn judge_ivs(sealed: i64) -> Option<Finding> {
+    let message = format!(
+        "with this rotation about {sealed} messages will be sealed with the target key; random IVs allow 2^32 (NIST SP 800-38D §8.3)"
+    );
+    let remedy = "rotate to a fresh key: rekey keys generate encryption";
+    if sealed > IV_LIMIT {
+        Some(Finding::refuse(Kind::IvLimit, message, remedy))
+    } else if sealed >= IV_LIMIT / 2 {
+        Some(Finding::warn(Kind::IvLimit, message, remedy))
+    } else {
+        None
+    }
+}
+
+async fn readable(conn: &mut PgConnection) -> Result<bool, StoreError> {
+    sqlx::query_scalar(
+        "SELECT coalesce(has_schema_privilege('rekey', 'USAGE'), false) AND coalesce(bool_and(has_table_privilege(to_regclass(t), 'SELECT')), false) \
+         FROM unnest(ARRAY['rekey.chunks', 'rekey.passes', 'rekey.rotations']) t",
+    )
+    .fetch_one(conn)
+    .await
+    .during("ask for privileges on schema rekey")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::preflight::Severity;
+
+    #[test]
+    fn random_ivs_run_out_at_two_to_the_thirty_two() {
+        let severity = |sealed| judge_ivs(sealed).map(|f| f.severity);
+        assert_eq!(severity((1 << 31) - 1), None);
+        assert_eq!(severity(1 << 31), Some(Severity::Warn));
+        assert_eq!(severity(1 << 32), Some(Severity::Warn));
+        assert_eq!(severity((1 << 32) + 1), Some(Severity::Refuse));
+    }
+}

@@ -1,0 +1,68 @@
+//! Is there a pooler in transaction mode? Session settings would leak through it to the application, or vanish.
+//!
+//! Two connections tell: behind such a pooler the second one's transaction gets the server process that just
+//! answered the first, or pushes the first one onto another. Simple protocol, so that it works behind any pooler.
+
+use std::time::Duration;
+
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+
+use super::finding::{Finding, Kind};
+use crate::store::connect::{Connector, close};
+use crate::store::error::{StoreError, bounded};
+
+const ROUNDS: usize = 4;
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Adds the finding and returns true where there is such a pooler.
+pub(super) async fn probe(
+    conn: &mut PgConnection,
+    connector: &Connector,
+    findings: &mut Vec<Finding>,
+) -> Result<bool, StoreError> {
+    let mut other = connector.bare().await?;
+    let mut pooled = false;
+    for _ in 0..ROUNDS {
+        pooled = pooled || shares_a_process(conn, &mut other).await?;
+    }
+    close(other).await;
+    if pooled {
+        findings.push(Finding::refuse(
+            Kind::Pooling,
+            "a pooler in transaction or statement mode stands in between: settings and locks of a session do not hold",
+            "name the server itself in DATABASE_URL, or a pool in session mode (PgBouncer: pool_mode = session)",
+        ));
+    }
+    Ok(pooled)
+}
+
+async fn shares_a_process(conn: &mut PgConnection, other: &mut PgConnection) -> Result<bool, StoreError> {
+    let before = process(conn).await?;
+    match ask(other, "BEGIN").await {
+        // PgBouncer in statement mode allows no transactions.
+        Err(e) if e.sqlstate().is_some_and(|code| code.starts_with("08")) => return Ok(true),
+        done => done?,
+    }
+    let held = process(other).await;
+    // Asked while the other's transaction is open, unless that might wait for ever: a pool of one.
+    let after = match &held {
+        Ok(held) if *held != before => process(conn).await,
+        _ => Ok(before.clone()),
+    };
+    ask(other, "ROLLBACK").await?;
+    Ok(held? == before || after? != before)
+}
+
+async fn process(conn: &mut PgConnection) -> Result<String, StoreError> {
+    let row = sqlx::raw_sql("SELECT pg_backend_pid()::text").fetch_one(conn);
+    bounded("ask for the server process", LIMIT, row).await.map(|row| row.get(0))
+}
+
+async fn ask(conn: &mut PgConnection, sql: &'static str) -> Result<(), StoreError> {
+    bounded("probe for a pooler", LIMIT, sqlx::raw_sql(AssertSqlSafe(sql)).execute(conn)).await.map(drop)
+}
+
+/// Takes this session's settings back from the shared server process, as far as it can still be reached.
+pub(super) async fn leave_no_settings(conn: &mut PgConnection) {
+    let _ = ask(conn, "RESET ALL").await;
+}

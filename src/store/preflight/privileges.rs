@@ -1,0 +1,132 @@
+//! What this role may do; each missing privilege is named with the GRANT that mends it.
+
+use sqlx::{PgConnection, Row};
+
+use super::For;
+use super::finding::{Finding, Kind};
+use super::shape::Table;
+use crate::store::error::{During, StoreError};
+use crate::store::{TABLE, schema};
+
+/// What may be asked next.
+pub(super) struct May {
+    /// The schema can be looked into, so the table can be named.
+    pub(super) see_table: bool,
+    /// Rows can be read.
+    pub(super) read_rows: bool,
+}
+
+/// A privilege that is missing for writing is only a warning where nothing will be written.
+fn lacking(purpose: For, role: &str, what: &str, grant: String) -> Finding {
+    match purpose {
+        For::Run | For::Rollback => {
+            Finding::refuse(Kind::Privileges, format!("role {role} lacks {what}"), grant)
+        }
+        For::Reading => Finding::warn(
+            Kind::Privileges,
+            format!("role {role} lacks {what}: it could not run the rotation"),
+            grant,
+        ),
+    }
+}
+
+pub(super) async fn table(
+    conn: &mut PgConnection,
+    table: &Table,
+    purpose: For,
+    findings: &mut Vec<Finding>,
+) -> Result<May, StoreError> {
+    // ctid and xmin are columns too: a grant on the other columns alone does not reach them.
+    let row = sqlx::query(
+        "SELECT has_schema_privilege('public', 'USAGE'), \
+         (SELECT coalesce(array_agg(attname::text ORDER BY attnum), '{}') FROM pg_catalog.pg_attribute WHERE attrelid = $1 \
+         AND attname IN ('id', 'encrypted_credentials', 'ctid', 'xmin') AND NOT has_column_privilege($1, attnum, 'SELECT')), \
+         coalesce((SELECT has_column_privilege($1, attnum, 'UPDATE') FROM pg_catalog.pg_attribute \
+         WHERE attrelid = $1 AND attname = 'encrypted_credentials' AND NOT attisdropped), true), quote_ident(current_user)",
+    )
+    .bind(table.oid)
+    .fetch_one(conn)
+    .await
+    .during("ask for privileges on the table")?;
+    let (usage, update, role): (bool, bool, String) = (row.get(0), row.get(2), row.get(3));
+    let unreadable: Vec<String> = row.get(1);
+    if !usage {
+        let grant = format!("GRANT USAGE ON SCHEMA public TO {role}");
+        findings.push(Finding::refuse(
+            Kind::Privileges,
+            format!("role {role} lacks USAGE on schema public"),
+            grant,
+        ));
+    }
+    if !unreadable.is_empty() {
+        findings.push(Finding::refuse(
+            Kind::Privileges,
+            format!("role {role} lacks SELECT on {} of {TABLE}", unreadable.join(", ")),
+            format!("GRANT SELECT ON {TABLE} TO {role}"),
+        ));
+    }
+    if !update {
+        let grant = format!("GRANT UPDATE (encrypted_credentials) ON {TABLE} TO {role}");
+        findings.push(lacking(purpose, &role, &format!("UPDATE (encrypted_credentials) on {TABLE}"), grant));
+    }
+    Ok(May { see_table: usage, read_rows: usage && unreadable.is_empty() })
+}
+
+/// What the engine does to each table of ours; `rekey init --print-sql` grants the same.
+pub const LEDGER: &[(&str, &str)] = &[
+    ("rotations", "SELECT, INSERT, UPDATE"),
+    ("passes", "SELECT, INSERT, UPDATE"),
+    ("chunks", "SELECT, INSERT, UPDATE"),
+    ("proofs", "SELECT, INSERT"),
+    ("quarantine", "SELECT, INSERT, UPDATE, DELETE"),
+    ("processes", "SELECT, INSERT, UPDATE, DELETE"),
+    ("events", "SELECT"),
+    ("chain", "SELECT"),
+];
+
+/// Schema `rekey`: the right to make it, or to use it.
+pub(super) async fn ledger(
+    conn: &mut PgConnection,
+    purpose: For,
+    findings: &mut Vec<Finding>,
+) -> Result<(), StoreError> {
+    let row = sqlx::query(
+        "SELECT has_database_privilege(current_database(), 'CREATE'), quote_ident(current_user), quote_ident(current_database()), \
+         (SELECT has_schema_privilege(oid, 'USAGE') FROM pg_catalog.pg_namespace WHERE nspname = 'rekey')",
+    )
+    .fetch_one(&mut *conn)
+    .await
+    .during("ask for privileges on schema rekey")?;
+    let (create, role, database): (bool, String, String) = (row.get(0), row.get(1), row.get(2));
+    let usage: Option<bool> = row.get(3);
+    if usage == Some(false) {
+        let grant = format!("GRANT USAGE ON SCHEMA rekey TO {role}");
+        findings.push(lacking(purpose, &role, "USAGE on schema rekey", grant));
+        return Ok(());
+    }
+    if usage.is_none() || !schema::exists(conn).await? {
+        if !create {
+            let grant =
+                format!("GRANT CREATE ON DATABASE {database} TO {role}, or have an owner run `rekey init`");
+            findings.push(lacking(purpose, &role, "CREATE on the database, to make schema rekey", grant));
+        }
+        return Ok(());
+    }
+    for (table, wanted) in LEDGER {
+        let missing: Vec<String> = sqlx::query_scalar(
+            "SELECT coalesce(array_agg(w), '{}') FROM unnest(string_to_array($2, ', ')) w \
+             WHERE NOT has_table_privilege(to_regclass('rekey.' || $1), w)",
+        )
+        .bind(table)
+        .bind(wanted)
+        .fetch_one(&mut *conn)
+        .await
+        .during("ask for privileges on schema rekey")?;
+        if !missing.is_empty() {
+            let missing = missing.join(", ");
+            let grant = format!("GRANT {missing} ON rekey.{table} TO {role}");
+            findings.push(lacking(purpose, &role, &format!("{missing} on rekey.{table}"), grant));
+        }
+    }
+    Ok(())
+}

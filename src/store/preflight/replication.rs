@@ -1,0 +1,104 @@
+//! Replicas, slots and the WAL archive: what a burst of WAL may break.
+
+use sqlx::{PgConnection, Row};
+
+use super::For;
+use super::finding::{Finding, Kind};
+use crate::store::error::{During, StoreError};
+
+/// Lag beyond which a replica is not ready for a burst.
+const LAG_BYTES: i64 = 64 << 20;
+
+fn mib(bytes: i64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+pub(super) async fn replicas(
+    conn: &mut PgConnection,
+    purpose: For,
+    findings: &mut Vec<Finding>,
+) -> Result<(), StoreError> {
+    let rows = sqlx::query(
+        "SELECT coalesce(nullif(application_name, ''), 'pid ' || pid), state, \
+         CASE WHEN pg_is_in_recovery() THEN pg_wal_lsn_diff(pg_last_wal_replay_lsn(), replay_lsn) \
+         ELSE pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn) END::int8, extract(epoch FROM replay_lag)::float8, \
+         pg_has_role('pg_read_all_stats', 'USAGE'), quote_ident(current_user) FROM pg_catalog.pg_stat_replication ORDER BY 1",
+    )
+    .fetch_all(&mut *conn)
+    .await
+    .during("look for replicas")?;
+    let hidden: Option<String> = rows.iter().find(|row| !row.get::<bool, _>(4)).map(|row| row.get(5));
+    if let Some(role) = hidden {
+        let message =
+            format!("{} replicas are attached, and role {role} may not see how far they lag", rows.len());
+        let remedy = format!("GRANT pg_monitor TO {role}");
+        findings.push(match purpose {
+            For::Run => Finding::refuse(Kind::Monitoring, message, remedy),
+            For::Reading | For::Rollback => Finding::warn(Kind::Monitoring, message, remedy),
+        });
+        return Ok(());
+    }
+    for row in rows {
+        let (name, state): (String, Option<String>) = (row.get(0), row.get(1));
+        let (bytes, seconds): (Option<i64>, Option<f64>) = (row.get(2), row.get(3));
+        let state = state.unwrap_or_default();
+        let (bytes, seconds) = (bytes.unwrap_or(0), seconds.unwrap_or(0.0));
+        let message = format!("replica {name} is {state} and lags by {}, {seconds:.1} s", mib(bytes));
+        findings.push(if bytes > LAG_BYTES || seconds > 10.0 || state == "catchup" {
+            Finding::warn(Kind::ReplicaLag, message, "let it catch up before the rotation adds to it")
+        } else {
+            Finding::note(Kind::ReplicaLag, message, "nothing to do; watch it during the run")
+        });
+    }
+    Ok(())
+}
+
+pub(super) async fn slots(conn: &mut PgConnection, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
+    let rows = sqlx::query(
+        "SELECT slot_name::text, coalesce(wal_status, '?'), CASE WHEN pg_is_in_recovery() THEN \
+         pg_wal_lsn_diff(pg_last_wal_replay_lsn(), restart_lsn) ELSE pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) END::int8, \
+         current_setting('max_slot_wal_keep_size') FROM pg_catalog.pg_replication_slots \
+         WHERE NOT active AND restart_lsn IS NOT NULL ORDER BY 1",
+    )
+    .fetch_all(conn)
+    .await
+    .during("look for replication slots")?;
+    for row in rows {
+        let (name, status): (String, String) = (row.get(0), row.get(1));
+        let (bytes, keep): (Option<i64>, String) = (row.get(2), row.get(3));
+        let bound = match keep.as_str() {
+            "-1" => "without limit".to_owned(),
+            keep => format!("up to {keep}"),
+        };
+        findings.push(Finding::warn(
+            Kind::Slots,
+            format!(
+                "nobody reads replication slot {name} ({status}): it keeps {} of WAL, {bound}",
+                mib(bytes.unwrap_or(0))
+            ),
+            format!("start its consumer, or SELECT pg_drop_replication_slot('{}')", name.replace('\'', "''")),
+        ));
+    }
+    Ok(())
+}
+
+pub(super) async fn wal_archive(
+    conn: &mut PgConnection,
+    findings: &mut Vec<Finding>,
+) -> Result<(), StoreError> {
+    let failing: Option<String> = sqlx::query_scalar(
+        "SELECT coalesce(last_failed_wal, '?') FROM pg_catalog.pg_stat_archiver \
+         WHERE current_setting('archive_mode') <> 'off' AND last_failed_time > coalesce(last_archived_time, '-infinity')",
+    )
+    .fetch_optional(conn)
+    .await
+    .during("look at the WAL archive")?;
+    if let Some(file) = failing {
+        findings.push(Finding::warn(
+            Kind::WalArchive,
+            format!("archiving WAL fails since {file}: the rotation's WAL will pile up in pg_wal"),
+            "mend archive_command (the server's log says what fails) before the rotation",
+        ));
+    }
+    Ok(())
+}

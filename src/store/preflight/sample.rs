@@ -1,0 +1,230 @@
+//! Do the keys open the rows? A look at the first, the last and some random ones, before anything is written.
+
+use serde::Serialize;
+use sqlx::PgConnection;
+use sqlx::postgres::PgRow;
+use zeroize::Zeroizing;
+
+use super::finding::{Finding, Kind};
+use crate::crypto::{Cipher, EncryptionKey};
+use crate::rotation::{TableFacts, Tid};
+use crate::store::error::{During, StoreError};
+use crate::store::rows;
+
+/// Rows looked at from either end of the primary key.
+const ENDS: i64 = 16;
+/// Random rows wanted, and places tried for them: a place may hold no row any more.
+const RANDOM: usize = 64;
+const TRIES: usize = 512;
+
+/// The keys, in the direction rows are to move.
+pub struct KeyProbe<'a> {
+    /// Rows come from it.
+    pub source: &'a EncryptionKey,
+    /// Rows go to it.
+    pub target: &'a EncryptionKey,
+    /// Some rows may be on this one.
+    pub also: Option<&'a EncryptionKey>,
+    /// No rotation is under way: rows should be on the source key.
+    pub fresh: bool,
+}
+
+/// Rows by the key that opens them.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Sample {
+    /// Looked at.
+    pub rows: u64,
+    /// The key rows come from opens them.
+    pub on_source: u64,
+    /// The key rows go to opens them.
+    pub on_target: u64,
+    /// The additional, still older key opens them.
+    pub on_also: u64,
+    /// No key opens them.
+    pub neither: u64,
+    /// Without a credential.
+    pub null: u64,
+    /// Mean length of the credentials in bytes.
+    pub mean_bytes: f64,
+}
+
+struct Opener {
+    source: Cipher,
+    target: Cipher,
+    also: Option<Cipher>,
+    plaintext: Zeroizing<Vec<u8>>,
+    bytes: u64,
+    sample: Sample,
+    seen: std::collections::HashSet<uuid::Uuid>,
+}
+
+impl Opener {
+    fn look(&mut self, row: &PgRow) -> Result<(), StoreError> {
+        let read = rows::decode(row).during("read a sample")?;
+        if !self.seen.insert(read.id) {
+            return Ok(());
+        }
+        let Some(length) = read.length else {
+            self.sample.rows += 1;
+            self.sample.null += 1;
+            return Ok(());
+        };
+        // Longer ones are no better evidence, and memory stays small.
+        let Some(envelope) = read.envelope else { return Ok(()) };
+        self.sample.rows += 1;
+        self.bytes += length as u64;
+        let plaintext = &mut self.plaintext;
+        let mut opens = |cipher: &Cipher| cipher.open_into(envelope, plaintext).is_ok();
+        let count = if opens(&self.source) {
+            &mut self.sample.on_source
+        } else if opens(&self.target) {
+            &mut self.sample.on_target
+        } else if self.also.as_ref().is_some_and(opens) {
+            &mut self.sample.on_also
+        } else {
+            &mut self.sample.neither
+        };
+        *count += 1;
+        Ok(())
+    }
+}
+
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, ctid, xmin, octet_length(encrypted_credentials), \
+             CASE WHEN octet_length(encrypted_credentials) <= 65536 THEN encrypted_credentials END \
+             FROM public.provider_connections ",
+            $rest
+        )
+    };
+}
+
+pub(super) async fn take(
+    conn: &mut PgConnection,
+    facts: &TableFacts,
+    keys: &KeyProbe<'_>,
+) -> Result<Sample, StoreError> {
+    const OP: &str = "read a sample";
+    let mut opener = Opener {
+        source: Cipher::new(keys.source),
+        target: Cipher::new(keys.target),
+        also: keys.also.map(Cipher::new),
+        plaintext: Zeroizing::new(Vec::new()),
+        bytes: 0,
+        sample: Sample::default(),
+        seen: std::collections::HashSet::new(),
+    };
+    for end in [select!("ORDER BY id LIMIT $1"), select!("ORDER BY id DESC LIMIT $1")] {
+        for row in sqlx::query(end).bind(ENDS).fetch_all(&mut *conn).await.during(OP)? {
+            opener.look(&row)?;
+        }
+    }
+    // Random places in the heap: no sort, no scan, as fast in a table of any size.
+    let random = sqlx::query(select!("WHERE ctid = ANY($1::tid[]) LIMIT $2"))
+        .bind(random_places(facts))
+        .bind(RANDOM as i64);
+    for row in random.fetch_all(conn).await.during(OP)? {
+        opener.look(&row)?;
+    }
+    let mut sample = opener.sample;
+    let filled = sample.rows - sample.null;
+    sample.mean_bytes = if filled > 0 { opener.bytes as f64 / filled as f64 } else { 0.0 };
+    Ok(sample)
+}
+
+/// Offsets up to a little beyond what a page holds: updates leave gaps.
+fn random_places(facts: &TableFacts) -> Vec<Tid> {
+    let pages = (facts.pages as u64).clamp(1, u64::from(u32::MAX));
+    let offsets = (facts.rows_per_page() * 1.25).ceil().clamp(1.0, 290.0) as u64;
+    let mut random = vec![0u8; TRIES * 8];
+    // Not a secret: if the system's randomness fails here, the sample is merely smaller.
+    let _ = getrandom::fill(&mut random);
+    let place = |bytes: &[u8]| {
+        let number = |part: &[u8]| part.iter().fold(0u64, |n, b| n << 8 | u64::from(*b));
+        Tid {
+            block: (number(&bytes[..5]) % pages) as u32,
+            offset: (number(&bytes[5..]) % offsets + 1) as u16,
+        }
+    };
+    random.chunks_exact(8).map(place).collect()
+}
+
+impl Sample {
+    fn filled(&self) -> u64 {
+        self.rows - self.null
+    }
+
+    pub(super) fn judge(&self, keys: &KeyProbe<'_>, findings: &mut Vec<Finding>) {
+        let Sample { on_source, on_target, neither, .. } = *self;
+        let filled = self.filled();
+        let remedy = format!(
+            "name the key the application uses now with --old-key; rekey keys fingerprint SOURCE shows which key a source \
+             holds (here: from {}, to {})",
+            keys.source.fingerprint(),
+            keys.target.fingerprint(),
+        );
+        if neither * 2 > filled {
+            let message = format!("neither key opens {neither} of {filled} sampled credentials");
+            findings.push(Finding::refuse_key(Kind::WrongKey, message, remedy));
+        } else if keys.fresh && on_source == 0 && on_target > 0 {
+            findings.push(Finding::refuse_key(
+                Kind::WrongKey,
+                format!(
+                    "the old key opens none of {filled} sampled credentials and the new key opens {on_target}: \
+                     the two may be swapped, or the rows are on the new key already"
+                ),
+                remedy,
+            ));
+        } else if neither > 0 {
+            findings.push(Finding::warn(
+                Kind::WrongKey,
+                format!("neither key opens {neither} of {filled} sampled credentials: such rows will be quarantined"),
+                "if they are on a still older key, rekey quarantine retry --also-key SOURCE moves them afterwards",
+            ));
+        } else if keys.fresh && on_target > 0 {
+            findings.push(Finding::warn(
+                Kind::WrongKey,
+                format!("the new key already opens {on_target} of {filled} sampled credentials"),
+                "an earlier rotation may have been left half-way; such rows stay as they are",
+            ));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::preflight::Severity;
+
+    fn verdict(fresh: bool, on_source: u64, on_target: u64, neither: u64) -> Option<Severity> {
+        let key = |byte| EncryptionKey::from_bytes(&[byte; 32]).unwrap_or_else(|e| panic!("{e}"));
+        let (source, target) = (key(1), key(2));
+        let keys = KeyProbe { source: &source, target: &target, also: None, fresh };
+        let rows = on_source + on_target + neither + 5;
+        let sample = Sample { rows, on_source, on_target, neither, null: 5, ..Sample::default() };
+        let mut findings = Vec::new();
+        sample.judge(&keys, &mut findings);
+        findings.first().map(|f| f.severity)
+    }
+
+    #[test]
+    fn a_sample_tells_the_wrong_keys_from_a_few_broken_rows() {
+        assert_eq!(verdict(true, 90, 0, 0), None);
+        assert_eq!(verdict(true, 0, 0, 0), None);
+        assert_eq!(verdict(true, 0, 0, 1), Some(Severity::RefuseKey));
+        assert_eq!(verdict(true, 45, 0, 45), Some(Severity::Warn));
+        assert_eq!(verdict(true, 44, 0, 46), Some(Severity::RefuseKey));
+        assert_eq!(verdict(true, 0, 90, 0), Some(Severity::RefuseKey));
+        assert_eq!(verdict(true, 1, 89, 0), Some(Severity::Warn));
+        assert_eq!(verdict(false, 0, 90, 0), None);
+    }
+
+    #[test]
+    fn random_places_stay_within_the_heap() {
+        let facts = TableFacts { rows: 1200.0, pages: 100.0, ..TableFacts::default() };
+        let places = random_places(&facts);
+        assert_eq!(places.len(), TRIES);
+        assert!(places.iter().all(|p| p.block < 100 && (1..=15).contains(&p.offset)));
+    }
+}

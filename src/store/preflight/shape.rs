@@ -1,0 +1,179 @@
+//! Is `provider_connections` the table we know, and do we see its rows?
+
+use sqlx::postgres::types::Oid;
+use sqlx::{PgConnection, Row};
+
+use super::finding::{Finding, Kind};
+use crate::rotation::TableFacts;
+use crate::store::TABLE;
+use crate::store::error::{During, StoreError};
+
+/// The table, found in the catalogue, which anyone may read.
+pub(super) struct Table {
+    pub(super) oid: Oid,
+    /// It has the columns, types and primary key that every statement of ours relies on.
+    pub(super) usable: bool,
+}
+
+/// Finds the table and compares it with what is expected. `None` if nothing more can be asked about it.
+pub(super) async fn table(
+    conn: &mut PgConnection,
+    findings: &mut Vec<Finding>,
+) -> Result<Option<Table>, StoreError> {
+    // Not to_regclass: it raises an error without USAGE on the schema.
+    let row = sqlx::query(
+        "SELECT c.oid, c.relkind::text, c.relpersistence::text, \
+         EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE c.oid IN (i.inhrelid, i.inhparent)), current_database() \
+         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE n.nspname = 'public' AND c.relname = 'provider_connections'",
+    )
+    .fetch_optional(&mut *conn)
+    .await
+    .during("look for the table")?;
+    let Some(row) = row else {
+        findings.push(Finding::refuse(
+            Kind::Table,
+            format!("there is no table {TABLE} in this database"),
+            "check the database's name in DATABASE_URL",
+        ));
+        return Ok(None);
+    };
+    let (kind, persistence): (String, String) = (row.get(1), row.get(2));
+    let what = match (kind.as_str(), row.get::<bool, _>(3)) {
+        ("r", false) => None,
+        ("r", true) => Some("part of an inheritance tree or a partition"),
+        ("p", _) => Some("a partitioned table"),
+        ("v", _) => Some("a view"),
+        ("m", _) => Some("a materialized view"),
+        ("f", _) => Some("a foreign table"),
+        _ => Some("not a table"),
+    };
+    if let Some(what) = what {
+        findings.push(Finding::refuse(
+            Kind::Table,
+            format!("{TABLE} is {what}; rekey re-encrypts one ordinary table"),
+            "name the database in which it is the application's own table",
+        ));
+        return Ok(None);
+    }
+    if persistence != "p" {
+        findings.push(Finding::warn(
+            Kind::Unlogged,
+            format!("{TABLE} is unlogged: a crash of the server empties it"),
+            format!("ALTER TABLE {TABLE} SET LOGGED"),
+        ));
+    }
+    let oid = row.get(0);
+    let usable = columns(conn, oid, findings).await?;
+    Ok(Some(Table { oid, usable }))
+}
+
+async fn columns(conn: &mut PgConnection, oid: Oid, findings: &mut Vec<Finding>) -> Result<bool, StoreError> {
+    let row = sqlx::query(
+        "SELECT (SELECT format_type(atttypid, atttypmod) FROM pg_catalog.pg_attribute \
+         WHERE attrelid = $1 AND attname = 'id' AND attnum > 0 AND NOT attisdropped), \
+         (SELECT format_type(atttypid, atttypmod) FROM pg_catalog.pg_attribute \
+         WHERE attrelid = $1 AND attname = 'encrypted_credentials' AND attnum > 0 AND NOT attisdropped), \
+         (SELECT array_agg(a.attname::text ORDER BY k.ord) FROM pg_catalog.pg_index x, unnest(x.indkey) WITH ORDINALITY k(attnum, ord), \
+         pg_catalog.pg_attribute a WHERE x.indrelid = $1 AND x.indisprimary AND x.indisvalid \
+         AND a.attrelid = $1 AND a.attnum = k.attnum)",
+    )
+    .bind(oid)
+    .fetch_one(conn)
+    .await
+    .during("read the table's columns")?;
+    let mut usable = true;
+    for (at, column, expected) in [(0, "id", "uuid"), (1, "encrypted_credentials", "bytea")] {
+        let message = match row.get::<Option<String>, _>(at) {
+            Some(found) if found == expected => continue,
+            Some(found) => format!("column {column} of {TABLE} is of type {found}, not {expected}"),
+            None => format!("{TABLE} has no column {column}"),
+        };
+        usable = false;
+        findings.push(Finding::refuse(
+            Kind::Columns,
+            message,
+            "bring the table up to the application's migrations",
+        ));
+    }
+    let key: Option<Vec<String>> = row.get(2);
+    if key.as_deref() != Some(&["id".to_owned()]) {
+        usable = false;
+        let found = key.map_or("none".to_owned(), |key| format!("({})", key.join(", ")));
+        findings.push(Finding::refuse(
+            Kind::Columns,
+            format!("the primary key of {TABLE} is {found}, not (id)"),
+            format!("ALTER TABLE {TABLE} ADD PRIMARY KEY (id)"),
+        ));
+    }
+    Ok(usable)
+}
+
+/// True where row-level security applies to this role. Sessions of ours set `row_security = off`: reading would
+/// then fail rather than silently leave rows out.
+pub(super) async fn row_security(
+    conn: &mut PgConnection,
+    table: &Table,
+    findings: &mut Vec<Finding>,
+) -> Result<bool, StoreError> {
+    // row_security_active() says no while row_security is off, so ask what it is made of.
+    let row = sqlx::query(
+        "SELECT c.relrowsecurity AND NOT r.rolsuper AND NOT r.rolbypassrls \
+         AND (c.relforcerowsecurity OR NOT pg_has_role(c.relowner, 'USAGE')), current_user::text, \
+         (SELECT count(*) FROM pg_catalog.pg_policy p WHERE p.polrelid = c.oid) \
+         FROM pg_catalog.pg_class c, pg_catalog.pg_roles r WHERE c.oid = $1 AND r.rolname = current_user",
+    )
+    .bind(table.oid)
+    .fetch_one(conn)
+    .await
+    .during("ask about row-level security")?;
+    let active: bool = row.get(0);
+    if active {
+        let (role, policies): (String, i64) = (row.get(1), row.get(2));
+        findings.push(Finding::refuse(
+            Kind::RowSecurity,
+            format!("row-level security ({policies} policies) applies to role {role}: rows may be hidden, and would be left on the old key"),
+            format!("ALTER ROLE {role} BYPASSRLS for the time of the rotation, or use the table's owner"),
+        ));
+    }
+    Ok(active)
+}
+
+/// Whether there is anything to re-encrypt; an empty table is more likely the wrong database than a success.
+pub(super) async fn has_rows(
+    conn: &mut PgConnection,
+    facts: &TableFacts,
+    findings: &mut Vec<Finding>,
+) -> Result<bool, StoreError> {
+    let any: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM public.provider_connections)")
+        .fetch_one(&mut *conn)
+        .await
+        .during("look for rows")?;
+    if !any {
+        let expected = if facts.rows >= 1.0 {
+            format!(", where about {:.0} were expected", facts.rows)
+        } else {
+            String::new()
+        };
+        findings.push(Finding::refuse(
+            Kind::EmptyTable,
+            format!("{TABLE} has no visible row{expected}"),
+            "check that DATABASE_URL names the right database",
+        ));
+        return Ok(false);
+    }
+    let known: bool = sqlx::query_scalar(
+        "SELECT reltuples >= 0 FROM pg_catalog.pg_class WHERE oid = 'public.provider_connections'::regclass",
+    )
+    .fetch_one(conn)
+    .await
+    .during("look for statistics")?;
+    if !known {
+        findings.push(Finding::note(
+            Kind::Estimates,
+            format!("{TABLE} was never analyzed: forecasts are rough, and chunks may not suit the heap"),
+            format!("ANALYZE {TABLE}"),
+        ));
+    }
+    Ok(true)
+}

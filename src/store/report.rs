@@ -1,0 +1,161 @@
+//! What auditors ask for: rotations, events with their chain checked, proofs in numbers, affected users.
+
+use futures::TryStreamExt;
+use serde::Serialize;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use sqlx::{FromRow, PgConnection, Row};
+use uuid::Uuid;
+
+use super::TABLE;
+use super::error::{During, StoreError};
+
+/// One event of the audit trail.
+#[derive(Clone, Debug, Serialize)]
+pub struct Event {
+    /// Place in the chain, from 1.
+    pub seq: i64,
+    /// RFC 3339, microseconds.
+    pub at: String,
+    /// Its rotation, if it belongs to one.
+    pub rotation: Option<Uuid>,
+    /// What happened.
+    pub action: String,
+    /// Who did it.
+    pub operator: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// What exactly.
+    pub detail: Value,
+}
+
+/// The result of walking the chain.
+#[derive(Clone, Debug, Serialize)]
+pub struct Chain {
+    /// Events walked.
+    pub events: i64,
+    /// Every hash follows from the one before, and the head is the last.
+    pub intact: bool,
+    /// The first event whose hash does not follow.
+    pub broken_at: Option<i64>,
+    /// `seq:hash` of the head.
+    pub head: String,
+}
+
+/// Proofs of one direction, in numbers.
+#[derive(Clone, Debug, Serialize, FromRow)]
+pub struct Proofs {
+    /// `forward` or `backward`.
+    pub direction: String,
+    /// Batches, each with its own transaction id.
+    pub batches: i64,
+    /// Rows tagged.
+    pub rows: i64,
+}
+
+/// Walks the whole chain, checking every hash here rather than in the server, and keeps the events `keep` asks for.
+pub async fn walk(
+    conn: &mut PgConnection,
+    keep: impl Fn(Option<Uuid>) -> bool,
+) -> Result<(Chain, Vec<Event>), StoreError> {
+    const OP: &str = "walk the audit trail";
+    let mut previous: Vec<u8> = Sha256::digest(b"rekey event chain v1").to_vec();
+    let (mut events, mut count, mut broken_at) = (Vec::new(), 0, None);
+    {
+        let mut rows = sqlx::query(
+            "SELECT seq, to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), rotation, action, operator, reason, \
+             detail, hash, jsonb_build_array(seq, to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), \
+             rotation, action, operator, reason, detail)::text FROM rekey.events ORDER BY seq",
+        )
+        .fetch(&mut *conn);
+        while let Some(row) = rows.try_next().await.during(OP)? {
+            count += 1;
+            let seq: i64 = row.get(0);
+            let hash: Vec<u8> = row.get(7);
+            let canonical: &str = row.get(8);
+            let expected = Sha256::new().chain_update(&previous).chain_update(canonical).finalize();
+            if (hash != expected.as_slice() || seq != count) && broken_at.is_none() {
+                broken_at = Some(seq);
+            }
+            previous = hash;
+            let rotation = row.get(2);
+            if keep(rotation) {
+                events.push(Event {
+                    seq,
+                    at: row.get(1),
+                    rotation,
+                    action: row.get(3),
+                    operator: row.get(4),
+                    reason: row.get(5),
+                    detail: row.get(6),
+                });
+            }
+        }
+    }
+    let (seq, hash): (i64, String) = sqlx::query_as("SELECT seq, encode(hash, 'hex') FROM rekey.chain")
+        .fetch_one(conn)
+        .await
+        .during(OP)?;
+    let last: String = previous.iter().map(|b| format!("{b:02x}")).collect();
+    if broken_at.is_none() && (seq != count || hash != last) {
+        broken_at = Some(count + 1);
+    }
+    Ok((
+        Chain { events: count, intact: broken_at.is_none(), broken_at, head: format!("{seq}:{hash}") },
+        events,
+    ))
+}
+
+/// Ids of every rotation of the table, oldest first.
+pub async fn rotations(conn: &mut PgConnection) -> Result<Vec<Uuid>, StoreError> {
+    sqlx::query_scalar("SELECT id FROM rekey.rotations WHERE table_name = $1 ORDER BY id")
+        .bind(TABLE)
+        .fetch_all(conn)
+        .await
+        .during("list the rotations")
+}
+
+/// Proofs in numbers.
+pub async fn proofs(conn: &mut PgConnection, rotation: Uuid) -> Result<Vec<Proofs>, StoreError> {
+    sqlx::query_as(
+        "SELECT direction, count(*) AS batches, coalesce(sum(cardinality(ids)), 0)::bigint AS rows FROM rekey.proofs \
+         WHERE rotation = $1 GROUP BY direction ORDER BY direction DESC",
+    )
+    .bind(rotation)
+    .fetch_all(conn)
+    .await
+    .during("count the proofs")
+}
+
+/// The last verify's recorded result.
+pub async fn verify_result(conn: &mut PgConnection, rotation: Uuid) -> Result<Option<Value>, StoreError> {
+    sqlx::query_scalar("SELECT verify_result FROM rekey.rotations WHERE id = $1")
+        .bind(rotation)
+        .fetch_one(conn)
+        .await
+        .during("read the verify's result")
+}
+
+/// Someone whose credential was under the old key.
+#[derive(Clone, Debug, Serialize, FromRow)]
+pub struct Affected {
+    /// The user.
+    pub user_id: Uuid,
+    /// The provider to reconnect.
+    pub provider_slug: String,
+    /// The connection.
+    pub connection_id: Uuid,
+}
+
+/// Everyone whose credential was moved off the rotation's old key, or is quarantined.
+pub async fn affected(conn: &mut PgConnection, rotation: Uuid) -> Result<Vec<Affected>, StoreError> {
+    sqlx::query_as(
+        "SELECT c.user_id, c.provider_slug::text AS provider_slug, c.id AS connection_id FROM public.provider_connections c WHERE c.id IN \
+         (SELECT u.id FROM rekey.proofs p, unnest(p.ids) u(id) WHERE p.rotation = $1 AND p.direction = 'forward' \
+         UNION SELECT row_id FROM rekey.quarantine WHERE rotation = $1) ORDER BY c.user_id, c.provider_slug, c.id",
+    )
+    .bind(rotation)
+    .fetch_all(conn)
+    .await
+    .during("list affected users")
+}

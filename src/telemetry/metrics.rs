@@ -1,0 +1,208 @@
+//! What Prometheus is told: counters and histograms of this process, gauges of the whole rotation.
+//!
+//! A cheap handle that the engine is given; recording never fails and never waits for anybody. Serving is
+//! [`http`](super::http), the text is [`exposition`]; nothing here decides anything.
+//!
+//! Counters (`…_total`) and histograms count what *this process* committed, so that pods may be summed. Gauges named
+//! `rekey_rotation_…` come from the ledger and are the same from every pod: take their maximum.
+
+mod exposition;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use crate::rotation::{Counters, Progress};
+
+/// Upper bounds in seconds, around the default lock target of 50 ms.
+const BOUNDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+/// A handle on this process's metrics.
+#[derive(Clone, Debug)]
+pub struct Metrics(Arc<Mutex<Recorded>>);
+
+#[derive(Debug)]
+struct Recorded {
+    rows: Counters,
+    batches: u64,
+    rolled_back: u64,
+    batch_seconds: Histogram,
+    lock_seconds: Histogram,
+    retries: BTreeMap<String, u64>,
+    lease_losses: u64,
+    progress: Option<(Progress, Instant)>,
+    /// Reasons met so far; only the present one is 1.
+    throttles: BTreeMap<String, bool>,
+    exit_code: Option<u8>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Histogram {
+    counts: [u64; BOUNDS.len()],
+    count: u64,
+    sum: f64,
+}
+
+impl Histogram {
+    fn observe(&mut self, took: Duration) {
+        let seconds = took.as_secs_f64();
+        self.count += 1;
+        self.sum += seconds;
+        if let Some(at) = BOUNDS.iter().position(|bound| seconds <= *bound) {
+            self.counts[at] += 1;
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics(Arc::new(Mutex::new(Recorded {
+            rows: Counters::default(),
+            batches: 0,
+            rolled_back: 0,
+            batch_seconds: Histogram::default(),
+            lock_seconds: Histogram::default(),
+            retries: BTreeMap::new(),
+            lease_losses: 0,
+            progress: None,
+            throttles: BTreeMap::new(),
+            exit_code: None,
+        })))
+    }
+}
+
+impl Metrics {
+    fn lock(&self) -> MutexGuard<'_, Recorded> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A batch begins. Dropped without [`Batch::committed`], it counts as rolled back.
+    pub fn batch(&self) -> Batch<'_> {
+        Batch { metrics: self, begun: Instant::now(), committed: false }
+    }
+
+    /// A chunk is done: what was committed with it, and how many rows were quarantined.
+    pub fn finished(&self, add: &Counters, quarantined: usize) {
+        let mut recorded = self.lock();
+        recorded.rows += *add;
+        recorded.rows.quarantined += quarantined as i64;
+    }
+
+    /// Something is tried again, for this SQLSTATE; none means that the connection went away or fell silent.
+    pub fn retry(&self, sqlstate: Option<String>) {
+        let sqlstate = sqlstate.unwrap_or_else(|| "connection".to_owned());
+        *self.lock().retries.entry(sqlstate).or_default() += 1;
+    }
+
+    /// A worker lost its lease.
+    pub fn lease_lost(&self) {
+        self.lock().lease_losses += 1;
+    }
+
+    /// Keeps the rotation's gauges up to date from now on.
+    pub fn follow(&self, mut progress: watch::Receiver<Progress>) {
+        let metrics = self.clone();
+        tokio::spawn(async move {
+            while progress.changed().await.is_ok() {
+                let now = progress.borrow_and_update().clone();
+                metrics.lock().see(now);
+            }
+        });
+    }
+
+    /// The rotation's totals as read at the end.
+    pub fn settled(&self, totals: Counters) {
+        let mut recorded = self.lock();
+        let mut last = recorded.progress.take().map(|(progress, _)| progress).unwrap_or_default();
+        last.rows_done = totals.settled();
+        last.rows_total = last.rows_total.max(last.rows_done);
+        last.totals = totals;
+        recorded.see(last);
+    }
+
+    /// The process ends with this code.
+    pub fn ended(&self, code: u8) {
+        self.lock().exit_code = Some(code);
+    }
+
+    /// Everything, in Prometheus' text format 0.0.4.
+    pub fn text(&self) -> String {
+        exposition::write(&self.lock())
+    }
+
+    /// Replaces `path` atomically with [`Metrics::text`], as node_exporter's textfile collector wants it.
+    pub fn write_file(&self, path: &Path) -> std::io::Result<()> {
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(format!(".{}.tmp", std::process::id()));
+        let written = std::fs::write(&beside, self.text()).and_then(|()| std::fs::rename(&beside, path));
+        if written.is_err() {
+            let _ = std::fs::remove_file(&beside);
+        }
+        written
+    }
+
+    /// Whether work is under way, or else why not. `silence` is how old news from the ledger may be.
+    pub fn ready(&self, silence: Duration) -> Result<(), String> {
+        let recorded = self.lock();
+        match &recorded.progress {
+            None => Err("starting: nothing heard from the ledger yet".into()),
+            Some((_, at)) if at.elapsed() > silence => {
+                Err(format!("the database has been silent for {} s", at.elapsed().as_secs()))
+            }
+            Some((Progress { throttle: Some(why), .. }, _)) => Err(why.clone()),
+            Some(_) => Ok(()),
+        }
+    }
+}
+
+impl Recorded {
+    fn see(&mut self, progress: Progress) {
+        for active in self.throttles.values_mut() {
+            *active = false;
+        }
+        if let Some(why) = &progress.throttle {
+            self.throttles.insert(reason(why), true);
+        }
+        self.progress = Some((progress, Instant::now()));
+    }
+}
+
+/// A throttle's text as a label: what is measured is cut off, or every second would make a new series.
+fn reason(why: &str) -> String {
+    let words =
+        why.split(|c: char| c.is_ascii_digit() || c == ':' || c == '(').next().unwrap_or_default().trim();
+    if words.is_empty() { "other".to_owned() } else { words.chars().take(60).collect() }
+}
+
+/// A batch under way.
+pub struct Batch<'a> {
+    metrics: &'a Metrics,
+    begun: Instant,
+    committed: bool,
+}
+
+impl Batch<'_> {
+    /// It is in. `locked` is how long its row locks were held.
+    pub fn committed(mut self, add: &Counters, locked: Duration) {
+        self.committed = true;
+        let mut recorded = self.metrics.lock();
+        recorded.batches += 1;
+        recorded.rows += *add;
+        recorded.batch_seconds.observe(self.begun.elapsed());
+        recorded.lock_seconds.observe(locked);
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        if !self.committed {
+            self.metrics.lock().rolled_back += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,117 @@
+//! Prometheus' text exposition format 0.0.4, for the few metrics there are.
+
+use std::fmt::Write as _;
+
+use super::{BOUNDS, Histogram, Recorded};
+use crate::rotation::{Counters, Progress};
+
+/// All metrics, each with its HELP and TYPE.
+pub(super) fn write(r: &Recorded) -> String {
+    let mut out = Text(String::with_capacity(4096));
+    out.head("rekey_build_info", "gauge", "Version of this process.");
+    out.sample("rekey_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+
+    out.head("rekey_rows_total", "counter", "Rows this process settled, by outcome.");
+    for (outcome, rows) in outcomes(&r.rows) {
+        out.sample("rekey_rows_total", &[("outcome", outcome)], rows as f64);
+    }
+    out.head(
+        "rekey_lost_races_total",
+        "counter",
+        "Times the application changed a row between read and write.",
+    );
+    out.sample("rekey_lost_races_total", &[], r.rows.lost_races as f64);
+    out.head("rekey_written_bytes_total", "counter", "Bytes of new ciphertext this process committed.");
+    out.sample("rekey_written_bytes_total", &[], r.rows.bytes as f64);
+
+    out.head("rekey_batches_total", "counter", "Batches of this process, by how they ended.");
+    out.sample("rekey_batches_total", &[("outcome", "committed")], r.batches as f64);
+    out.sample("rekey_batches_total", &[("outcome", "rolled_back")], r.rolled_back as f64);
+    out.histogram("rekey_batch_duration_seconds", "From BEGIN to the end of COMMIT.", &r.batch_seconds);
+    out.histogram("rekey_lock_duration_seconds", "How long a batch held its row locks.", &r.lock_seconds);
+
+    out.head(
+        "rekey_retries_total",
+        "counter",
+        "Things tried again, by SQLSTATE; connection: no answer at all.",
+    );
+    for (sqlstate, count) in &r.retries {
+        out.sample("rekey_retries_total", &[("sqlstate", sqlstate)], *count as f64);
+    }
+    out.head("rekey_lease_losses_total", "counter", "Leases another process took over.");
+    out.sample("rekey_lease_losses_total", &[], r.lease_losses as f64);
+
+    if let Some((progress, at)) = &r.progress {
+        rotation(&mut out, progress);
+        out.head("rekey_ledger_age_seconds", "gauge", "Since the ledger in the database was last read.");
+        out.sample("rekey_ledger_age_seconds", &[], at.elapsed().as_secs_f64());
+    }
+    out.head("rekey_throttled", "gauge", "1 while work is slowed down or waits for this reason.");
+    for (reason, active) in &r.throttles {
+        out.sample("rekey_throttled", &[("reason", reason)], f64::from(u8::from(*active)));
+    }
+    if let Some(code) = r.exit_code {
+        out.head("rekey_exit_code", "gauge", "How the process ended; RUNBOOK.md has the table.");
+        out.sample("rekey_exit_code", &[], f64::from(code));
+    }
+    out.0
+}
+
+fn rotation(out: &mut Text, p: &Progress) {
+    out.head("rekey_rotation_rows", "gauge", "Rows of the rotation, all processes, by outcome.");
+    for (outcome, rows) in outcomes(&p.totals) {
+        out.sample("rekey_rotation_rows", &[("outcome", outcome)], rows as f64);
+    }
+    out.head("rekey_rotation_rows_expected", "gauge", "Rows expected in all, as the planner estimates.");
+    out.sample("rekey_rotation_rows_expected", &[], p.rows_total as f64);
+    out.head("rekey_rotation_rows_per_second", "gauge", "Rate of all processes over the last seconds.");
+    out.sample("rekey_rotation_rows_per_second", &[], p.rows_per_second);
+    if let Some(eta) = p.eta_seconds {
+        out.head("rekey_rotation_eta_seconds", "gauge", "Time left at the present rate.");
+        out.sample("rekey_rotation_eta_seconds", &[], eta);
+    }
+    out.head("rekey_rotation_pass", "gauge", "Number of the pass under way.");
+    out.sample("rekey_rotation_pass", &[("kind", p.pass_kind)], f64::from(p.pass));
+}
+
+fn outcomes(c: &Counters) -> [(&'static str, i64); 4] {
+    [
+        ("re_encrypted", c.re_encrypted),
+        ("already_on_key", c.already_on_key),
+        ("null", c.null_rows),
+        ("quarantined", c.quarantined),
+    ]
+}
+
+struct Text(String);
+
+impl Text {
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
+        self.0.push_str(name);
+        for (i, (label, text)) in labels.iter().enumerate() {
+            self.0.push(if i == 0 { '{' } else { ',' });
+            let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            let _ = write!(self.0, "{label}=\"{text}\"");
+        }
+        if !labels.is_empty() {
+            self.0.push('}');
+        }
+        let _ = writeln!(self.0, " {value}");
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, h: &Histogram) {
+        self.head(name, "histogram", help);
+        let (bucket, mut below) = (format!("{name}_bucket"), 0);
+        for (bound, count) in BOUNDS.iter().zip(h.counts) {
+            below += count;
+            self.sample(&bucket, &[("le", &bound.to_string())], below as f64);
+        }
+        self.sample(&bucket, &[("le", "+Inf")], h.count as f64);
+        self.sample(&format!("{name}_sum"), &[], h.sum);
+        self.sample(&format!("{name}_count"), &[], h.count as f64);
+    }
+}

@@ -1,0 +1,90 @@
+//! Recording, the text, and readiness; promtool judges the text in `tests/observability.rs`.
+
+use super::*;
+
+fn counters(rows: i64) -> Counters {
+    Counters { re_encrypted: rows, bytes: rows * 100, ..Counters::default() }
+}
+
+#[test]
+fn a_batch_counts_once_committed_or_rolled_back() {
+    let metrics = Metrics::default();
+    metrics.batch().committed(&counters(7), Duration::from_millis(3));
+    drop(metrics.batch());
+    let text = metrics.text();
+    for line in [
+        "rekey_rows_total{outcome=\"re_encrypted\"} 7",
+        "rekey_written_bytes_total 700",
+        "rekey_batches_total{outcome=\"committed\"} 1",
+        "rekey_batches_total{outcome=\"rolled_back\"} 1",
+        "rekey_lock_duration_seconds_bucket{le=\"0.0025\"} 0",
+        "rekey_lock_duration_seconds_bucket{le=\"0.005\"} 1",
+        "rekey_lock_duration_seconds_bucket{le=\"+Inf\"} 1",
+        "rekey_lock_duration_seconds_count 1",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+    }
+}
+
+#[test]
+fn a_time_beyond_every_bound_is_in_the_last_bucket_only() {
+    let metrics = Metrics::default();
+    metrics.batch().committed(&counters(1), Duration::from_secs(99));
+    let text = metrics.text();
+    assert!(text.contains("rekey_lock_duration_seconds_bucket{le=\"30\"} 0"), "{text}");
+    assert!(text.contains("rekey_lock_duration_seconds_bucket{le=\"+Inf\"} 1"), "{text}");
+}
+
+#[test]
+fn retries_are_counted_by_sqlstate() {
+    let metrics = Metrics::default();
+    metrics.retry(Some("40P01".into()));
+    metrics.retry(Some("40P01".into()));
+    metrics.retry(None);
+    let text = metrics.text();
+    assert!(text.contains("rekey_retries_total{sqlstate=\"40P01\"} 2"), "{text}");
+    assert!(text.contains("rekey_retries_total{sqlstate=\"connection\"} 1"), "{text}");
+}
+
+#[test]
+fn one_throttle_reason_is_active_at_a_time_and_numbers_make_no_new_series() {
+    let metrics = Metrics::default();
+    for why in ["replication lag 12 s", "replication lag 90 s", "paused by the operator"] {
+        metrics.lock().see(Progress { throttle: Some(why.into()), ..Progress::default() });
+    }
+    let text = metrics.text();
+    assert!(text.contains("rekey_throttled{reason=\"paused by the operator\"} 1"), "{text}");
+    assert!(text.contains("rekey_throttled{reason=\"replication lag\"} 0"), "{text}");
+    assert_eq!(text.matches("rekey_throttled{").count(), 2, "{text}");
+}
+
+#[test]
+fn ready_says_why_not() {
+    let metrics = Metrics::default();
+    let patience = Duration::from_secs(30);
+    assert!(metrics.ready(patience).unwrap_err().contains("starting"));
+    metrics.lock().see(Progress::default());
+    assert_eq!(metrics.ready(patience), Ok(()));
+    assert!(metrics.ready(Duration::ZERO).unwrap_err().contains("silent"));
+    metrics.lock().see(Progress { throttle: Some("paused by the operator".into()), ..Progress::default() });
+    assert_eq!(metrics.ready(patience).unwrap_err(), "paused by the operator");
+}
+
+#[test]
+fn labels_are_escaped() {
+    let metrics = Metrics::default();
+    metrics.retry(Some("a\"b\\c\nd".into()));
+    assert!(metrics.text().contains("{sqlstate=\"a\\\"b\\\\c\\nd\"} 1"), "{}", metrics.text());
+}
+
+#[test]
+fn the_file_is_replaced_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rekey.prom");
+    std::fs::write(&path, "old").unwrap();
+    let metrics = Metrics::default();
+    metrics.ended(75);
+    metrics.write_file(&path).unwrap();
+    assert!(std::fs::read_to_string(&path).unwrap().contains("rekey_exit_code 75\n"));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
