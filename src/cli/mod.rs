@@ -10,9 +10,12 @@ mod context;
 mod control;
 mod finalize;
 mod hardening;
+mod init;
 mod key_pair;
 mod keys;
 mod man;
+mod plan;
+mod plan_text;
 mod preflight;
 mod promote;
 mod quarantine;
@@ -101,6 +104,8 @@ async fn serve_metrics(context: &Context) -> Result<()> {
 async fn dispatch(command: Command, context: &Context) -> Result<Exit> {
     serve_metrics(context).await?;
     match command {
+        Command::Plan(args) => plan::run(args, context).await,
+        Command::Init(args) => init::run(args, context).await,
         Command::Run(args) => run::run(args, context).await,
         Command::Promote(args) => promote::run(args, context).await,
         Command::Finalize(args) => finalize::run(args, context).await,
