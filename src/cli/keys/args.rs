@@ -164,10 +164,10 @@ pub struct RestoreArgs {
     /// A file made by `keys backup`, or by gpg --symmetric
     pub file: PathBuf,
     /// Where the key goes
-    #[arg(long, value_name = "SOURCE")]
+    #[arg(long, env = "REKEY_TO", hide_env_values = true, value_name = "SOURCE")]
     pub to: String,
     /// Which key of a backup that holds several: the source it was read from [default: the one named by --to]
-    #[arg(long, value_name = "SOURCE")]
+    #[arg(long, env = "REKEY_FROM", hide_env_values = true, value_name = "SOURCE")]
     pub from: Option<String>,
     /// Do not ask
     #[arg(long, env = "REKEY_YES", hide_env_values = true)]
@@ -180,7 +180,7 @@ pub struct RestoreArgs {
 #[derive(Args)]
 pub struct DestroyArgs {
     /// The retired key
-    #[arg(long, value_name = "FINGERPRINT")]
+    #[arg(long, env = "REKEY_FINGERPRINT", hide_env_values = true, value_name = "FINGERPRINT")]
     pub fingerprint: String,
     /// The secret that holds it [default: where the application's settings say]
     pub source: Option<String>,

@@ -55,6 +55,13 @@ pub async fn run(args: GenerateArgs, context: &Context) -> Result<Exit> {
         true => None,
         false => trail.record(Action::GENERATE, json!({ "keys": changed })).await,
     };
+    for (_, w) in done.iter().filter(|(s, w)| w.changed && s.kind == Some(AppKey::Encryption)) {
+        if let Some(former) = &w.former_fingerprint {
+            tracing::warn!(
+                "credentials encrypted with the former key ({former}) open with that key alone: keep it, or rekey run"
+            );
+        }
+    }
     if context.json() {
         let keys: Vec<&Written> = done.iter().map(|(_, w)| w).collect();
         context.print_json(&json!({ "keys": keys, "event_head": head }))?;

@@ -98,7 +98,8 @@ mod tests {
         use AppKey::{Encryption, Secret};
         use Environment::{Ci, Development, Production, Testing};
         let long = "Zm9vYmFyYmF6cXV4LTAxMjM0NTY3ODlfYWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4";
-        let cases: [(AppKey, &str, Environment, &[(&str, bool)]); 13] = [
+        type Case<'a> = (AppKey, &'a str, Environment, &'a [(&'a str, bool)]);
+        let cases: [Case; 13] = [
             (Encryption, "xK9_mQ2vT7-pL4wR8nB3cF6hJ1dS5gZ0", Production, &[]),
             (Encryption, "xK9_mQ2vT7-pL4wR8nB3cF6hJ1dS5gZ", Production, &[("length", true)]),
             (Encryption, "xK9+mQ2vT7-pL4wR8nB3cF6hJ1dS5gZ0", Production, &[("characters", false)]),

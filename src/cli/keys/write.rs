@@ -63,7 +63,10 @@ pub struct Written {
 struct Judge<'a> {
     write: &'a Write<'a>,
     needed: &'a Needed,
+    /// What is there; a placeholder, too.
     found: Cell<Option<Fingerprint>>,
+    /// It is a key, which is worth a backup.
+    is_key: Cell<bool>,
 }
 
 impl Judge<'_> {
@@ -71,6 +74,7 @@ impl Judge<'_> {
         self.found.set((!current.is_empty()).then(|| Fingerprint::of(current)));
         let Some(found) = self.found.get() else { return Seen::Replaceable };
         let present = weakness(current) != Some(Weakness::Placeholder);
+        self.is_key.set(present);
         if found == Fingerprint::of(self.write.value) || (self.write.present == Present::Keep && present) {
             return Seen::Wanted;
         }
@@ -94,7 +98,7 @@ impl Judge<'_> {
             target: self.write.target.to_string(),
             changed,
             fingerprint: now.to_string(),
-            former_fingerprint: found.filter(|_| changed).map(|f| f.to_string()),
+            former_fingerprint: found.filter(|_| changed && self.is_key.get()).map(|f| f.to_string()),
             version: None,
             former_version: None,
             backup: None,
@@ -113,7 +117,7 @@ impl Write<'_> {
     }
 
     async fn to_file(&self, context: &Context, needed: &Needed) -> Result<Written> {
-        let judge = Judge { write: self, needed, found: Cell::new(None) };
+        let judge = Judge { write: self, needed, found: Cell::new(None), is_key: Cell::new(false) };
         let path = match self.target {
             KeySource::File(path) | KeySource::Dotenv { path, .. } => path,
             KeySource::Env(_) | KeySource::Aws(_) => unreachable!("not files"),
@@ -125,7 +129,7 @@ impl Write<'_> {
             Err(e) => return Err(e.into()),
         };
         let seen = judge.judge(&now);
-        let keeps_former = seen == Seen::Replaceable && judge.found.get().is_some();
+        let keeps_former = seen == Seen::Replaceable && judge.is_key.get();
         let backup = keeps_former.then_some(self.backup);
         if backup.is_some()
             && !self.is_backed_up(path, &now)
@@ -175,7 +179,7 @@ impl Write<'_> {
             Err(e) => return Err(e.into()),
         };
         let nothing = Needed::default();
-        let fresh = Judge { write: self, needed: &nothing, found: Cell::new(None) };
+        let fresh = Judge { write: self, needed: &nothing, found: Cell::new(None), is_key: Cell::new(false) };
         let Some(mut info) = info else {
             if stage.is_some() {
                 return Err(not_a_stage(self.target, "there is no such secret yet"));
@@ -205,7 +209,7 @@ impl Write<'_> {
         // What was scheduled for deletion was given up on: it does not count as present.
         let present = if restored { Present::Replace } else { self.present };
         let write = Write { present, ..*self };
-        let judge = Judge { write: &write, needed, found: Cell::new(None) };
+        let judge = Judge { write: &write, needed, found: Cell::new(None), is_key: Cell::new(false) };
         if let Some(stage) = stage {
             return write.to_stage(context, &judge, target, stage, id).await;
         }
