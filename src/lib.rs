@@ -6,12 +6,13 @@
 //!          engine           workers, supervisor, throttle, shutdown
 //!        ┌────┼──────────┐
 //!     store secrets telemetry    PostgreSQL · key sources · logs, progress, metrics
-//!        └────┼──────────┘
+//!        └────┼──────────┘       (beside them `cache`: the application's stale entries in Redis)
 //!     rotation  crypto      pure: states, chunks, waves, counters · keys, envelope, rewrap, tag
 //! ```
 //! Imports point downwards only; adapters do not import each other, and the pure modules know neither sqlx,
 //! tokio, aws, clap nor indicatif. [`error`] is the exit-code table.
 
+pub mod cache;
 pub mod cli;
 pub mod crypto;
 pub mod engine;

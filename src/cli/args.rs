@@ -7,6 +7,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use uuid::Uuid;
 
+use super::cache::CacheCommand;
+use super::init::InitArgs;
+use super::keys::KeysCommand;
+use super::plan::PlanArgs;
 use crate::secrets::SecretLayout;
 use crate::store::ledger::rotation::Deadline;
 use crate::telemetry::logging::LogFormat;
@@ -111,6 +115,10 @@ pub enum Environment {
 
 #[derive(Subcommand)]
 pub enum Command {
+    /// Say what stands in the way, what a run would do, and what it would cost; writes nothing
+    Plan(PlanArgs),
+    /// Create schema rekey, and show the grants each role needs
+    Init(InitArgs),
     /// Re-encrypt every connection: start a rotation, or join or resume the active one
     Run(RunArgs),
     /// Show the rotation, its workers, rate and totals
@@ -151,6 +159,12 @@ pub enum Command {
         #[arg(long, value_name = "PATH")]
         dir: Option<PathBuf>,
     },
+    /// Generate, check, back up, restore and replace the application's keys
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// The application's cache in Redis
+    #[command(subcommand)]
+    Cache(CacheCommand),
 }
 
 /// Where the two keys are. Kept as text: clap would echo what it cannot parse, and that may be a key.

@@ -2,6 +2,7 @@
 //! cannot be wrong.
 
 mod args;
+mod cache;
 mod cache_after;
 mod completions;
 mod confirm;
@@ -9,8 +10,12 @@ mod context;
 mod control;
 mod finalize;
 mod hardening;
+mod init;
 mod key_pair;
+mod keys;
 mod man;
+mod plan;
+mod plan_text;
 mod preflight;
 mod promote;
 mod quarantine;
@@ -99,6 +104,8 @@ async fn serve_metrics(context: &Context) -> Result<()> {
 async fn dispatch(command: Command, context: &Context) -> Result<Exit> {
     serve_metrics(context).await?;
     match command {
+        Command::Plan(args) => plan::run(args, context).await,
+        Command::Init(args) => init::run(args, context).await,
         Command::Run(args) => run::run(args, context).await,
         Command::Promote(args) => promote::run(args, context).await,
         Command::Finalize(args) => finalize::run(args, context).await,
@@ -112,6 +119,8 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit> {
         Command::Quarantine(command) => quarantine::run(command, context).await,
         Command::Completions { shell } => completions::print(shell),
         Command::Man { dir } => man::run(dir.as_deref()),
+        Command::Keys(command) => keys::run(command, context).await,
+        Command::Cache(command) => cache::run(command, context).await,
     }
 }
 

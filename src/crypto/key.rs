@@ -43,10 +43,7 @@ impl EncryptionKey {
 
     /// The name by which a rotation remembers this key.
     pub fn fingerprint(&self) -> Fingerprint {
-        let mac = self.label_mac().finalize().into_bytes();
-        let mut short = [0; 8];
-        short.copy_from_slice(&mac[..8]);
-        Fingerprint(short)
+        Fingerprint::of(self.bytes())
     }
 
     /// Whether both are the same key, in constant time: compares two full MACs, not the keys.
@@ -67,10 +64,14 @@ impl EncryptionKey {
     }
 
     fn label_mac(&self) -> Hmac<Sha256> {
-        Hmac::<Sha256>::new_from_slice(self.bytes())
-            .expect("HMAC takes keys of any length")
-            .chain_update(FINGERPRINT_LABEL)
+        label_mac(self.bytes())
     }
+}
+
+fn label_mac(key: &[u8]) -> Hmac<Sha256> {
+    Hmac::<Sha256>::new_from_slice(key)
+        .expect("HMAC takes keys of any length")
+        .chain_update(FINGERPRINT_LABEL)
 }
 
 /// First 8 bytes of HMAC-SHA-256(key, "rekey fingerprint v1"): says which key, tells nothing about it.
@@ -78,6 +79,14 @@ impl EncryptionKey {
 pub struct Fingerprint([u8; 8]);
 
 impl Fingerprint {
+    /// The fingerprint of a key of any length: a SECRET_KEY, or what stands where a key should be.
+    pub fn of(key: &[u8]) -> Self {
+        let mac = label_mac(key).finalize().into_bytes();
+        let mut short = [0; 8];
+        short.copy_from_slice(&mac[..8]);
+        Fingerprint(short)
+    }
+
     /// The 8 bytes, as the ledger stores them.
     pub const fn to_bytes(self) -> [u8; 8] {
         self.0
@@ -192,6 +201,7 @@ mod tests {
         //             b'rekey fingerprint v1', 'sha256').hexdigest()[:16])"
         let fingerprint = key("0123456789abcdef0123456789abcdef").fingerprint();
         assert_eq!(fingerprint.to_string(), "4df875cf543ca3cf");
+        assert_eq!(fingerprint, Fingerprint::of(b"0123456789abcdef0123456789abcdef"));
         assert_eq!(fingerprint.to_string().parse(), Ok(fingerprint));
         assert_eq!(Fingerprint::from_bytes(fingerprint.to_bytes()), fingerprint);
     }

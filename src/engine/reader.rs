@@ -53,6 +53,10 @@ struct Cursor {
     after: Option<Uuid>,
     block: u32,
     ids: Vec<Uuid>,
+    /// Rows met whose values are large, in groups that are read one at a time.
+    large: Vec<Vec<Uuid>>,
+    /// Nothing but these is left to read.
+    walked: bool,
     counters: Counters,
     quarantine: Vec<Finding>,
 }
@@ -139,46 +143,50 @@ impl Reader {
         let budget = self.job.settings.chunk.bytes;
         let mut taken = Taken::default();
         let mut bytes = 0;
-        let mut last = false;
-        while !last && bytes < budget {
-            let Some(stretch) =
-                cursor.stretch(&self.pass, self.job.settings.rows_per_page, self.row_bytes, budget - bytes)
-            else {
-                last = true;
-                break;
-            };
+        while bytes < budget && !cursor.is_read() {
             let before = taken.rows.len();
-            let mut seen = 0i64;
-            let mut large = Vec::new();
             let (keys, scratch, ivs) = (&self.job.rewrapper, &mut self.scratch, &mut self.ivs);
-            rows::read(&mut self.conn, &stretch, |row| {
-                seen += 1;
-                cursor.after = Some(row.id);
-                if row.envelope.is_none()
-                    && row.length.is_some_and(|l| l > INLINE_BYTES && l <= MAX_ROW_BYTES)
-                {
-                    large.push((row.id, row.length.unwrap_or_default() as usize));
-                    return Ok(());
-                }
-                taken.take(keys, scratch, ivs, row)
-            })
-            .await?;
-            last = cursor.advance(&stretch, seen);
-            for group in by_bytes(large, MAX_ROW_BYTES as usize) {
-                rows::read(&mut self.conn, &Stretch::Ids { ids: group, max: MAX_ROW_BYTES }, |row| {
+            // Large values before anything else: what is put aside of them is their ids alone.
+            if let Some(ids) = cursor.large.pop() {
+                rows::read(&mut self.conn, &Stretch::Ids { ids, max: MAX_ROW_BYTES }, |row| {
                     taken.take(keys, scratch, ivs, row)
                 })
                 .await?;
+            } else {
+                let density = self.job.settings.rows_per_page;
+                let Some(stretch) = cursor.stretch(&self.pass, density, self.row_bytes, budget - bytes)
+                else {
+                    cursor.walked = true;
+                    break;
+                };
+                let mut seen = 0i64;
+                let mut large = Vec::new();
+                rows::read(&mut self.conn, &stretch, |row| {
+                    seen += 1;
+                    cursor.after = Some(row.id);
+                    if row.envelope.is_none()
+                        && row.length.is_some_and(|l| l > INLINE_BYTES && l <= MAX_ROW_BYTES)
+                    {
+                        large.push((row.id, row.length.unwrap_or_default() as usize));
+                        return Ok(());
+                    }
+                    taken.take(keys, scratch, ivs, row)
+                })
+                .await?;
+                cursor.walked = cursor.advance(&stretch, seen);
+                cursor.large = by_bytes(large, MAX_ROW_BYTES as usize);
+                let fresh = &taken.rows[before..];
+                if let Some(mean) = fresh.iter().map(|w| w.envelope.len() as f64).reduce(|a, b| a + b) {
+                    self.row_bytes = mean / fresh.len() as f64;
+                }
             }
             let fresh = &taken.rows[before..];
             bytes += fresh.iter().map(|w| w.envelope.len() + ChunkSize::ROW_OVERHEAD).sum::<usize>();
-            if let Some(mean) = fresh.iter().map(|w| w.envelope.len() as f64).reduce(|a, b| a + b) {
-                self.row_bytes = mean / fresh.len() as f64;
-            }
             if !cursor.is_ids() {
                 self.refuse_hopeless(&taken)?;
             }
         }
+        let last = cursor.is_read();
         self.count_untouched(&mut cursor, &mut taken).await?;
         let other_bytes = self.compare_tags(&taken.rows).await?;
         cursor.quarantine.append(&mut taken.quarantine);
@@ -340,7 +348,20 @@ impl Cursor {
             Bounds::Keys { lo, .. } => *lo,
             _ => None,
         };
-        Cursor { lease, after, block, ids, counters: Counters::default(), quarantine: Vec::new() }
+        Cursor {
+            lease,
+            after,
+            block,
+            ids,
+            large: Vec::new(),
+            walked: false,
+            counters: Counters::default(),
+            quarantine: Vec::new(),
+        }
+    }
+
+    fn is_read(&self) -> bool {
+        self.walked && self.large.is_empty()
     }
 
     fn is_ids(&self) -> bool {

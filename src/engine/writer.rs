@@ -17,6 +17,7 @@ use crate::rotation::{BatchServo, Counters, Desired, deal, next_slice};
 use crate::store::connect::jitter;
 use crate::store::ledger::Lease;
 use crate::store::ledger::chunk::{self, Checkpoint, Noted};
+use crate::store::ledger::proof;
 use crate::store::ledger::quarantine::{self, Finding};
 use crate::store::rows::{self, MAX_ROW_BYTES, Stretch, Write};
 use crate::store::{Class, During, StoreError, audit, bounded};
@@ -194,7 +195,7 @@ impl Writer {
                 return Ok(());
             }
             let before = pending.len();
-            let (batch, sizes) = self.read_again(&mut pending, left).await?;
+            let (batch, sizes) = self.read_again(lease, &mut pending, left).await?;
             for group in by_bytes(sizes, MAX_BATCH_BYTES) {
                 let part: Vec<&Write> = group.iter().filter_map(|id| batch.get(id)).collect();
                 self.take_free(lease, &part, &mut pending, left).await?;
@@ -211,11 +212,12 @@ impl Writer {
 
     async fn read_again(
         &mut self,
+        lease: &Lease,
         pending: &mut HashMap<Uuid, Attempt>,
         left: &mut Left,
     ) -> Result<(HashMap<Uuid, Write>, Vec<(Uuid, usize)>), Fault> {
         let (mut batch, mut sizes, mut gone) = (HashMap::new(), Vec::new(), pending.len());
-        let mut settled = Vec::new();
+        let (mut settled, mut on_target) = (Vec::new(), Vec::new());
         let stretch = Stretch::Ids { ids: pending.keys().copied().collect(), max: MAX_ROW_BYTES };
         let mut found = std::collections::HashSet::new();
         {
@@ -230,9 +232,8 @@ impl Writer {
                         sizes.push((id, write.envelope.len()));
                         batch.insert(id, write);
                     }
-                    Rewrapped::OnTarget { .. } => {
-                        *lost += 1;
-                        left.counters.already_on_key += 1;
+                    Rewrapped::OnTarget { xmin, .. } => {
+                        on_target.push(xmin);
                         settled.push(id);
                     }
                     Rewrapped::Null => {
@@ -248,6 +249,14 @@ impl Writer {
                 Ok::<(), Fault>(())
             })
             .await?;
+        }
+        if !on_target.is_empty() {
+            // Where the heap was rewritten between two reads a row is read twice: then it was us who moved it.
+            let (pass, xmins) = (&lease.pass, on_target.iter().copied().collect());
+            let ours = proof::ours(&mut self.conn, pass.rotation, pass.direction, &xmins).await?;
+            let others = on_target.iter().filter(|x| !ours.contains(x)).count() as i64;
+            self.lost += others;
+            left.counters.already_on_key += others;
         }
         pending.retain(|id, _| found.contains(id));
         for id in settled {

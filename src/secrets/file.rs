@@ -4,14 +4,22 @@
 //! (`file:/dev/fd/3`), because nothing but reading is asked of the path.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use zeroize::Zeroizing;
 
-use super::{Fetched, KeyProvider, SourceError};
+use super::{
+    Fetched, KeyProvider, SourceError,
+    aws::Seen,
+    dotenv::{
+        Changed,
+        atomic::{LockedFolder, failed},
+        backup_path,
+    },
+};
 
 /// Secrets Manager's own limit for a secret value; nothing that is one key is longer.
 const MAX_BYTES: usize = 65_536;
@@ -32,6 +40,87 @@ impl KeyProvider for KeyFile<'_> {
         }
         Ok(Fetched::plain(value))
     }
+}
+
+/// One key file to write: the key and one LF, mode 0600 where it is new, atomically.
+pub struct FileChange<'a> {
+    /// The file. A symbolic link is followed.
+    pub path: &'a Path,
+    /// The key. Never printed.
+    pub value: &'a [u8],
+    /// Keep the file as it was at `PATH.SUFFIX`, mode 0600.
+    pub backup: Option<&'a str>,
+}
+
+impl FileChange<'_> {
+    /// Writes the key, if `judge` allows it for the one that is there (empty where there is none).
+    pub fn apply(&self, judge: impl Fn(&[u8]) -> Seen) -> Result<Changed, SourceError> {
+        let real = fs::canonicalize(self.path).unwrap_or_else(|_| self.path.to_path_buf());
+        let folder = LockedFolder::of(&real)?;
+        let like = fs::metadata(&real).ok();
+        let before = match &like {
+            Some(_) => read_whole("file", &real)?,
+            None => Zeroizing::default(),
+        };
+        let mut current = Zeroizing::new(before.to_vec());
+        drop_line_end(&mut current);
+        match judge(&current) {
+            Seen::Wanted => return Ok(Changed { changed: false, backup: None }),
+            Seen::Replaceable => {}
+            Seen::Foreign => {
+                return Err(SourceError::Malformed {
+                    source_name: format!("file:{}", self.path.display()),
+                    what: "the value there is not one that may be replaced; it was not touched".into(),
+                    hint: "find out who changed it, and put the right value back".into(),
+                });
+            }
+        }
+        let backup = match (self.backup, &like) {
+            (Some(suffix), Some(_)) => {
+                let backup = backup_path(&real, suffix);
+                if !folder.create(&backup, &before, &|| ())? {
+                    return Err(failed(&backup, "create")(io::ErrorKind::AlreadyExists.into()));
+                }
+                Some(backup)
+            }
+            _ => None,
+        };
+        let mut bytes = Zeroizing::new(Vec::with_capacity(self.value.len() + 1));
+        bytes.extend_from_slice(self.value);
+        bytes.push(b'\n');
+        folder.write(&real, &bytes, like.as_ref(), &|| ())?;
+        Ok(Changed { changed: true, backup })
+    }
+}
+
+/// Creates a file, mode 0600, whole or not at all; `false` where one of that name exists.
+pub fn create_private(path: &Path, bytes: &[u8]) -> Result<bool, SourceError> {
+    LockedFolder::of(path)?.create(path, bytes, &|| ())
+}
+
+/// Renames a backup that is already there to the first free `PATH.SUFFIX.N`, so that the next one loses no key.
+pub fn set_aside(path: &Path, suffix: &str) -> Result<Option<PathBuf>, SourceError> {
+    let from = backup_path(path, suffix);
+    if fs::symlink_metadata(&from).is_err() {
+        return Ok(None);
+    }
+    let here = rustix::fs::CWD;
+    for n in 1..=9999 {
+        let to = backup_path(&from, &n.to_string());
+        if fs::symlink_metadata(&to).is_ok() {
+            continue;
+        }
+        let no_replace = rustix::fs::RenameFlags::NOREPLACE;
+        match rustix::fs::renameat_with(here, &from, here, &to, no_replace) {
+            Ok(()) => return Ok(Some(to)),
+            Err(rustix::io::Errno::EXIST) => {}
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+                return fs::rename(&from, &to).map(|()| Some(to)).map_err(failed(&from, "rename"));
+            }
+            Err(e) => return Err(failed(&from, "rename")(e.into())),
+        }
+    }
+    Err(failed(&from, "rename")(io::ErrorKind::AlreadyExists.into()))
 }
 
 /// Drops one LF or CRLF from the end.

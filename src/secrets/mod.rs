@@ -5,6 +5,7 @@
 //! which one, is decided elsewhere by its fingerprint; nothing here knows the database.
 
 pub mod aws;
+pub mod backup;
 mod defaults;
 pub mod dotenv;
 mod env;
@@ -20,7 +21,7 @@ use zeroize::Zeroizing;
 pub use aws::refuse_sensitive_logging;
 pub use defaults::{AppKey, SecretLayout, application_source, defaults};
 pub use error::SourceError;
-pub use file::drop_line_end;
+pub use file::{FileChange, create_private, drop_line_end, set_aside};
 pub use find::{Search, Trail};
 pub use grammar::{AwsSource, KeySource};
 

@@ -36,11 +36,11 @@ pub async fn append(
 }
 
 /// Writes the event to the application's own trail, where it exists and we may. `resource_id` there is a uuid: it
-/// takes the rotation's; everything else goes into `context`.
+/// takes the rotation's, where there is one; everything else goes into `context`.
 pub async fn append_to_application(
     conn: &mut PgConnection,
     id: Uuid,
-    rotation: Uuid,
+    rotation: impl Into<Option<Uuid>>,
     action: &str,
     actor: &Actor,
     detail: &Value,
@@ -54,16 +54,19 @@ pub async fn append_to_application(
     if !usable {
         return Ok(false);
     }
+    let rotation = rotation.into();
+    let resource_type = if rotation.is_some() { "encryption_key" } else { "secret" };
     let context = serde_json::json!({ "operator": actor.operator, "reason": actor.reason, "detail": detail });
     sqlx::query(
         "INSERT INTO public.audit_logs (id, action, resource_type, resource_id, user_agent, context) \
-         VALUES ($1, $2, 'encryption_key', $3, $4, $5::json)",
+         VALUES ($1, $2, $6, $3, $4, $5::json)",
     )
     .bind(id)
     .bind(action)
     .bind(rotation)
     .bind(concat!("rekey/", env!("CARGO_PKG_VERSION")))
     .bind(context)
+    .bind(resource_type)
     .execute(conn)
     .await
     .during("write to audit_logs")?;

@@ -7,6 +7,7 @@ pub mod connect;
 mod dsn;
 mod error;
 pub mod facts;
+pub mod grants;
 pub mod ledger;
 mod pg_types;
 pub mod preflight;

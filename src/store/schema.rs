@@ -73,3 +73,24 @@ pub async fn ensure(conn: &mut PgConnection) -> Result<(), StoreError> {
         .during("unlock the schema")?;
     done
 }
+
+/// Everything that [`ensure`] would run on an empty database, sqlx's bookkeeping included, so that a later
+/// version can tell what is there.
+pub fn sql() -> String {
+    let mut sql = String::from(
+        "CREATE SCHEMA rekey;\nCREATE TABLE rekey._sqlx_migrations (version bigint PRIMARY KEY, description text NOT NULL, \
+         installed_on timestamptz NOT NULL DEFAULT now(), success boolean NOT NULL, checksum bytea NOT NULL, \
+         execution_time bigint NOT NULL);\n\n",
+    );
+    for m in MIGRATOR.iter() {
+        let checksum: String = m.checksum.iter().map(|byte| format!("{byte:02x}")).collect();
+        sql.push_str(m.sql.as_str().trim_end());
+        sql.push_str(&format!(
+            "\n\nINSERT INTO rekey._sqlx_migrations (version, description, success, checksum, execution_time)\n    \
+             VALUES ({}, '{}', true, '\\x{checksum}', 0);\n",
+            m.version,
+            m.description.replace('\'', "''"),
+        ));
+    }
+    sql
+}

@@ -8,6 +8,7 @@
 mod support;
 
 mod clean_run;
+mod commit;
 mod exit_codes;
 mod keys;
 mod kill;
@@ -17,6 +18,7 @@ mod preflight;
 mod processes;
 mod quarantine;
 mod replica;
+mod rewritten;
 mod rollback;
 mod states;
 mod support_works;

@@ -99,12 +99,12 @@ fn row_level_security_that_hides_rows() {
     );
     db.execute(
         "ALTER TABLE provider_connections ENABLE ROW LEVEL SECURITY;
-         CREATE POLICY some ON provider_connections USING (status = 'active')",
+         CREATE POLICY visible ON provider_connections USING (status = 'active')",
     );
     let content = db.content();
     let outcome = rekey(&db, ["run"]).env("DATABASE_URL", &url).exits(4);
     assert!(format!("{}{}", outcome.stdout, outcome.stderr).contains("row-security"), "{outcome}");
-    db.execute("DROP POLICY some ON provider_connections");
+    db.execute("DROP POLICY visible ON provider_connections");
     rekey(&db, ["run"]).env("DATABASE_URL", &url).exits(4);
     rekey(&db, ["run", "--dry-run"]).env("DATABASE_URL", &url).exits(4);
     assert_eq!(db.content(), content);

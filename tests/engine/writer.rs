@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::support::judge::{count_on, open_row, stored};
 use crate::support::load::{Load, insert, some_ids, store, store_raw};
-use crate::support::{Db, Judge, NEW, OLD, Random, rekey, run_in_small_steps, total, until};
+use crate::support::{Db, Ids, Judge, NEW, OLD, Random, rekey, run_in_small_steps, total, until};
 use uuid::Uuid;
 
 /// What the application does to one row.
@@ -89,8 +89,19 @@ impl Application {
 
 #[test]
 fn a_writer_all_through_the_run_until_just_before_its_end() {
+    a_writer_beside(Load::rows(4000), "keys");
+}
+
+/// By blocks, new row versions land behind the cursor and before it.
+#[test]
+fn a_writer_beside_a_run_by_blocks() {
+    a_writer_beside(Load::rows(6000).ids(Ids::V4), "blocks");
+}
+
+fn a_writer_beside(load: Load, addressing: &str) {
     let db = Db::new();
-    Load::rows(4000).into(&db);
+    let rows = load.shape.rows as i64;
+    load.into(&db);
     db.mark();
     db.slow_commits(Duration::from_millis(3));
     let application = Application::new(&db, Judge::look(&db, &[OLD]), 21);
@@ -99,7 +110,7 @@ fn a_writer_all_through_the_run_until_just_before_its_end() {
         let writer = scope.spawn(|| application.work(&stop));
         let mut run = run_in_small_steps(&db).start();
         until("the run to come near its end", crate::support::SOON, || {
-            (db.moved() > 3500 || !run.running()).then_some(())
+            (db.moved() > rows - 500 || !run.running()).then_some(())
         });
         stop.store(true, Ordering::Relaxed);
         let application = writer.join().expect("the writer ends well");
@@ -107,6 +118,7 @@ fn a_writer_all_through_the_run_until_just_before_its_end() {
         application
     });
     assert!(application.deeds > 50, "only {} deeds", application.deeds);
+    assert_eq!(db.value::<String>("SELECT addressing FROM rekey.passes WHERE pass = 1"), addressing);
     assert_eq!(count_on(&db, OLD), 0);
     application.judge.all_on(&db, NEW);
     rekey(&db, ["verify"]).exits(0);

@@ -30,7 +30,9 @@ pub fn rekey<const N: usize>(db: &Db, arguments: [&str; N]) -> Rekey {
 
 /// `rekey …` with an environment that holds only PATH.
 pub fn rekey_without_database<const N: usize>(arguments: [&str; N]) -> Rekey {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rekey"));
+    // Another build may be put to the test, an installed one or one that was broken on purpose (tests/README.md).
+    let binary = std::env::var_os("REKEY_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_rekey").into());
+    let mut command = Command::new(binary);
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
     let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
     Rekey { arguments, command }
@@ -38,7 +40,12 @@ pub fn rekey_without_database<const N: usize>(arguments: [&str; N]) -> Rekey {
 
 impl Rekey {
     /// Appends arguments.
-    pub fn args<const N: usize>(mut self, more: [&str; N]) -> Rekey {
+    pub fn args<const N: usize>(self, more: [&str; N]) -> Rekey {
+        self.more(&more)
+    }
+
+    /// Appends arguments, as many as there are.
+    pub fn more(mut self, more: &[&str]) -> Rekey {
         self.arguments.extend(more.iter().map(|&argument| argument.to_owned()));
         self
     }
@@ -123,6 +130,27 @@ impl Running {
     pub fn kill(self) -> Outcome {
         self.signal(Signal::KILL);
         self.wait()
+    }
+
+    /// Its peak memory so far, in kB (VmHWM); 0 once it has ended.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid().as_raw_nonzero()));
+        let line = status.as_deref().unwrap_or_default().lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        line.and_then(|kb| kb.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+    }
+
+    /// Waits for its end, which must be the exit code `code`, and watches that its memory stays below `limit` kB.
+    #[track_caller]
+    pub fn ends_within_memory(mut self, code: i32, limit: u64) -> Outcome {
+        let mut peak = 0;
+        while self.running() {
+            peak = peak.max(self.peak_memory());
+            assert!(self.started.elapsed() < HANG, "`rekey {}` hangs", self.title);
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let outcome = self.wait().expect(code);
+        assert!(peak > 0 && peak < limit, "its peak memory is {peak} kB:\n{outcome}");
+        outcome
     }
 
     /// Waits for its end.

@@ -59,6 +59,12 @@ impl Db {
         &self.pool
     }
 
+    /// The server's port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        let after = self.url.rsplit_once(':').expect("a port").1;
+        after.split_once('/').expect("a database").0.parse().expect("a number")
+    }
+
     /// Runs one or more statements.
     pub fn execute(&self, sql: &str) {
         let run = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&self.pool);

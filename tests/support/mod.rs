@@ -11,6 +11,7 @@ pub mod credentials;
 pub mod database;
 pub mod judge;
 pub mod load;
+pub mod proxy;
 pub mod status;
 
 pub use binary::{Outcome, Rekey, Running, rekey, rekey_without_database};

@@ -119,6 +119,32 @@ impl SecretsManager {
         Err(SourceError::Contended { resource: target.to_string(), attempts: ATTEMPTS })
     }
 
+    /// Puts a version with another key in it at a staging label of its own (AWSPENDING, say), built from what is
+    /// current: the current version stays as it is. Returns the version's id.
+    pub async fn stage(
+        &self,
+        target: &AwsSource,
+        value: &[u8],
+        label: &str,
+        id: Uuid,
+    ) -> Result<String, SourceError> {
+        let current = self.get(&target.secret_id, At::Stage("AWSCURRENT")).await?;
+        let content =
+            edited(&current.content, target.field.as_deref(), value).map_err(|e| malformed(target, &e))?;
+        let token = request_token(id, Action::Set, &current.version_id);
+        self.put(&target.secret_id, &content, &token, label).await
+    }
+
+    /// Gives a secret that was created without a value its first one. Returns the version's id.
+    pub async fn first_value(
+        &self,
+        secret_id: &str,
+        content: &[u8],
+        id: Uuid,
+    ) -> Result<String, SourceError> {
+        self.put(secret_id, content, &id.to_string(), "AWSCURRENT").await
+    }
+
     /// Puts a version under one label and nothing else; the same token again finds the same version.
     pub(super) async fn put(
         &self,

@@ -16,10 +16,10 @@ use rustix::fs::{FlockOperation, RenameFlags};
 use super::super::SourceError;
 
 /// Called between any two effects; only tests do anything in it.
-pub(super) type Between<'a> = &'a dyn Fn();
+pub(in crate::secrets) type Between<'a> = &'a dyn Fn();
 
 /// A folder in which this process alone of ours may write, until dropped.
-pub(super) struct LockedFolder {
+pub(in crate::secrets) struct LockedFolder {
     folder: File,
     path: PathBuf,
 }
@@ -134,7 +134,7 @@ impl LockedFolder {
     }
 }
 
-pub(super) fn failed(path: &Path, operation: &'static str) -> impl Fn(io::Error) -> SourceError {
+pub(in crate::secrets) fn failed(path: &Path, operation: &'static str) -> impl Fn(io::Error) -> SourceError {
     let path = path.display().to_string();
     move |cause| SourceError::Io { path: path.clone(), operation, cause }
 }

@@ -3,7 +3,7 @@
 //! Read as the application's own reader (python-dotenv) reads it: the last assignment of a name wins. `${…}`,
 //! which that reader expands, is refused: a key that depends on other variables has no one value to promote.
 
-mod atomic;
+pub(super) mod atomic;
 mod git;
 mod lines;
 mod replace;

@@ -48,6 +48,7 @@ kinds! {
     Slots = "slots", true, "a replication slot keeps WAL and nobody reads it";
     WalArchive = "wal-archive", true, "archiving WAL fails";
     Disk = "disk", true, "the disk may be too small for the growth, or cannot be asked";
+    Keys = "keys", false, "a key is missing, malformed, or not this rotation's";
     WrongKey = "wrong-key", false, "the keys do not open a sample of the rows";
     IvLimit = "iv-limit", true, "the new key nears the 2^32 encryptions with random IVs of NIST SP 800-38D";
     NotDurable = "not-durable", true, "the new key is kept where it may be lost";

@@ -6,6 +6,7 @@ use super::For;
 use super::finding::{Finding, Kind};
 use super::shape::Table;
 use crate::store::error::{During, StoreError};
+use crate::store::grants::{APPEND, LEDGER};
 use crate::store::{TABLE, schema};
 
 /// What may be asked next.
@@ -72,18 +73,6 @@ pub(super) async fn table(
     Ok(May { see_table: usage, read_rows: usage && unreadable.is_empty() })
 }
 
-/// What the engine does to each table of ours; `rekey init --print-sql` grants the same.
-pub const LEDGER: &[(&str, &str)] = &[
-    ("rotations", "SELECT, INSERT, UPDATE"),
-    ("passes", "SELECT, INSERT, UPDATE"),
-    ("chunks", "SELECT, INSERT, UPDATE"),
-    ("proofs", "SELECT, INSERT"),
-    ("quarantine", "SELECT, INSERT, UPDATE, DELETE"),
-    ("processes", "SELECT, INSERT, UPDATE, DELETE"),
-    ("events", "SELECT"),
-    ("chain", "SELECT"),
-];
-
 /// Schema `rekey`: the right to make it, or to use it.
 pub(super) async fn ledger(
     conn: &mut PgConnection,
@@ -107,7 +96,7 @@ pub(super) async fn ledger(
     if usage.is_none() || !schema::exists(conn).await? {
         if !create {
             let grant =
-                format!("GRANT CREATE ON DATABASE {database} TO {role}, or have an owner run `rekey init`");
+                format!("GRANT CREATE ON DATABASE {database} TO {role}, or let its owner run rekey init");
             findings.push(lacking(purpose, &role, "CREATE on the database, to make schema rekey", grant));
         }
         return Ok(());
@@ -127,6 +116,15 @@ pub(super) async fn ledger(
             let grant = format!("GRANT {missing} ON rekey.{table} TO {role}");
             findings.push(lacking(purpose, &role, &format!("{missing} on rekey.{table}"), grant));
         }
+    }
+    let may_append: bool = sqlx::query_scalar("SELECT has_function_privilege($1, 'EXECUTE')")
+        .bind(APPEND)
+        .fetch_one(conn)
+        .await
+        .during("ask for privileges on schema rekey")?;
+    if !may_append {
+        let grant = format!("GRANT EXECUTE ON FUNCTION {APPEND} TO {role}");
+        findings.push(lacking(purpose, &role, "EXECUTE on rekey.append_event", grant));
     }
     Ok(())
 }

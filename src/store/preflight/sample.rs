@@ -44,8 +44,8 @@ pub struct Sample {
     pub neither: u64,
     /// Without a credential.
     pub null: u64,
-    /// Mean length of the credentials in bytes.
-    pub mean_bytes: f64,
+    /// Mean length of the credentials in bytes, if there was one.
+    pub mean_bytes: Option<f64>,
 }
 
 struct Opener {
@@ -54,6 +54,7 @@ struct Opener {
     also: Option<Cipher>,
     plaintext: Zeroizing<Vec<u8>>,
     bytes: u64,
+    sized: u64,
     sample: Sample,
     seen: std::collections::HashSet<uuid::Uuid>,
 }
@@ -69,10 +70,11 @@ impl Opener {
             self.sample.null += 1;
             return Ok(());
         };
+        self.sized += 1;
+        self.bytes += length as u64;
         // Longer ones are no better evidence, and memory stays small.
         let Some(envelope) = read.envelope else { return Ok(()) };
         self.sample.rows += 1;
-        self.bytes += length as u64;
         let plaintext = &mut self.plaintext;
         let mut opens = |cipher: &Cipher| cipher.open_into(envelope, plaintext).is_ok();
         let count = if opens(&self.source) {
@@ -112,6 +114,7 @@ pub(super) async fn take(
         also: keys.also.map(Cipher::new),
         plaintext: Zeroizing::new(Vec::new()),
         bytes: 0,
+        sized: 0,
         sample: Sample::default(),
         seen: std::collections::HashSet::new(),
     };
@@ -127,10 +130,8 @@ pub(super) async fn take(
     for row in random.fetch_all(conn).await.during(OP)? {
         opener.look(&row)?;
     }
-    let mut sample = opener.sample;
-    let filled = sample.rows - sample.null;
-    sample.mean_bytes = if filled > 0 { opener.bytes as f64 / filled as f64 } else { 0.0 };
-    Ok(sample)
+    let mean_bytes = (opener.sized > 0).then(|| opener.bytes as f64 / opener.sized as f64);
+    Ok(Sample { mean_bytes, ..opener.sample })
 }
 
 /// Offsets up to a little beyond what a page holds: updates leave gaps.

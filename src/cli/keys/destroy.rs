@@ -1,0 +1,78 @@
+//! `rekey keys destroy --fingerprint F`: the label that keeps a retired key comes off, and AWS lets go of it.
+//!
+//! Database backups taken before that key's rotation can then never be read again.
+
+use serde_json::json;
+
+use super::super::confirm::confirm;
+use super::super::context::Context;
+use super::args::DestroyArgs;
+use super::guard::Needed;
+use super::subject::Subject;
+use super::trail::{Action, Trail, print_head};
+use crate::crypto::Fingerprint;
+use crate::error::{Error, Exit, Result};
+use crate::secrets::aws::{is_pin, retired_label};
+use crate::secrets::{AppKey, KeySource};
+
+/// Runs the command.
+pub async fn run(args: DestroyArgs, context: &Context) -> Result<Exit> {
+    let fingerprint: Fingerprint =
+        args.fingerprint.parse().map_err(|e: crate::crypto::ParseFingerprintError| {
+            Error::new(Exit::Usage, e.to_string()).hint("rekey keys status lists the retired keys")
+        })?;
+    let subject = match &args.source {
+        Some(text) => Subject::given(text, None)?,
+        None => Subject::application(AppKey::Encryption, args.layout.secret_layout)?,
+    };
+    let KeySource::Aws(secret) = &subject.source else {
+        return Err(Error::new(Exit::Usage, format!("{} keeps no retired keys", subject.source))
+            .hint("name the secret: rekey keys destroy --fingerprint F aws:SECRET_ID"));
+    };
+    let first = format!(
+        "Destroy the retired key {fingerprint} in {}? Database backups from its time can then never be read again.",
+        subject.source
+    );
+    confirm(args.yes, &first)?;
+    confirm(args.yes, "This cannot be undone. Are all those backups gone, or is there a backup of the key?")?;
+
+    let mut trail = Trail::open(context).await;
+    let mut needed = Needed::by_database(&mut trail).await;
+    let client = context.sources.aws().await?;
+    let info = client.describe(&secret.secret_id).await?;
+    let label = retired_label(fingerprint);
+    let Some(version) = info.holder(&label).map(str::to_owned) else {
+        return Err(Error::new(Exit::Key, format!("{} keeps no retired key {fingerprint}", subject.source))
+            .hint("rekey keys status lists the retired keys"));
+    };
+    needed.add_pins(&context.sources, secret).await?;
+    needed.refuse(&subject.source, fingerprint)?;
+    let others: Vec<String> = info.versions[&version].iter().filter(|l| **l != label).cloned().collect();
+    if let Some(holds) = others.iter().find(|l| *l == "AWSCURRENT" || is_pin(l)) {
+        return Err(Error::new(
+            Exit::State,
+            format!("the key {fingerprint} is in use: its version is at {holds}"),
+        )
+        .hint("rekey status, rekey keys status"));
+    }
+    client.detach(&secret.secret_id, &label).await?;
+    let detail = json!({
+        "fingerprint": fingerprint.to_string(), "source": subject.source.to_string(), "secret": info.arn,
+        "version": version, "still_at": others,
+    });
+    let head = trail.record(Action::DESTROY, detail.clone()).await;
+    if context.json() {
+        let mut result = detail;
+        result["event_head"] = json!(head);
+        context.print_json(&result)?;
+        return Ok(Exit::Ok);
+    }
+    println!("{label} is off version {version}");
+    if others.is_empty() {
+        println!("no label holds the version any more: AWS deletes it in its own time");
+    } else {
+        println!("still at {}: AWS deletes the version once that moves on", others.join(", "));
+    }
+    print_head(head.as_ref());
+    Ok(Exit::Ok)
+}

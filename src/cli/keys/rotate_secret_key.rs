@@ -1,0 +1,123 @@
+//! `rekey keys rotate-secret-key`: a new SECRET_KEY where the application reads it, the former kept for
+//! `--rollback`. No row depends on it, but every token does: every user is signed out, either way.
+
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::super::confirm::confirm;
+use super::super::context::Context;
+use super::args::RotateSecretKeyArgs;
+use super::generate::generate;
+use super::guard::Needed;
+use super::subject::{Subject, kind_of, writable};
+use super::trail::{Action, Trail, print_head};
+use super::write::{Present, Write, Written};
+use crate::error::{Error, Exit, Result};
+use crate::secrets::{AppKey, KeySource, SourceError, dotenv};
+
+/// The suffix of the file that keeps the former SECRET_KEY, and the label that keeps it in Secrets Manager.
+const BACKUP: &str = "secret-key.bak";
+const LABEL: &str = "rekey-former-secret-key";
+
+/// Runs the command.
+pub async fn run(args: RotateSecretKeyArgs, context: &Context) -> Result<Exit> {
+    let subject = match (&args.source, &args.env_file) {
+        (Some(text), _) => Subject::given(text, None)?,
+        (None, Some(path)) => Subject::dotenv(path, AppKey::Secret),
+        (None, None) => Subject::application(AppKey::Secret, args.layout.secret_layout)?,
+    };
+    let target = &subject.source;
+    writable(target)?;
+    if kind_of(target) == Some(AppKey::Encryption) {
+        return Err(Error::new(Exit::Usage, format!("{target} is an encryption key: rows depend on it"))
+            .hint("rekey run moves every row to a new one"));
+    }
+    let what = if args.rollback { "Bring the former SECRET_KEY back" } else { "Replace SECRET_KEY" };
+    // Said first, whether or not anybody is asked.
+    eprintln!("Every user will be signed out: tokens signed with the present SECRET_KEY stop working.");
+    confirm(args.yes, &format!("{what} in {target}?"))?;
+
+    let mut trail = Trail::open(context).await;
+    let mut needed = Needed::by_database(&mut trail).await;
+    let (done, action) = if args.rollback {
+        let former = former(target, context).await?;
+        let write = Write { target, value: &former, present: Present::Replace, backup: "bak" };
+        (write.apply(context, &mut needed).await?, Action::ROLL_BACK_SECRET_KEY)
+    } else {
+        keep_former(target, context).await?;
+        let value = generate(AppKey::Secret)?;
+        let write = Write { target, value: &value, present: Present::Replace, backup: BACKUP };
+        (write.apply(context, &mut needed).await?, Action::ROTATE_SECRET_KEY)
+    };
+    let detail = json!({
+        "key": done, "old_version": done.former_version, "new_version": done.version, "reason": context.actor.reason,
+    });
+    let head = match done.changed {
+        true => trail.record(action, detail).await,
+        false => None,
+    };
+    if context.json() {
+        context.print_json(&json!({ "key": done, "event_head": head }))?;
+        return Ok(Exit::Ok);
+    }
+    text(target, &done, args.rollback);
+    print_head(head.as_ref());
+    Ok(Exit::Ok)
+}
+
+fn text(target: &KeySource, done: &Written, rollback: bool) {
+    if !done.changed {
+        println!("the former SECRET_KEY is back in {target} already, fingerprint {}", done.fingerprint);
+        return;
+    }
+    let what = if rollback { "the former one is back" } else { "replaced" };
+    println!("SECRET_KEY in {target}: {what}, fingerprint {}", done.fingerprint);
+    if let Some(former) = &done.former_fingerprint {
+        println!("  before: fingerprint {former}");
+    }
+    if let (Some(version), Some(former)) = (&done.version, &done.former_version) {
+        println!("  version {version}; before: {former}");
+    }
+    if let Some(backup) = &done.backup {
+        println!("  the file as it was is {}: remove it when you will not go back", backup.display());
+    }
+    println!("next: rekey cache purge; restart the application");
+    if !rollback {
+        println!("back: rekey keys rotate-secret-key --rollback, with the same arguments");
+    }
+}
+
+/// Secrets Manager: labels what is current before anything changes, so that no later version pushes it away.
+async fn keep_former(target: &KeySource, context: &Context) -> Result<()> {
+    let KeySource::Aws(aws) = target else {
+        // There must be one to replace.
+        context.sources.fetch(target).await?;
+        return Ok(());
+    };
+    let current = context.sources.fetch(&KeySource::Aws(aws.at_current())).await?;
+    let version = current.version_id.unwrap_or_default();
+    context.sources.aws().await?.attach(&aws.secret_id, LABEL, &version).await?;
+    Ok(())
+}
+
+async fn former(target: &KeySource, context: &Context) -> Result<Zeroizing<Vec<u8>>> {
+    let place = match target {
+        KeySource::Aws(aws) => KeySource::Aws(aws.at(LABEL)),
+        KeySource::Dotenv { path, var } => {
+            KeySource::Dotenv { path: dotenv::backup_path(path, BACKUP), var: var.clone() }
+        }
+        KeySource::File(path) => KeySource::File(dotenv::backup_path(path, BACKUP)),
+        KeySource::Env(_) => unreachable!("refused before"),
+    };
+    match context.sources.fetch(&place).await {
+        Ok(fetched) => Ok(fetched.value),
+        Err(SourceError::Missing { .. }) => Err(Error::new(
+            Exit::Key,
+            format!("no former SECRET_KEY is kept in {place}"),
+        )
+        .hint(
+            "only rekey keys rotate-secret-key keeps one; rekey keys restore brings one back from a backup",
+        )),
+        Err(e) => Err(e.into()),
+    }
+}

@@ -1,0 +1,99 @@
+//! Which keys a command is about: a source given, a dotenv file's two variables, or the application's settings.
+
+use std::path::Path;
+
+use crate::error::{Error, Exit, Result};
+use crate::secrets::{AppKey, KeySource, SecretLayout, application_source};
+
+/// A key and where it is.
+pub struct Subject {
+    /// Which of the two, where that is known.
+    pub kind: Option<AppKey>,
+    /// Its place.
+    pub source: KeySource,
+}
+
+impl Subject {
+    /// A source as given; its name says which key it is.
+    pub fn given(text: &str, kind: Option<AppKey>) -> Result<Subject> {
+        let source = KeySource::parse(text)?;
+        Ok(Subject { kind: kind.or_else(|| kind_of(&source)), source })
+    }
+
+    /// One of a dotenv file's variables.
+    pub fn dotenv(path: &Path, kind: AppKey) -> Subject {
+        let source = KeySource::Dotenv { path: path.to_path_buf(), var: kind.variable().into() };
+        Subject { kind: Some(kind), source }
+    }
+
+    /// Where the application's settings say.
+    pub fn application(kind: AppKey, layout: Option<SecretLayout>) -> Result<Subject> {
+        Ok(Subject { kind: Some(kind), source: application_source(kind, layout)? })
+    }
+
+    /// SECRET_KEY, ENCRYPTION_KEY, or the source itself.
+    pub fn title(&self) -> String {
+        self.kind.map_or_else(|| self.source.to_string(), |kind| kind.variable().to_owned())
+    }
+}
+
+/// SECRET_KEY first, as in the guide.
+pub const BOTH: [AppKey; 2] = [AppKey::Secret, AppKey::Encryption];
+
+/// Both keys, in a dotenv file or where the application's settings say.
+pub fn both(env_file: Option<&Path>, layout: Option<SecretLayout>) -> Result<Vec<Subject>> {
+    BOTH.into_iter()
+        .map(|kind| match env_file {
+            Some(path) => Ok(Subject::dotenv(path, kind)),
+            None => Subject::application(kind, layout),
+        })
+        .collect()
+}
+
+/// Which key a place is for, as its name says.
+pub fn kind_of(source: &KeySource) -> Option<AppKey> {
+    let name = match source {
+        KeySource::Env(var) | KeySource::Dotenv { var, .. } => var.clone(),
+        KeySource::File(path) => path.file_name()?.to_string_lossy().into_owned(),
+        KeySource::Aws(aws) => match &aws.field {
+            Some(field) => field.clone(),
+            None => aws.secret_id.rsplit('/').next()?.to_owned(),
+        },
+    };
+    let name = name.to_ascii_lowercase().replace('-', "_");
+    match (name.contains("secret_key"), name.contains("encryption_key")) {
+        (true, false) => Some(AppKey::Secret),
+        (false, true) => Some(AppKey::Encryption),
+        _ => None,
+    }
+}
+
+/// Refuses a place that cannot be written.
+pub fn writable(source: &KeySource) -> Result<()> {
+    if let KeySource::Env(var) = source {
+        return Err(Error::new(Exit::Usage, format!("env:{var} cannot be written: it belongs to this process"))
+            .hint("name the file or the secret that the variable comes from: --env-file PATH, file:PATH, aws:SECRET_ID"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_says_which_key_it_is_for() {
+        for (text, kind) in [
+            ("env:SECRET_KEY", Some(AppKey::Secret)),
+            ("env:NEW_ENCRYPTION_KEY", Some(AppKey::Encryption)),
+            ("dotenv:env/.env.dev#ENCRYPTION_KEY", Some(AppKey::Encryption)),
+            ("file:/run/secrets/secret-key", Some(AppKey::Secret)),
+            ("file:/run/secrets/key", None),
+            ("aws:dashtam/production/encryption_key_new", Some(AppKey::Encryption)),
+            ("aws:dashtam/production#secret_key@AWSPREVIOUS", Some(AppKey::Secret)),
+            ("aws:dashtam/secret_keys/production", None),
+        ] {
+            assert_eq!(kind_of(&KeySource::parse(text).unwrap_or_else(|e| panic!("{e}"))), kind, "{text}");
+        }
+    }
+}

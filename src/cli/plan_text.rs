@@ -1,0 +1,100 @@
+//! A plan for people: aligned, with units, refusals last and so in sight.
+
+use super::plan::Plan;
+use crate::store::preflight::{Finding, Severity};
+use crate::telemetry::progress::thousands;
+
+pub(super) fn print(plan: &Plan) {
+    println!("{}", plan.outcome);
+    table(plan);
+    sample(plan);
+    run(plan);
+    findings(plan);
+    println!("\nnext: {}", plan.next);
+}
+
+fn line(name: &str, value: &str, unit: &str) {
+    println!("  {name:<24}{value:>14} {unit}");
+}
+
+fn count(name: &str, n: f64, unit: &str) {
+    line(name, &thousands(n as i64), unit);
+}
+
+fn size(name: &str, bytes: f64) {
+    line(name, &format!("{:.1}", bytes / f64::from(1 << 20)), "MiB");
+}
+
+fn table(plan: &Plan) {
+    let facts = &plan.report.facts;
+    let standby = if plan.server.in_recovery { ", a standby" } else { "" };
+    println!("\nPostgreSQL {}{standby}, {}", plan.server.version, plan.server.database);
+    count("rows, estimated", facts.rows, "rows");
+    line("without a credential", &format!("{:.1}", facts.null_fraction * 100.0), "%");
+    count("mean credential", facts.credential_bytes, "bytes");
+    size("table, with TOAST", facts.heap_bytes as f64);
+    size("indexes", facts.index_bytes as f64);
+    if let Some(r) = &plan.rotation {
+        println!(
+            "  {:<24}{} ({}, {} → {})",
+            "active rotation", r.id, r.state, r.old_fingerprint, r.new_fingerprint
+        );
+    }
+}
+
+fn sample(plan: &Plan) {
+    let Some(sample) = &plan.report.sample else { return };
+    println!("\nkeys, on a sample of {} rows", sample.rows);
+    count("on the source key", sample.on_source as f64, "rows");
+    count("on the target key", sample.on_target as f64, "rows");
+    count("neither key opens", sample.neither as f64, "rows");
+    count("without a credential", sample.null as f64, "rows");
+}
+
+fn run(plan: &Plan) {
+    let (run, forecast) = (&plan.run, &plan.forecast);
+    println!("\na run");
+    line("walks the table by", run.addressing, "");
+    count("workers", run.workers as f64, "");
+    count("chunk", f64::from(run.chunk_rows), "rows");
+    count("batch, at most", f64::from(run.batch_rows), "rows");
+    count("rows to move", forecast.rows as f64, "rows");
+    size("growth, at most", forecast.growth_bytes as f64);
+    if let (Some(rate), Some(seconds)) = (forecast.rows_per_second, forecast.seconds) {
+        count("rate, one worker", rate, "rows/s");
+        line("duration, one worker", &format!("{seconds:.1}"), "s");
+    }
+    if let Some(wal) = forecast.wal_bytes {
+        size("WAL", wal as f64);
+    }
+    if let Some(seconds) = forecast.lock_seconds {
+        line("row locks held, at most", &format!("{:.1}", seconds * 1000.0), "ms");
+    }
+    match plan.rehearsed_rows {
+        Some(rows) => println!("  measured on {} rows, written and rolled back", thousands(rows as i64)),
+        None => println!("  rate, duration, WAL and locks: rekey plan --rehearse 20000 measures them"),
+    }
+}
+
+fn findings(plan: &Plan) {
+    if plan.report.findings.is_empty() {
+        return;
+    }
+    println!("\nfindings");
+    for finding in plan.report.findings.iter().rev() {
+        println!("  {:<8}{}: {}", word(finding), finding.name, finding.message);
+        println!("  {:<8}→ {}", "", finding.remedy);
+        if finding.refuses() && finding.may_be_allowed() {
+            println!("  {:<8}→ or let it pass: --allow {}", "", finding.name);
+        }
+    }
+}
+
+fn word(finding: &Finding) -> &'static str {
+    match finding.severity {
+        _ if finding.allowed => "allowed",
+        Severity::Refuse | Severity::RefuseKey => "REFUSED",
+        Severity::Warn => "warning",
+        Severity::Note => "note",
+    }
+}

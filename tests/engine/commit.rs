@@ -1,0 +1,43 @@
+//! COMMITs whose answer never comes: in or not in, each row is moved once and counted once.
+
+use std::time::Duration;
+
+use crate::support::load::Load;
+use crate::support::proxy::{Loss, Proxy};
+use crate::support::{Db, Ids, Judge, NEW, OLD, rekey, run_in_small_steps, total};
+
+fn lost(loss: Loss, load: Load) {
+    let db = Db::new();
+    let rows = load.shape.rows as i64;
+    load.into(&db);
+    let mut judge = Judge::look(&db, &[OLD]);
+    let proxy = Proxy::before(&db, loss, 9);
+    let outcome = run_in_small_steps(&db).env("DATABASE_URL", proxy.url(&db)).exits(0);
+    assert!(proxy.lost() >= 5, "only {} COMMITs were lost by\n{outcome}", proxy.lost());
+    judge.all_on(&db, NEW);
+    assert_eq!(total(&db, "re_encrypted"), rows, "{} COMMITs were lost by\n{outcome}", proxy.lost());
+    assert_eq!(total(&db, "already_on_key"), 0, "a row of ours is not somebody else's:\n{outcome}");
+    let found = rekey(&db, ["verify"]).json(0);
+    assert_eq!(found["identical"], rows, "{found:#}");
+}
+
+#[test]
+fn the_answer_is_lost() {
+    lost(Loss::Answer, Load::rows(3000));
+}
+
+#[test]
+fn the_answer_is_lost_with_scattered_ids() {
+    lost(Loss::Answer, Load::rows(3000).ids(Ids::V4));
+}
+
+#[test]
+fn the_request_is_lost() {
+    lost(Loss::Request, Load::rows(3000));
+}
+
+/// The old backend commits when the worker has long reconnected: the chunk's lock is waited for, then it is known.
+#[test]
+fn the_old_backend_is_still_at_it() {
+    lost(Loss::Late(Duration::from_millis(700)), Load::rows(1500));
+}

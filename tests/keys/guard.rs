@@ -1,0 +1,105 @@
+//! What an unfinished rotation needs is not overwritten; and the audit trail, where there is one.
+
+use std::fs;
+
+use crate::on_aws;
+use crate::support::load::Load;
+use crate::support::{Db, NEW, OLD, OTHER, block_on, rekey, rekey_without_database};
+use crate::support_aws::Moto;
+
+#[test]
+fn the_database_protects_both_keys_until_the_rotation_is_over() {
+    let db = Db::new();
+    Load::rows(50).into(&db);
+    rekey(&db, ["run"]).exits(0);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(".env");
+    for key in [OLD, NEW] {
+        let text =
+            format!("SECRET_KEY=your-secret-key-will-be-generated-by-make-keys\nENCRYPTION_KEY={key}\n");
+        fs::write(&path, &text).unwrap();
+        let refused =
+            rekey(&db, ["keys", "generate", "--force", "--env-file", path.to_str().unwrap()]).exits(7);
+        assert!(refused.stderr.contains("unfinished rotation"), "{refused}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+    fs::write(&path, format!("ENCRYPTION_KEY={OTHER}\n")).unwrap();
+    rekey(&db, ["keys", "generate", "encryption", "--force", "--env-file", path.to_str().unwrap()]).exits(0);
+
+    // Restore is held to the same.
+    let backup = dir.path().join("k.gpg");
+    let pass = "REKEY_BACKUP_PASSPHRASE";
+    rekey(&db, ["keys", "backup", "env:K", "--out", backup.to_str().unwrap()])
+        .env("K", OTHER)
+        .env(pass, "p")
+        .exits(0);
+    fs::write(&path, format!("ENCRYPTION_KEY={NEW}\n")).unwrap();
+    let to = format!("dotenv:{}#ENCRYPTION_KEY", path.display());
+    let restore =
+        || rekey(&db, ["keys", "restore", backup.to_str().unwrap(), "--yes", "--to", &to]).env(pass, "p");
+    restore().exits(7);
+    rekey(&db, ["rollback", "--yes"]).exits(0);
+    restore().exits(0);
+    assert_eq!(fs::read_to_string(&path).unwrap(), format!("ENCRYPTION_KEY={OTHER}\n"));
+}
+
+#[test]
+fn pins_protect_without_a_database() {
+    let moto = Moto::start();
+    let name = "dashtam/production/encryption_key";
+    let version = block_on(moto.create(name, OLD));
+    block_on(moto.client().attach(name, "rekey-old-00c0ffee", &version)).unwrap();
+    let to = format!("aws:{name}");
+    let force = || on_aws(&moto, ["keys", "generate", "--to", &to, "--force"]);
+    let refused = force().exits(7);
+    assert!(refused.stderr.contains("rekey-old-00c0ffee"), "{refused}");
+    assert_eq!(block_on(moto.at(name, "AWSCURRENT")).unwrap(), OLD);
+    block_on(moto.client().detach(name, "rekey-old-00c0ffee")).unwrap();
+    force().exits(0);
+}
+
+#[test]
+fn events_are_appended_and_hold_no_key() {
+    let db = Db::new();
+    Load::rows(10).into(&db);
+    rekey(&db, ["run"]).exits(0);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(".env");
+    let file = path.to_str().unwrap();
+    let backup = dir.path().join("k.gpg");
+    let backup = backup.to_str().unwrap();
+    let as_eve = ["--operator", "eve", "--reason", "quarterly"];
+    let pass = |r: crate::support::Rekey| r.env("REKEY_BACKUP_PASSPHRASE", "p").args(as_eve);
+    let done = pass(rekey(&db, ["keys", "generate", "--env-file", file])).exits(0);
+    let last = done.stdout.lines().last().unwrap();
+    let head: String = db.value("SELECT seq || ':' || encode(hash, 'hex') FROM rekey.chain");
+    assert_eq!(last, format!("audit chain head: {head}"));
+    pass(rekey(&db, ["keys", "fingerprint", "env:ENCRYPTION_KEY"])).exits(0);
+    pass(rekey(&db, ["keys", "backup", "env:ENCRYPTION_KEY", "--out", backup])).exits(0);
+    pass(rekey(&db, ["keys", "rotate-secret-key", "--yes", "--env-file", file])).exits(0);
+    let actions: Vec<String> = db.column(
+        "SELECT action FROM rekey.events WHERE operator = 'eve' AND reason = 'quarterly' ORDER BY seq",
+    );
+    assert_eq!(actions, ["generate", "access", "backup", "rotate_secret_key"]);
+    let theirs: Vec<String> = db.column(
+        "SELECT action FROM audit_logs WHERE resource_type = 'secret' AND resource_id IS NULL ORDER BY id",
+    );
+    assert_eq!(theirs, ["KEY_GENERATED", "KEY_ACCESSED", "KEY_BACKED_UP", "SECRET_KEY_ROTATED"]);
+    let text = fs::read_to_string(&path).unwrap();
+    let detail: String = db.value("SELECT string_agg(detail::text, '') FROM rekey.events");
+    for key in text.lines().map(|l| l.split_once('=').unwrap().1).chain([OLD, NEW]) {
+        assert!(!detail.contains(key));
+    }
+}
+
+#[test]
+fn a_database_that_is_away_is_said_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(".env");
+    let done = rekey_without_database(["keys", "generate", "--env-file", path.to_str().unwrap()])
+        .env("DATABASE_URL", "postgresql://dashtam:canary@127.0.0.1:9/dashtam")
+        .exits(0);
+    assert!(done.stderr.contains("no audit entry was made"), "{done}");
+    done.says_none_of(&["canary"]);
+}

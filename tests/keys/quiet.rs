@@ -1,0 +1,61 @@
+//! With everything logged that can be, no key and no passphrase shows: in no encoding that a log would use.
+
+use std::fs;
+
+use crate::on_aws;
+use crate::support::{Rekey, block_on};
+use crate::support_aws::Moto;
+
+const KEY: &str = "canary_K9-mQ2vT7pL4wR8nB3cF6hJ1d";
+const SECRET: &str = "canary_S-Zm9vYmFyYmF6cXV4LTAxMjM0NTY3ODlfYWJjZGVmZ2hpamtsbW5vcHF";
+const PASS: &str = "canary_passphrase_of_the_backup";
+
+fn forms(secret: &str) -> Vec<String> {
+    let hex: String = secret.bytes().map(|b| format!("{b:02x}")).collect();
+    let list: Vec<String> = secret.bytes().map(|b| b.to_string()).collect();
+    vec![secret.to_owned(), hex.to_uppercase(), hex, list.join(", ")]
+}
+
+#[test]
+fn no_command_shows_a_key() {
+    let moto = Moto::start();
+    block_on(moto.create("dashtam/production/encryption_key", KEY));
+    block_on(moto.create("dashtam/production/secret_key", SECRET));
+    let dir = tempfile::tempdir().unwrap();
+    let env = dir.path().join(".env");
+    fs::write(&env, format!("SECRET_KEY={SECRET}\nENCRYPTION_KEY={KEY}\n")).unwrap();
+    let (env, backup) = (env.to_str().unwrap(), dir.path().join("k.gpg"));
+    let backup = backup.to_str().unwrap();
+    let loud = |r: Rekey| r.env("RUST_LOG", "trace").env("REKEY_BACKUP_PASSPHRASE", PASS);
+    let (aws, to) = ("aws:dashtam/production/encryption_key", "aws:dashtam/production/encryption_key_2");
+    let commands: &[(&[&str], i32)] = &[
+        (&["keys", "validate"], 0),
+        (&["keys", "validate", "--env-file", env], 0),
+        (&["keys", "status"], 0),
+        (&["keys", "fingerprint", aws], 0),
+        (&["keys", "backup", aws, "aws:dashtam/production/secret_key", "--out", backup], 0),
+        (&["keys", "restore", backup, "--yes", "--to", to, "--from", aws], 0),
+        (&["keys", "restore", backup, "--yes", "--to", aws], 0),
+        (&["keys", "generate", "--env-file", env], 0),
+        (&["keys", "generate", "--force", "--env-file", env], 0),
+        (&["keys", "rotate-secret-key", "--yes"], 0),
+        (&["keys", "rotate-secret-key", "--yes", "--rollback"], 0),
+        (&["keys", "fingerprint", KEY], 2),
+        (&["keys", "generate", "encryption", "--to", KEY], 2),
+    ];
+    for (arguments, code) in commands {
+        let mut rekey = loud(on_aws(&moto, []));
+        for argument in *arguments {
+            rekey = rekey.args([argument]);
+        }
+        let done = rekey.exits(*code);
+        for secret in [KEY, SECRET, PASS] {
+            let forms = forms(secret);
+            done.says_none_of(&forms.iter().map(String::as_str).collect::<Vec<_>>());
+        }
+        if *code == 0 && arguments.contains(&"fingerprint") {
+            assert!(done.stderr.contains("TRACE"), "nothing was logged");
+        }
+    }
+    assert_eq!(block_on(moto.at("dashtam/production/encryption_key_2", "AWSCURRENT")).unwrap(), KEY);
+}
