@@ -280,7 +280,7 @@ fn watch(folder: &Path) -> Child {
     shell.spawn().expect("sh starts")
 }
 
-pub(super) fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
 }
 

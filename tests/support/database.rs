@@ -45,7 +45,8 @@ impl Db {
         Db::at(name, cluster.url(name))
     }
 
-    fn at(name: &str, url: String) -> Db {
+    /// The database `name` at `url`, wherever that is.
+    pub fn at(name: &str, url: String) -> Db {
         let runtime = block_on(async { tokio::runtime::Handle::current() });
         let _inside = runtime.enter();
         let options = PgPoolOptions::new().max_connections(4).acquire_timeout(Duration::from_secs(30));
