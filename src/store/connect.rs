@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection, Row};
 
-use super::dsn::Dsn;
+use super::dsn::{Dsn, TargetSession};
 use super::error::{Class, StoreError, bounded};
 
 /// Time for making a connection, and for setting its session up.
@@ -47,6 +47,8 @@ pub struct Connector {
     /// Lease lifetime; statement and idle timeouts are derived from it.
     pub lease_ttl: Duration,
     lock_timeout: std::sync::OnceLock<Duration>,
+    connect_limit: Duration,
+    wanted: TargetSession,
 }
 
 impl Connector {
@@ -59,6 +61,8 @@ impl Connector {
             retry_for,
             lease_ttl,
             lock_timeout: std::sync::OnceLock::new(),
+            connect_limit: dsn.connect_timeout().map_or(CONNECT_LIMIT, |limit| limit.min(CONNECT_LIMIT)),
+            wanted: dsn.target_session(),
         }
     }
 
@@ -70,6 +74,8 @@ impl Connector {
             retry_for: other.retry_for,
             lease_ttl: other.lease_ttl,
             lock_timeout: std::sync::OnceLock::new(),
+            connect_limit: other.connect_limit,
+            wanted: other.wanted,
         }
     }
 
@@ -91,16 +97,26 @@ impl Connector {
     /// One attempt, with no setting of ours: nothing is left behind in a pooled session.
     pub async fn bare(&self) -> Result<PgConnection, StoreError> {
         let connect = |source| StoreError::Connect { server: self.described.clone(), source };
-        match tokio::time::timeout(CONNECT_LIMIT, self.options.connect()).await {
+        match tokio::time::timeout(self.connect_limit, self.options.connect()).await {
             Ok(Ok(conn)) => Ok(conn),
             Ok(Err(source)) => Err(connect(source)),
-            Err(_) => Err(StoreError::Timeout { op: "connect", limit: CONNECT_LIMIT }),
+            Err(_) => Err(StoreError::Timeout { op: "connect", limit: self.connect_limit }),
         }
     }
 
     /// One attempt.
     pub async fn try_connect(&self, purpose: Purpose) -> Result<PgConnection, StoreError> {
         let mut conn = self.bare().await?;
+        if self.wanted != TargetSession::Any {
+            let ask = sqlx::query_as(
+                "SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only')::bool",
+            );
+            let (in_recovery, read_only) =
+                bounded("ask the server what it is", CONNECT_LIMIT, ask.fetch_one(&mut conn)).await?;
+            if !self.wanted.admits(in_recovery, read_only) {
+                return Err(StoreError::WrongServer { server: self.described.clone() });
+            }
+        }
         let lock_timeout = match self.lock_timeout.get() {
             Some(t) => *t,
             None => {

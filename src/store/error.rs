@@ -32,6 +32,12 @@ pub enum StoreError {
         /// What sqlx said.
         source: sqlx::Error,
     },
+    /// The server is not of the kind that `target_session_attrs` asks for; after a failover that may pass.
+    #[error("{server} is not the kind of server that target_session_attrs in DATABASE_URL asks for")]
+    WrongServer {
+        /// `user@host:port/database`.
+        server: String,
+    },
     /// A statement failed.
     #[error("could not {op}: {}", describe(.source))]
     Sql {
@@ -95,7 +101,7 @@ impl StoreError {
     pub fn class(&self) -> Class {
         match self {
             StoreError::Connect { source, .. } | StoreError::Sql { source, .. } => class_of(source),
-            StoreError::Timeout { .. } => Class::ConnectionLost,
+            StoreError::Timeout { .. } | StoreError::WrongServer { .. } => Class::ConnectionLost,
             StoreError::Migrate { source } => match &**source {
                 sqlx::migrate::MigrateError::Execute(e)
                 | sqlx::migrate::MigrateError::ExecuteMigration(e, _) => class_of(e),
