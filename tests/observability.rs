@@ -13,10 +13,12 @@ use support::load::Load;
 use support::{Db, SOON, cluster, rekey, run_in_small_steps, until};
 
 fn has_promtool() -> bool {
-    let tried = Command::new("promtool").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let tried =
+        Command::new("promtool").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     let found = tried.is_ok_and(|status| status.success());
     if !found {
-        let _ = writeln!(std::io::stderr(), "SKIPPED: promtool is missing (Debian's package prometheus has it)");
+        let _ =
+            writeln!(std::io::stderr(), "SKIPPED: promtool is missing (Debian's package prometheus has it)");
     }
     found
 }
@@ -59,7 +61,12 @@ fn a_run_tells_over_http_and_in_a_file_what_it_did() {
     let (file, word) = (folder.path().join("rekey.prom"), folder.path().join("last-word"));
     let port = cluster::free_port();
     let run = run_in_small_steps(&db)
-        .args(["--metrics-listen", &format!("127.0.0.1:{port}"), "--metrics-file", file.to_str().expect("UTF-8")])
+        .args([
+            "--metrics-listen",
+            &format!("127.0.0.1:{port}"),
+            "--metrics-file",
+            file.to_str().expect("UTF-8"),
+        ])
         .env("REKEY_TERMINATION_LOG", &word)
         .start();
     until("/livez", SOON, || get(port, "/livez")?.starts_with("HTTP/1.1 200").then_some(()));
@@ -78,7 +85,8 @@ fn a_run_tells_over_http_and_in_a_file_what_it_did() {
     run.wait().expect(0);
 
     let text = std::fs::read_to_string(&file).expect("the file is there");
-    let rows: i64 = db.value("SELECT count(*) FROM provider_connections WHERE encrypted_credentials IS NOT NULL");
+    let rows: i64 =
+        db.value("SELECT count(*) FROM provider_connections WHERE encrypted_credentials IS NOT NULL");
     assert_eq!(value(&text, "rekey_rows_total{outcome=\"re_encrypted\"}"), rows as f64);
     assert_eq!(value(&text, "rekey_rotation_rows{outcome=\"re_encrypted\"}"), rows as f64);
     assert_eq!(value(&text, "rekey_rotation_rows{outcome=\"null\"}"), (2000 - rows) as f64);

@@ -1,6 +1,15 @@
 //! Arguments and one file per command. Raw argument structs stop here: past this module there are only types that
 //! cannot be wrong.
 
+/// As `std::println!`, but a reader that has seen enough (`rekey status | head`) is no panic: the work stands, and the
+/// exit code tells.
+macro_rules! println {
+    ($($what:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($what)*);
+    }};
+}
+
 mod args;
 mod cache;
 mod cache_after;

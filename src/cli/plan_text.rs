@@ -1,6 +1,7 @@
 //! A plan for people: aligned, with units, refusals last and so in sight.
 
 use super::plan::Plan;
+use crate::rotation::Direction;
 use crate::store::preflight::{Finding, Severity};
 use crate::telemetry::progress::thousands;
 
@@ -14,7 +15,7 @@ pub(super) fn print(plan: &Plan) {
 }
 
 fn line(name: &str, value: &str, unit: &str) {
-    println!("  {name:<24}{value:>14} {unit}");
+    println!("{}", format!("  {name:<24}{value:>14} {unit}").trim_end());
 }
 
 fn count(name: &str, n: f64, unit: &str) {
@@ -45,8 +46,12 @@ fn table(plan: &Plan) {
 fn sample(plan: &Plan) {
     let Some(sample) = &plan.report.sample else { return };
     println!("\nkeys, on a sample of {} rows", sample.rows);
-    count("on the source key", sample.on_source as f64, "rows");
-    count("on the target key", sample.on_target as f64, "rows");
+    let (source, target) = match plan.rotation.as_ref().map(|r| r.direction()) {
+        Some(Direction::Backward) => ("on the new key", "on the old key"),
+        _ => ("on the old key", "on the new key"),
+    };
+    count(source, sample.on_source as f64, "rows");
+    count(target, sample.on_target as f64, "rows");
     count("neither key opens", sample.neither as f64, "rows");
     count("without a credential", sample.null as f64, "rows");
 }

@@ -116,6 +116,11 @@ impl StoreError {
 
 impl From<StoreError> for Error {
     fn from(e: StoreError) -> Error {
+        // A prepared statement that is there already, or not there: another client's session is at the other end.
+        if matches!(e.sqlstate().as_deref(), Some("42P05" | "26000")) {
+            return Error::new(Exit::Preflight, format!("pooling: a pooler in transaction mode stands in between: {e}"))
+                .hint("name the server itself in DATABASE_URL, or a pool in session mode (PgBouncer: pool_mode = session)");
+        }
         let (exit, hint) = match (e.class(), &e) {
             (Class::ConnectionLost | Class::LockTimeout | Class::Retry, _) => (
                 Exit::Unavailable,

@@ -38,14 +38,17 @@ pub fn sql() -> String {
     line("-- Where row-level security is on, the role that logs in also needs BYPASSRLS, which is not inherited.".into());
     for role in [RUNNER, READER] {
         line(format!(
-            "DO $$ BEGIN CREATE ROLE {role} NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;"
+            "DO $$ BEGIN CREATE ROLE {role} NOLOGIN; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$;"
         ));
     }
     line(format!("\nGRANT USAGE ON SCHEMA public, rekey TO {RUNNER}, {READER};"));
     line(format!("GRANT SELECT ON {TABLE} TO {RUNNER}, {READER};"));
     line(format!("GRANT UPDATE (encrypted_credentials) ON {TABLE} TO {RUNNER};"));
     line("-- Lag of replicas and other sessions' transactions, for the throttle.".into());
-    line(format!("GRANT pg_read_all_stats TO {RUNNER}, {READER};"));
+    line(format!(
+        "DO $$ BEGIN GRANT pg_read_all_stats TO {RUNNER}, {READER}; EXCEPTION WHEN insufficient_privilege THEN \
+         RAISE WARNING 'pg_read_all_stats was not granted: that takes a superuser'; END $$;"
+    ));
     line("-- The application's own audit trail, where it exists.".into());
     line(format!(
         "DO $$ BEGIN IF to_regclass('public.audit_logs') IS NOT NULL THEN \

@@ -33,7 +33,8 @@ pub fn there_is_one() -> bool {
     static FOUND: OnceLock<bool> = OnceLock::new();
     static SKIPPED: AtomicU32 = AtomicU32::new(0);
     let found = *FOUND.get_or_init(|| {
-        let asked = Command::new("docker").arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        let asked =
+            Command::new("docker").arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status();
         let found = asked.is_ok_and(|status| status.success());
         assert!(
             found || std::env::var_os("REKEY_REQUIRE_DOCKER").is_none(),
@@ -48,7 +49,8 @@ pub fn there_is_one() -> bool {
         use std::io::Write as _;
         let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
         // Written, not printed: the test harness would swallow it.
-        let _ = writeln!(std::io::stderr(), "SKIPPED: {count} container tests so far, there is no Docker engine");
+        let _ =
+            writeln!(std::io::stderr(), "SKIPPED: {count} container tests so far, there is no Docker engine");
     }
     found
 }
@@ -215,6 +217,7 @@ impl Pod {
     /// The termination message.
     pub fn last_word(&self) -> serde_json::Value {
         let text = std::fs::read_to_string(self.log.path()).expect("it reads");
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("no JSON ({error}): {text}\n{}", self.logs()))
+        serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("no JSON ({error}): {text}\n{}", self.logs()))
     }
 }

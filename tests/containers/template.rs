@@ -19,7 +19,10 @@ pub fn production() -> Option<Template> {
     let output = Command::new("sh").args(["-c", &shell]).output().expect("sh starts");
     let Ok(objects) = serde_json::from_slice::<Vec<serde_json::Value>>(&output.stdout) else {
         use std::io::Write as _;
-        let _ = writeln!(std::io::stderr(), "SKIPPED: the production overlay's pods, kubectl or PyYAML is missing");
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED: the production overlay's pods, kubectl or PyYAML is missing"
+        );
         return None;
     };
     let of_kind = |kind: &str| objects.iter().find(|o| o["kind"] == kind).expect("it is rendered");

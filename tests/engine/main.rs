@@ -22,5 +22,6 @@ mod rewritten;
 mod rollback;
 mod states;
 mod support_works;
+mod surroundings;
 mod verify;
 mod writer;

@@ -19,7 +19,9 @@ fn has(program: &str, argument: &str) -> bool {
 #[test]
 fn every_overlay_is_valid_and_follows_the_exit_codes() {
     if !has("kubectl", "kustomize") && !has("kubectl", "--help") || !has("kubernetes-validate", "--help") {
-        eprintln!("SKIPPED 1 test: kubectl or kubernetes-validate is missing (./scripts/test installs the latter)");
+        eprintln!(
+            "SKIPPED 1 test: kubectl or kubernetes-validate is missing (./scripts/test installs the latter)"
+        );
         return;
     }
     let codes = |wanted| {

@@ -254,7 +254,7 @@ fn programs() -> PathBuf {
 }
 
 /// Ids of the user `postgres`, where this process is root.
-fn server_user() -> Option<(u32, u32)> {
+pub(super) fn server_user() -> Option<(u32, u32)> {
     if !rustix::process::geteuid().is_root() {
         return None;
     }

@@ -11,6 +11,7 @@ pub mod credentials;
 pub mod database;
 pub mod judge;
 pub mod load;
+pub mod pooler;
 pub mod proxy;
 pub mod status;
 
@@ -19,6 +20,7 @@ pub use cluster::{Cluster, Stop};
 pub use credentials::{Cipher, Ids, Random};
 pub use database::{Db, Hold};
 pub use judge::Judge;
+pub use pooler::Pooler;
 pub use status::{run_in_small_steps, state, status, total};
 
 use std::future::Future;

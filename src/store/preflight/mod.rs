@@ -77,7 +77,7 @@ pub async fn examine(
         }
     };
     if pooled {
-        pooling::leave_no_settings(conn).await;
+        pooling::leave_nothing(conn).await;
     }
     match looked {
         // Prepared statements go astray behind a pooler: what was found until then must do.
@@ -108,8 +108,7 @@ async fn look(
     horizon::held_back(conn, findings).await?;
 
     let Some(table) = shape::table(conn, findings).await? else { return Ok(()) };
-    let may = privileges::table(conn, &table, purpose, findings).await?;
-    privileges::ledger(conn, purpose, findings).await?;
+    let may = privileges::look(conn, &table, purpose, findings).await?;
     change::triggers(conn, &table, findings).await?;
     change::rules(conn, &table, findings).await?;
     change::publications(conn, &table, findings).await?;

@@ -62,7 +62,8 @@ async fn ask(conn: &mut PgConnection, sql: &'static str) -> Result<(), StoreErro
     bounded("probe for a pooler", LIMIT, sqlx::raw_sql(AssertSqlSafe(sql)).execute(conn)).await.map(drop)
 }
 
-/// Takes this session's settings back from the shared server process, as far as it can still be reached.
-pub(super) async fn leave_no_settings(conn: &mut PgConnection) {
-    let _ = ask(conn, "RESET ALL").await;
+/// Takes this session's settings and statements back from the shared server process, as far as it can still be
+/// reached: the application would meet them.
+pub(super) async fn leave_nothing(conn: &mut PgConnection) {
+    let _ = ask(conn, "RESET ALL; DEALLOCATE ALL").await;
 }

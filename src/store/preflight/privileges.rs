@@ -6,7 +6,7 @@ use super::For;
 use super::finding::{Finding, Kind};
 use super::shape::Table;
 use crate::store::error::{During, StoreError};
-use crate::store::grants::{APPEND, LEDGER};
+use crate::store::grants::{APPEND, LEDGER, RUNNER};
 use crate::store::{TABLE, schema};
 
 /// What may be asked next.
@@ -17,24 +17,64 @@ pub(super) struct May {
     pub(super) read_rows: bool,
 }
 
-/// A privilege that is missing for writing is only a warning where nothing will be written.
-fn lacking(purpose: For, role: &str, what: &str, grant: String) -> Finding {
-    match purpose {
-        For::Run | For::Rollback => {
-            Finding::refuse(Kind::Privileges, format!("role {role} lacks {what}"), grant)
+/// Privileges for writing that are missing, with the GRANTs that mend it.
+struct Lacking {
+    role: String,
+    what: Vec<(String, String)>,
+}
+
+impl Lacking {
+    fn push(&mut self, what: impl Into<String>, grant: impl Into<String>) {
+        self.what.push((what.into(), grant.into()));
+    }
+
+    /// Each is a refusal of its own, but only one note where nothing will be written.
+    fn into_findings(self, purpose: For) -> Vec<Finding> {
+        let Lacking { role, what } = self;
+        match purpose {
+            For::Run | For::Rollback => what
+                .into_iter()
+                .map(|(what, grant)| {
+                    Finding::refuse(Kind::Privileges, format!("role {role} lacks {what}"), grant)
+                })
+                .collect(),
+            For::Reading if what.is_empty() => Vec::new(),
+            For::Reading => {
+                let what: Vec<String> = what.into_iter().map(|(what, _)| what).collect();
+                vec![Finding::note(
+                    Kind::Privileges,
+                    format!("role {role} may look, but not run: it lacks {}", what.join("; ")),
+                    format!(
+                        "rekey init --print-sql shows role {RUNNER} with its grants; GRANT {RUNNER} TO the role that runs"
+                    ),
+                )]
+            }
         }
-        For::Reading => Finding::warn(
-            Kind::Privileges,
-            format!("role {role} lacks {what}: it could not run the rotation"),
-            grant,
-        ),
     }
 }
 
-pub(super) async fn table(
+/// Asks for all privileges, on the application's table and on our own.
+pub(super) async fn look(
     conn: &mut PgConnection,
     table: &Table,
     purpose: For,
+    findings: &mut Vec<Finding>,
+) -> Result<May, StoreError> {
+    let role = sqlx::query_scalar("SELECT quote_ident(current_user)")
+        .fetch_one(&mut *conn)
+        .await
+        .during("ask for the role")?;
+    let mut lacking = Lacking { role, what: Vec::new() };
+    let may = on_table(conn, table, &mut lacking, findings).await?;
+    on_ledger(conn, &mut lacking).await?;
+    findings.extend(lacking.into_findings(purpose));
+    Ok(may)
+}
+
+async fn on_table(
+    conn: &mut PgConnection,
+    table: &Table,
+    lacking: &mut Lacking,
     findings: &mut Vec<Finding>,
 ) -> Result<May, StoreError> {
     // ctid and xmin are columns too: a grant on the other columns alone does not reach them.
@@ -43,13 +83,14 @@ pub(super) async fn table(
          (SELECT coalesce(array_agg(attname::text ORDER BY attnum), '{}') FROM pg_catalog.pg_attribute WHERE attrelid = $1 \
          AND attname IN ('id', 'encrypted_credentials', 'ctid', 'xmin') AND NOT has_column_privilege($1, attnum, 'SELECT')), \
          coalesce((SELECT has_column_privilege($1, attnum, 'UPDATE') FROM pg_catalog.pg_attribute \
-         WHERE attrelid = $1 AND attname = 'encrypted_credentials' AND NOT attisdropped), true), quote_ident(current_user)",
+         WHERE attrelid = $1 AND attname = 'encrypted_credentials' AND NOT attisdropped), true)",
     )
     .bind(table.oid)
     .fetch_one(conn)
     .await
     .during("ask for privileges on the table")?;
-    let (usage, update, role): (bool, bool, String) = (row.get(0), row.get(2), row.get(3));
+    let (usage, update): (bool, bool) = (row.get(0), row.get(2));
+    let role = lacking.role.clone();
     let unreadable: Vec<String> = row.get(1);
     if !usage {
         let grant = format!("GRANT USAGE ON SCHEMA public TO {role}");
@@ -68,36 +109,32 @@ pub(super) async fn table(
     }
     if !update {
         let grant = format!("GRANT UPDATE (encrypted_credentials) ON {TABLE} TO {role}");
-        findings.push(lacking(purpose, &role, &format!("UPDATE (encrypted_credentials) on {TABLE}"), grant));
+        lacking.push(format!("UPDATE (encrypted_credentials) on {TABLE}"), grant);
     }
     Ok(May { see_table: usage, read_rows: usage && unreadable.is_empty() })
 }
 
 /// Schema `rekey`: the right to make it, or to use it.
-pub(super) async fn ledger(
-    conn: &mut PgConnection,
-    purpose: For,
-    findings: &mut Vec<Finding>,
-) -> Result<(), StoreError> {
+async fn on_ledger(conn: &mut PgConnection, lacking: &mut Lacking) -> Result<(), StoreError> {
     let row = sqlx::query(
-        "SELECT has_database_privilege(current_database(), 'CREATE'), quote_ident(current_user), quote_ident(current_database()), \
+        "SELECT has_database_privilege(current_database(), 'CREATE'), quote_ident(current_database()), \
          (SELECT has_schema_privilege(oid, 'USAGE') FROM pg_catalog.pg_namespace WHERE nspname = 'rekey')",
     )
     .fetch_one(&mut *conn)
     .await
     .during("ask for privileges on schema rekey")?;
-    let (create, role, database): (bool, String, String) = (row.get(0), row.get(1), row.get(2));
-    let usage: Option<bool> = row.get(3);
+    let (create, database, role): (bool, String, _) = (row.get(0), row.get(1), lacking.role.clone());
+    let usage: Option<bool> = row.get(2);
     if usage == Some(false) {
         let grant = format!("GRANT USAGE ON SCHEMA rekey TO {role}");
-        findings.push(lacking(purpose, &role, "USAGE on schema rekey", grant));
+        lacking.push("USAGE on schema rekey", grant);
         return Ok(());
     }
     if usage.is_none() || !schema::exists(conn).await? {
         if !create {
             let grant =
                 format!("GRANT CREATE ON DATABASE {database} TO {role}, or let its owner run rekey init");
-            findings.push(lacking(purpose, &role, "CREATE on the database, to make schema rekey", grant));
+            lacking.push("CREATE on the database, to make schema rekey", grant);
         }
         return Ok(());
     }
@@ -114,7 +151,7 @@ pub(super) async fn ledger(
         if !missing.is_empty() {
             let missing = missing.join(", ");
             let grant = format!("GRANT {missing} ON rekey.{table} TO {role}");
-            findings.push(lacking(purpose, &role, &format!("{missing} on rekey.{table}"), grant));
+            lacking.push(format!("{missing} on rekey.{table}"), grant);
         }
     }
     let may_append: bool = sqlx::query_scalar("SELECT has_function_privilege($1, 'EXECUTE')")
@@ -124,7 +161,7 @@ pub(super) async fn ledger(
         .during("ask for privileges on schema rekey")?;
     if !may_append {
         let grant = format!("GRANT EXECUTE ON FUNCTION {APPEND} TO {role}");
-        findings.push(lacking(purpose, &role, "EXECUTE on rekey.append_event", grant));
+        lacking.push("EXECUTE on rekey.append_event", grant);
     }
     Ok(())
 }
