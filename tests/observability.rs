@@ -1,0 +1,138 @@
+//! Metrics from the real binary, judged by promtool, and asked over HTTP; alert rules and the dashboard name metrics
+//! that exist.
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use support::load::Load;
+use support::{Db, SOON, cluster, rekey, run_in_small_steps, until};
+
+fn has_promtool() -> bool {
+    let tried =
+        Command::new("promtool").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let found = tried.is_ok_and(|status| status.success());
+    if !found {
+        let _ =
+            writeln!(std::io::stderr(), "SKIPPED: promtool is missing (Debian's package prometheus has it)");
+    }
+    found
+}
+
+#[track_caller]
+fn promtool<const N: usize>(arguments: [&str; N], input: &str) {
+    let mut child = Command::new("promtool")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool starts");
+    child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("it reads");
+    let output = child.wait_with_output().expect("it ends");
+    let said = [output.stdout, output.stderr].map(|s| String::from_utf8_lossy(&s).into_owned()).concat();
+    assert!(output.status.success(), "promtool {}: {said}\n{input}", arguments.join(" "));
+}
+
+fn get(port: u16, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
+fn value(text: &str, series: &str) -> f64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {series} in\n{text}")).parse().expect("a number")
+}
+
+#[test]
+fn a_run_tells_over_http_and_in_a_file_what_it_did() {
+    let db = Db::new();
+    Load::rows(2000).nulls(5).into(&db);
+    db.mark();
+    db.slow_commits(Duration::from_millis(15));
+    let folder = tempfile::tempdir().expect("a folder");
+    let (file, word) = (folder.path().join("rekey.prom"), folder.path().join("last-word"));
+    let port = cluster::free_port();
+    let run = run_in_small_steps(&db)
+        .args([
+            "--metrics-listen",
+            &format!("127.0.0.1:{port}"),
+            "--metrics-file",
+            file.to_str().expect("UTF-8"),
+        ])
+        .env("REKEY_TERMINATION_LOG", &word)
+        .start();
+    until("/livez", SOON, || get(port, "/livez")?.starts_with("HTTP/1.1 200").then_some(()));
+    db.wait_moved(100);
+    until("/readyz to say working", SOON, || get(port, "/readyz")?.contains("working").then_some(()));
+    rekey(&db, ["pause"]).exits(0);
+    until("/readyz to say why not", SOON, || {
+        let answer = get(port, "/readyz")?;
+        (answer.starts_with("HTTP/1.1 503") && answer.contains("paused by the operator")).then_some(())
+    });
+    let text = get(port, "/metrics").expect("it answers");
+    assert!(text.contains("rekey_throttled{reason=\"paused by the operator\"} 1"), "{text}");
+    assert!(text.contains("Content-Type: text/plain; version=0.0.4"), "{text}");
+    db.fast_commits();
+    rekey(&db, ["resume"]).exits(0);
+    run.wait().expect(0);
+
+    let text = std::fs::read_to_string(&file).expect("the file is there");
+    let rows: i64 =
+        db.value("SELECT count(*) FROM provider_connections WHERE encrypted_credentials IS NOT NULL");
+    assert_eq!(value(&text, "rekey_rows_total{outcome=\"re_encrypted\"}"), rows as f64);
+    assert_eq!(value(&text, "rekey_rotation_rows{outcome=\"re_encrypted\"}"), rows as f64);
+    assert_eq!(value(&text, "rekey_rotation_rows{outcome=\"null\"}"), (2000 - rows) as f64);
+    assert_eq!(value(&text, "rekey_exit_code"), 0.0);
+    let batches = value(&text, "rekey_batches_total{outcome=\"committed\"}");
+    assert_eq!(value(&text, "rekey_lock_duration_seconds_count"), batches);
+    assert!(value(&text, "rekey_batch_duration_seconds_sum") > 0.0);
+    let word = std::fs::read_to_string(&word).expect("the last word is there");
+    let word: serde_json::Value = serde_json::from_str(&word).expect("one JSON line");
+    assert_eq!((&word["code"], &word["next"]), (&0.into(), &"rekey verify".into()), "{word}");
+    if has_promtool() {
+        promtool(["check", "metrics"], &text);
+    }
+}
+
+#[test]
+fn an_error_has_a_last_word_too() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("last-word");
+    support::rekey_without_database(["run"]).env("REKEY_TERMINATION_LOG", &path).exits(2);
+    let word: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(&path).expect("it is there")).expect("JSON");
+    assert_eq!(word["code"], 2);
+    assert_eq!(word["outcome"], "DATABASE_URL is not set");
+}
+
+#[test]
+fn the_alert_rules_hold() {
+    if has_promtool() {
+        promtool(["check", "rules", "scripts/observability/rules.yml"], "");
+        promtool(["test", "rules", "scripts/observability/rules_test.yml"], "");
+    }
+}
+
+/// Every rekey_… word in the rules and the dashboard is a metric the source exports.
+#[test]
+fn rules_and_dashboard_name_metrics_that_exist() {
+    let source = include_str!("../src/telemetry/metrics/exposition.rs");
+    let dashboard = include_str!("../scripts/observability/dashboard.json");
+    serde_json::from_str::<serde_json::Value>(dashboard).expect("the dashboard is JSON");
+    for text in [dashboard, include_str!("../scripts/observability/rules.yml")] {
+        for word in text.split(|c: char| !c.is_ascii_lowercase() && c != '_') {
+            let metric = word.strip_suffix("_bucket").unwrap_or(word);
+            if word.starts_with("rekey_") {
+                assert!(source.contains(&format!("\"{metric}\"")), "{word} is exported nowhere");
+            }
+        }
+    }
+}
