@@ -10,13 +10,14 @@
 //!     rotation  crypto      pure: states, chunks, waves, counters · keys, envelope, rewrap, tag
 //! ```
 //! Imports point downwards only; adapters do not import each other, and the pure modules know neither sqlx,
-//! tokio, aws, clap nor indicatif. [`error`] is the exit-code table.
+//! tokio, aws, clap nor indicatif. [`error`] is the exit-code table, [`fault_point`] is for tests.
 
 pub mod cache;
 pub mod cli;
 pub mod crypto;
 pub mod engine;
 pub mod error;
+pub mod fault_point;
 pub mod rotation;
 pub mod secrets;
 pub mod store;

@@ -20,7 +20,7 @@ use crate::store::ledger::pass::{self, PassKind, Verdict};
 use crate::store::ledger::quarantine::{self, Finding};
 use crate::store::ledger::{Addressing, Lease};
 use crate::store::rows::{self, INLINE_BYTES, MAX_ROW_BYTES, Stretch};
-use crate::store::{During, StoreError};
+use crate::store::{During, Statement, StoreError};
 
 /// More stragglers than this are walked to, not listed.
 const MAX_LISTED: usize = 10_000;
@@ -47,16 +47,16 @@ pub async fn prove(job: &SharedJob, conn: &mut PgConnection, lease: &Lease) -> R
 
     let next_horizon: String = sqlx::query_scalar("SELECT pg_snapshot_xmin(pg_current_snapshot())::text")
         .fetch_one(&mut *conn)
-        .await
-        .during("take the horizon")?;
+        .during("take the horizon")
+        .await?;
     let next_horizon: u64 = next_horizon.parse().unwrap_or(pass.horizon);
 
     let mut large = Vec::new();
-    let mut tx = conn.begin().await.during("begin the closing proof")?;
+    let mut tx = conn.begin().during("begin the closing proof").await?;
     sqlx::query("SET LOCAL statement_timeout = 0")
         .execute(&mut *tx)
-        .await
-        .during("begin the closing proof")?;
+        .during("begin the closing proof")
+        .await?;
     {
         let mut found = sqlx::query(PROOF)
             .bind(pass.horizon_xid())
@@ -76,10 +76,10 @@ pub async fn prove(job: &SharedJob, conn: &mut PgConnection, lease: &Lease) -> R
     // The statement's lock on the table is still held: the heap has not been rewritten since.
     let filenode: i64 = sqlx::query("SELECT pg_relation_filenode('public.provider_connections')::bigint")
         .fetch_one(&mut *tx)
-        .await
-        .during("look at the heap")?
+        .during("look at the heap")
+        .await?
         .get(0);
-    tx.commit().await.during("end the closing proof")?;
+    tx.commit().during("end the closing proof").await?;
 
     // What the server rejected is tried once by each run: this proof must not send it round in circles.
     let tried = pass.kind == PassKind::Full || pass.sweeps > 0;
@@ -131,27 +131,27 @@ async fn conclude(
 ) -> Result<(), Fault> {
     const OP: &str = "conclude the pass";
     let pass = &lease.pass;
-    let mut tx = conn.begin().await.during(OP)?;
+    let mut tx = conn.begin().during(OP).await?;
     sqlx::query("SELECT FROM rekey.rotations WHERE id = $1 FOR NO KEY UPDATE")
         .bind(pass.rotation)
         .execute(&mut *tx)
-        .await
-        .during(OP)?;
+        .during(OP)
+        .await?;
     sqlx::query("SELECT FROM rekey.passes WHERE rotation = $1 AND pass = $2 FOR NO KEY UPDATE")
         .bind(pass.rotation)
         .bind(pass.number)
         .execute(&mut *tx)
-        .await
-        .during(OP)?;
+        .during(OP)
+        .await?;
     let done = Checkpoint { add: Counters::default(), ids: &[], tags: &[], done: true };
-    if chunk::checkpoint(&mut tx, lease, &done).await.during(OP)?.is_none() {
-        tx.rollback().await.during("roll back")?;
+    if chunk::checkpoint(&mut tx, lease, &done).during(OP).await?.is_none() {
+        tx.rollback().during("roll back").await?;
         return Err(Fault::LeaseLost);
     }
     quarantine::remove(&mut tx, pass.rotation, settled).await?;
     quarantine::add(&mut tx, pass.rotation, bad, &job.actor).await?;
     pass::conclude(&mut tx, pass, next_horizon, verdict, &job.actor).await?;
-    tx.commit().await.during(OP).map_err(StoreError::into)
+    tx.commit().during(OP).await.map_err(StoreError::into)
 }
 
 impl Sorted {

@@ -21,7 +21,7 @@ use crate::rotation::{Counters, Progress};
 use crate::store::ledger::chunk::next_key;
 use crate::store::ledger::quarantine::Finding;
 use crate::store::rows::{self, INLINE_BYTES, MAX_ROW_BYTES, READ_ROWS, Stretch};
-use crate::store::{Class, Connector, During, Purpose, connect};
+use crate::store::{Class, Connector, Purpose, Statement, connect};
 
 /// What a dry run found. Rows; nothing was written.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -116,7 +116,7 @@ async fn carve(
         return Ok(None);
     }
     let lo = at.after;
-    let hi = next_key(conn, lo, i64::from(rows)).await.during("divide the table")?;
+    let hi = next_key(conn, lo, i64::from(rows)).during("divide the table").await?;
     *at = Frontier { after: hi, done: hi.is_none() };
     Ok(Some((lo, hi)))
 }

@@ -12,7 +12,7 @@ use crate::crypto::{IvSource, Rewrapper, Scratch};
 use crate::error::Error;
 use crate::rotation::{Rehearsal, deal, next_slice};
 use crate::store::rows::{self, READ_ROWS, Stretch, Write};
-use crate::store::{Class, Connector, During, Purpose, StoreError, bounded};
+use crate::store::{Class, Connector, Purpose, Statement, StoreError, bounded};
 
 /// Rows held at a time.
 const PART: usize = 12_000;
@@ -112,6 +112,6 @@ async fn read(
 async fn wal(conn: &mut PgConnection) -> Result<i64, StoreError> {
     sqlx::query_scalar("SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint")
         .fetch_one(conn)
-        .await
         .during("read the WAL position")
+        .await
 }

@@ -23,7 +23,7 @@ use crate::store::ledger::chunk::next_key;
 use crate::store::ledger::proof::Tagged;
 use crate::store::ledger::{proof, quarantine};
 use crate::store::rows::{self, INLINE_BYTES, MAX_ROW_BYTES, Stretch};
-use crate::store::{Class, Connector, During, Purpose, Xid, connect};
+use crate::store::{Class, Connector, Purpose, Statement, Xid, connect};
 
 /// Rows one worker holds tags for at a time: at most, and at least where the table is small.
 const PART_ROWS: std::ops::RangeInclusive<i64> = 20_000..=500_000;
@@ -104,8 +104,8 @@ pub async fn verify(
     let mut conn = connector.connect(Purpose::ReadOnly).await?;
     let horizon: String = sqlx::query_scalar("SELECT pg_snapshot_xmin(pg_current_snapshot())::text")
         .fetch_one(&mut conn)
-        .await
-        .during("take the horizon")?;
+        .during("take the horizon")
+        .await?;
     let horizon = Xid(horizon.parse::<u64>().unwrap_or_default() as u32);
     let ours = proof::all_xids(&mut conn, rotation).await?;
     let tagged: i64 = proof::count(&mut conn, rotation).await?;
@@ -138,14 +138,14 @@ pub async fn verify(
             .hint("run `rekey verify` again"));
     }
     // Rows that are as old as this verify were there all along: each must have been seen.
-    sqlx::query("SET statement_timeout = 0").execute(&mut conn).await.during("count the connections")?;
+    sqlx::query("SET statement_timeout = 0").execute(&mut conn).during("count the connections").await?;
     let unchanged: i64 = sqlx::query_scalar(
         "SELECT count(*) FILTER (WHERE age(xmin) > age($1)) FROM public.provider_connections",
     )
     .bind(horizon)
     .fetch_one(&mut conn)
-    .await
-    .during("count the connections")?;
+    .during("count the connections")
+    .await?;
     report.unseen = (unchanged - old_seen).max(0);
     report.clean =
         report.wrong_key == 0 && report.unreadable == 0 && report.other_bytes == 0 && report.unseen == 0;
@@ -227,7 +227,7 @@ async fn work(shared: Arc<Shared>, stop: Stop) -> Result<(VerifyReport, i64), Er
                 break;
             }
             let lo = frontier.0;
-            let hi = next_key(&mut conn, lo, shared.part_rows).await.during("divide the table")?;
+            let hi = next_key(&mut conn, lo, shared.part_rows).during("divide the table").await?;
             *frontier = (hi, hi.is_none());
             (lo, hi)
         };

@@ -20,7 +20,7 @@ use crate::store::ledger::chunk::{self, Checkpoint, Noted};
 use crate::store::ledger::proof;
 use crate::store::ledger::quarantine::{self, Finding};
 use crate::store::rows::{self, MAX_ROW_BYTES, Stretch, Write};
-use crate::store::{Class, During, StoreError, audit, bounded};
+use crate::store::{Class, Statement, StoreError, audit, bounded};
 
 /// Bytes of new ciphertext in one transaction, beyond its first row.
 const MAX_BATCH_BYTES: usize = 4 << 20;
@@ -374,21 +374,21 @@ impl Writer {
         let limit = self.job.connector.answer_limit();
         add.lost_races += std::mem::take(&mut self.lost);
         let work = async {
-            let mut tx = self.conn.begin().await.during("begin")?;
+            let mut tx = self.conn.begin().during("begin").await?;
             sqlx::query("SET LOCAL synchronous_commit = on")
                 .execute(&mut *tx)
-                .await
-                .during("finish a chunk")?;
+                .during("finish a chunk")
+                .await?;
             let done = Checkpoint { add, ids: &[], tags: &[], done: true };
-            let noted = chunk::checkpoint(&mut tx, lease, &done).await.during("finish a chunk")?;
+            let noted = chunk::checkpoint(&mut tx, lease, &done).during("finish a chunk").await?;
             let Some(_) = noted else {
-                tx.rollback().await.during("roll back")?;
+                tx.rollback().during("roll back").await?;
                 return Ok::<_, StoreError>(false);
             };
             chunk::put_off(&mut tx, lease, put_off).await?;
             // After the checkpoint: chunk rows are locked before the audit chain, everywhere.
             quarantine::add(&mut tx, lease.pass.rotation, bad, &self.job.actor).await?;
-            tx.commit().await.during("finish a chunk")?;
+            tx.commit().during("finish a chunk").await?;
             Ok(true)
         };
         match tokio::time::timeout(limit, work).await {

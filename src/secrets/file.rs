@@ -16,7 +16,7 @@ use super::{
     aws::Seen,
     dotenv::{
         Changed,
-        atomic::{LockedFolder, failed},
+        atomic::{LockedFolder, effect, failed},
         backup_path,
     },
 };
@@ -144,7 +144,7 @@ pub(super) fn read_whole(scheme: &str, path: &Path) -> Result<Zeroizing<Vec<u8>>
         },
         _ => SourceError::Io { path: shown.to_string(), operation: "read", cause },
     };
-    let mut file = File::open(path).map_err(failed)?;
+    let mut file = effect("read", || File::open(path)).map_err(failed)?;
     let mut value = Zeroizing::new(vec![0; MAX_BYTES + 1]);
     let mut filled = 0;
     while filled < value.len() {

@@ -4,7 +4,7 @@ use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::error::{During, StoreError};
+use super::error::{Statement, StoreError};
 
 /// Who does something, and why; goes into every event.
 #[derive(Clone, Debug)]
@@ -31,8 +31,8 @@ pub async fn append(
         .bind(&actor.reason)
         .bind(detail)
         .fetch_one(conn)
-        .await
         .during("append to the audit trail")
+        .await
 }
 
 /// Writes the event to the application's own trail, where it exists and we may. `resource_id` there is a uuid: it
@@ -49,8 +49,8 @@ pub async fn append_to_application(
         "SELECT coalesce(has_table_privilege(to_regclass('public.audit_logs'), 'INSERT'), false)",
     )
     .fetch_one(&mut *conn)
-    .await
-    .during("look for audit_logs")?;
+    .during("look for audit_logs")
+    .await?;
     if !usable {
         return Ok(false);
     }
@@ -68,8 +68,8 @@ pub async fn append_to_application(
     .bind(context)
     .bind(resource_type)
     .execute(conn)
-    .await
-    .during("write to audit_logs")?;
+    .during("write to audit_logs")
+    .await?;
     Ok(true)
 }
 
@@ -77,8 +77,8 @@ pub async fn append_to_application(
 pub async fn head(conn: &mut PgConnection) -> Result<(i64, String), StoreError> {
     sqlx::query_as("SELECT seq, encode(hash, 'hex') FROM rekey.chain")
         .fetch_one(conn)
-        .await
         .during("read the head of the audit trail")
+        .await
 }
 
 /// Whether an event of this kind was ever written for a rotation.
@@ -87,6 +87,6 @@ pub async fn happened(conn: &mut PgConnection, rotation: Uuid, action: &str) -> 
         .bind(rotation)
         .bind(action)
         .fetch_one(conn)
-        .await
         .during("read the audit trail")
+        .await
 }

@@ -9,7 +9,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection, Row};
 
 use super::dsn::{Dsn, TargetSession};
-use super::error::{Class, StoreError, bounded};
+use super::error::{Class, StoreError, bounded, watched};
 
 /// Time for making a connection, and for setting its session up.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -97,7 +97,7 @@ impl Connector {
     /// One attempt, with no setting of ours: nothing is left behind in a pooled session.
     pub async fn bare(&self) -> Result<PgConnection, StoreError> {
         let connect = |source| StoreError::Connect { server: self.described.clone(), source };
-        match tokio::time::timeout(self.connect_limit, self.options.connect()).await {
+        match tokio::time::timeout(self.connect_limit, watched("connect", self.options.connect())).await {
             Ok(Ok(conn)) => Ok(conn),
             Ok(Err(source)) => Err(connect(source)),
             Err(_) => Err(StoreError::Timeout { op: "connect", limit: self.connect_limit }),

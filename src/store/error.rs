@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::error::{Error, Exit};
+use crate::fault_point::{self, Fault, Side};
 
 /// What to do after a database error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,14 +161,70 @@ impl<T> During<T> for Result<T, sqlx::Error> {
     }
 }
 
+/// The same for a statement that is still to be sent: with a fault point on either side of it.
+pub trait Statement<T>: Future<Output = Result<T, sqlx::Error>> + Sized {
+    /// `op` completes "could not …".
+    fn during(self, op: &'static str) -> impl Future<Output = Result<T, StoreError>> {
+        async move { watched(op, self).await.during(op) }
+    }
+}
+
+impl<T, F: Future<Output = Result<T, sqlx::Error>>> Statement<T> for F {}
+
 /// A database operation with a limit on the waiting: a server that went silent is a lost connection.
 pub async fn bounded<T>(
     op: &'static str,
     limit: Duration,
     work: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, StoreError> {
-    match tokio::time::timeout(limit, work).await {
+    match tokio::time::timeout(limit, watched(op, work)).await {
         Ok(done) => done.during(op),
         Err(_) => Err(StoreError::Timeout { op, limit }),
+    }
+}
+
+/// Passes the fault points before and after `work`.
+pub(super) async fn watched<T>(
+    op: &'static str,
+    work: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    pass(Side::Before, op)?;
+    let done = work.await?;
+    pass(Side::After, op)?;
+    Ok(done)
+}
+
+/// Passes one fault point, for what is no single future.
+pub(super) fn pass(side: Side, op: &'static str) -> Result<(), sqlx::Error> {
+    match fault_point::reach(side, op) {
+        None => Ok(()),
+        Some(Fault::Error(sqlstate)) => Err(sqlx::Error::Database(Box::new(Injected(sqlstate)))),
+        Some(Fault::Dropped) => Err(sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into())),
+    }
+}
+
+/// What a server would say at a fault point.
+#[derive(Debug, thiserror::Error)]
+#[error("fault point")]
+struct Injected(&'static str);
+
+impl sqlx::error::DatabaseError for Injected {
+    fn message(&self) -> &str {
+        "fault point"
+    }
+    fn code(&self) -> Option<std::borrow::Cow<'_, str>> {
+        Some(self.0.into())
+    }
+    fn as_error(&self) -> &(dyn std::error::Error + Send + Sync + 'static) {
+        self
+    }
+    fn as_error_mut(&mut self) -> &mut (dyn std::error::Error + Send + Sync + 'static) {
+        self
+    }
+    fn into_error(self: Box<Self>) -> Box<dyn std::error::Error + Send + Sync + 'static> {
+        self
+    }
+    fn kind(&self) -> sqlx::error::ErrorKind {
+        sqlx::error::ErrorKind::Other
     }
 }

@@ -2,7 +2,7 @@
 
 use sqlx::{PgConnection, Row};
 
-use super::error::{During, StoreError};
+use super::error::{Statement, StoreError};
 use crate::rotation::TableFacts;
 
 /// Reads the planner's statistics. Where the table was never analyzed, a page count and defaults stand in.
@@ -16,8 +16,8 @@ pub async fn table(conn: &mut PgConnection) -> Result<TableFacts, StoreError> {
          WHERE c.oid = 'public.provider_connections'::regclass",
     )
     .fetch_one(conn)
-    .await
-    .during("read the table's statistics")?;
+    .during("read the table's statistics")
+    .await?;
     let (tuples, old_pages): (f64, f64) = (row.get(0), row.get(1));
     let size: i64 = row.get(2);
     let block: f64 = row.get(8);

@@ -17,7 +17,7 @@ pub mod schema;
 
 pub use connect::{Connector, Purpose, Server};
 pub use dsn::{Dsn, DsnError};
-pub use error::{Class, During, StoreError, bounded};
+pub use error::{Class, During, Statement, StoreError, bounded};
 pub use pg_types::Xid;
 
 /// The table whose credentials are moved.

@@ -8,7 +8,7 @@ use sqlx::{FromRow, PgConnection, Row};
 use uuid::Uuid;
 
 use super::TABLE;
-use super::error::{During, StoreError};
+use super::error::{During, Statement, StoreError};
 
 /// One event of the audit trail.
 #[derive(Clone, Debug, Serialize)]
@@ -92,10 +92,8 @@ pub async fn walk(
             }
         }
     }
-    let (seq, hash): (i64, String) = sqlx::query_as("SELECT seq, encode(hash, 'hex') FROM rekey.chain")
-        .fetch_one(conn)
-        .await
-        .during(OP)?;
+    let (seq, hash): (i64, String) =
+        sqlx::query_as("SELECT seq, encode(hash, 'hex') FROM rekey.chain").fetch_one(conn).during(OP).await?;
     let last: String = previous.iter().map(|b| format!("{b:02x}")).collect();
     if broken_at.is_none() && (seq != count || hash != last) {
         broken_at = Some(count + 1);
@@ -111,8 +109,8 @@ pub async fn rotations(conn: &mut PgConnection) -> Result<Vec<Uuid>, StoreError>
     sqlx::query_scalar("SELECT id FROM rekey.rotations WHERE table_name = $1 ORDER BY id")
         .bind(TABLE)
         .fetch_all(conn)
-        .await
         .during("list the rotations")
+        .await
 }
 
 /// Proofs in numbers.
@@ -123,8 +121,8 @@ pub async fn proofs(conn: &mut PgConnection, rotation: Uuid) -> Result<Vec<Proof
     )
     .bind(rotation)
     .fetch_all(conn)
-    .await
     .during("count the proofs")
+    .await
 }
 
 /// The last verify's recorded result.
@@ -132,8 +130,8 @@ pub async fn verify_result(conn: &mut PgConnection, rotation: Uuid) -> Result<Op
     sqlx::query_scalar("SELECT verify_result FROM rekey.rotations WHERE id = $1")
         .bind(rotation)
         .fetch_one(conn)
-        .await
         .during("read the verify's result")
+        .await
 }
 
 /// Someone whose credential was under the old key.
@@ -156,6 +154,6 @@ pub async fn affected(conn: &mut PgConnection, rotation: Uuid) -> Result<Vec<Aff
     )
     .bind(rotation)
     .fetch_all(conn)
-    .await
     .during("list affected users")
+    .await
 }

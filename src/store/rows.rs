@@ -6,8 +6,9 @@ use futures::TryStreamExt;
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
-use super::error::{During, StoreError};
+use super::error::{During, Statement, StoreError, pass};
 use super::pg_types::Xid;
+use crate::fault_point::Side;
 use crate::rotation::{Tid, Wavable};
 
 /// Values longer than this are not read with their neighbours but by id, a few at a time.
@@ -106,10 +107,12 @@ pub async fn read<E: From<StoreError>>(
         .bind(ids)
         .bind(max),
     };
+    pass(Side::Before, OP).during(OP)?;
     let mut rows = query.fetch(conn);
     while let Some(row) = rows.try_next().await.during(OP)? {
         each(decode(&row).during(OP)?)?;
     }
+    pass(Side::After, OP).during(OP)?;
     Ok(())
 }
 
@@ -181,6 +184,6 @@ pub async fn gone(conn: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Uuid>, St
     )
     .bind(ids)
     .fetch_all(conn)
-    .await
     .during("look for deleted connections")
+    .await
 }

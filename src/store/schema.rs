@@ -5,7 +5,8 @@ use std::time::Duration;
 use sqlx::PgConnection;
 use sqlx::migrate::Migrator;
 
-use super::error::{During, StoreError};
+use super::error::{During, Statement, StoreError, pass};
+use crate::fault_point::Side;
 
 static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 
@@ -16,8 +17,8 @@ pub const LOCK: i64 = 0x72_656b_6579;
 pub async fn exists(conn: &mut PgConnection) -> Result<bool, StoreError> {
     sqlx::query_scalar("SELECT to_regclass('rekey.chain') IS NOT NULL")
         .fetch_one(conn)
-        .await
         .during("look for schema rekey")
+        .await
 }
 
 /// Whether every migration of this binary is applied.
@@ -27,15 +28,15 @@ async fn is_current(conn: &mut PgConnection) -> Result<bool, StoreError> {
          AND has_table_privilege(to_regclass('rekey._sqlx_migrations'), 'SELECT')",
     )
     .fetch_one(&mut *conn)
-    .await
-    .during("look for rekey's migrations")?;
+    .during("look for rekey's migrations")
+    .await?;
     if !table {
         return exists(conn).await;
     }
     let applied: Vec<i64> = sqlx::query_scalar("SELECT version FROM rekey._sqlx_migrations WHERE success")
         .fetch_all(conn)
-        .await
-        .during("read rekey's migrations")?;
+        .during("read rekey's migrations")
+        .await?;
     Ok(MIGRATOR.iter().all(|m| applied.contains(&m.version)))
 }
 
@@ -51,8 +52,8 @@ pub async fn ensure(conn: &mut PgConnection) -> Result<(), StoreError> {
         let got: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
             .bind(LOCK)
             .fetch_one(&mut *conn)
-            .await
-            .during("lock the schema")?;
+            .during("lock the schema")
+            .await?;
         if got {
             break;
         }
@@ -63,15 +64,18 @@ pub async fn ensure(conn: &mut PgConnection) -> Result<(), StoreError> {
     }
     let done = match is_current(conn).await {
         Ok(true) => Ok(()),
-        Ok(false) => MIGRATOR.run(&mut *conn).await.map_err(|e| StoreError::Migrate { source: Box::new(e) }),
+        Ok(false) => migrate(conn).await,
         Err(e) => Err(e),
     };
-    sqlx::query("SELECT pg_advisory_unlock($1)")
-        .bind(LOCK)
-        .execute(conn)
-        .await
-        .during("unlock the schema")?;
+    sqlx::query("SELECT pg_advisory_unlock($1)").bind(LOCK).execute(conn).during("unlock the schema").await?;
     done
+}
+
+async fn migrate(conn: &mut PgConnection) -> Result<(), StoreError> {
+    const OP: &str = "create or update schema rekey";
+    pass(Side::Before, OP).during(OP)?;
+    MIGRATOR.run(conn).await.map_err(|e| StoreError::Migrate { source: Box::new(e) })?;
+    pass(Side::After, OP).during(OP)
 }
 
 /// Everything that [`ensure`] would run on an empty database, sqlx's bookkeeping included, so that a later

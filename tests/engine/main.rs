@@ -13,6 +13,7 @@ mod exit_codes;
 mod keys;
 mod kill;
 mod locks;
+mod no_fault_points;
 mod outage;
 mod preflight;
 mod processes;

@@ -103,12 +103,12 @@ async fn append(
     action: Action,
     detail: Value,
 ) -> crate::error::Result<String> {
-    use crate::store::During;
-    let mut tx = conn.begin().await.during("begin")?;
+    use crate::store::Statement;
+    let mut tx = conn.begin().during("begin").await?;
     audit::append_to_application(&mut tx, Uuid::now_v7(), None, action.1, actor, &detail).await?;
     audit::append(&mut tx, None, action.0, actor, detail).await?;
     let (seq, hash) = audit::head(&mut tx).await?;
-    tx.commit().await.during("append to the audit trail")?;
+    tx.commit().during("append to the audit trail").await?;
     Ok(format!("{seq}:{hash}"))
 }
 

@@ -11,7 +11,7 @@ use crate::error::{Error, Exit, Result};
 use crate::rotation::State;
 use crate::secrets::aws::{Deletion, may_delete, retired_label};
 use crate::secrets::{KeySource, SourceError};
-use crate::store::During;
+use crate::store::Statement;
 use crate::store::audit::Actor;
 use crate::store::ledger::rotation;
 
@@ -42,9 +42,9 @@ pub async fn finalize(
         )
         .hint("rekey promote"));
     }
-    let mut tx = conn.begin().await.during("record the end")?;
+    let mut tx = conn.begin().during("record the end").await?;
     rotation::advance(&mut tx, r.id, &[State::Promoted], State::Finalizing, actor, json!({})).await?;
-    tx.commit().await.during("record the end")?;
+    tx.commit().during("record the end").await?;
 
     let mut ending = Ending::default();
     let mut target_arn = None;
@@ -71,10 +71,10 @@ pub async fn finalize(
             Deletion::Gone => None,
         };
     }
-    let mut tx = conn.begin().await.during("record the end")?;
+    let mut tx = conn.begin().during("record the end").await?;
     let detail = serde_json::to_value(&ending).unwrap_or_default();
     rotation::advance(&mut tx, r.id, &[State::Finalizing], State::Finalized, actor, detail).await?;
-    tx.commit().await.during("record the end")?;
+    tx.commit().during("record the end").await?;
     target.drop_backup();
     unpin(target.sources, r, target_arn.as_deref()).await;
     Ok(ending)

@@ -18,7 +18,7 @@ pub use unpromote::unpromote;
 use sqlx::PgConnection;
 
 use crate::error::{Error, Exit, Result};
-use crate::store::{During, StoreError, schema};
+use crate::store::{Statement, StoreError, schema};
 
 /// The right to touch the outside for this database's rotation: one process at a time. Ends with its connection.
 pub struct Exclusive(());
@@ -29,8 +29,8 @@ impl Exclusive {
         let got: Result<bool, StoreError> = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
             .bind(schema::LOCK + 2)
             .fetch_one(conn)
-            .await
-            .during("take the lock for promotions");
+            .during("take the lock for promotions")
+            .await;
         match got? {
             true => Ok(Exclusive(())),
             false => Err(Error::new(
@@ -46,8 +46,8 @@ impl Exclusive {
         sqlx::query("SELECT pg_advisory_unlock($1)")
             .bind(schema::LOCK + 2)
             .execute(conn)
-            .await
-            .during("give back the lock for promotions")?;
+            .during("give back the lock for promotions")
+            .await?;
         Ok(())
     }
 }

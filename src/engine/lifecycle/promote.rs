@@ -11,7 +11,7 @@ use crate::engine::verify::CleanVerify;
 use crate::error::{Error, Result};
 use crate::rotation::State;
 use crate::secrets::{KeySource, SourceError};
-use crate::store::During;
+use crate::store::Statement;
 use crate::store::audit::Actor;
 use crate::store::ledger::rotation;
 
@@ -46,22 +46,22 @@ pub async fn promote(
         }
         Err(e) => return Err(e.into()),
     }
-    let mut tx = conn.begin().await.during("record the promotion")?;
+    let mut tx = conn.begin().during("record the promotion").await?;
     rotation::set_target(&mut tx, r.id, &target.source.to_string(), external).await?;
     let detail = json!({ "target": target.source.to_string(), "external": external });
     rotation::advance(&mut tx, r.id, &[State::Migrated], State::Promoting, actor, detail).await?;
-    tx.commit().await.during("record the promotion")?;
+    tx.commit().during("record the promotion").await?;
 
     if external && before != Yields::New {
         return Err(target.by_hand(&r.new_fingerprint, "rekey promote --external --yes again"));
     }
     let version_id = if external { None } else { target.make_current(Yields::New, new).await? };
 
-    let mut tx = conn.begin().await.during("record the promotion")?;
+    let mut tx = conn.begin().during("record the promotion").await?;
     let detail = json!({ "target": target.source.to_string(), "version_id": version_id });
     rotation::set_promoted_version(&mut tx, r.id, version_id.as_deref()).await?;
     rotation::advance(&mut tx, r.id, &[State::Promoting], State::Promoted, actor, detail).await?;
-    tx.commit().await.during("record the promotion")?;
+    tx.commit().during("record the promotion").await?;
     Ok(Promotion { version_id, already: before == Yields::New })
 }
 

@@ -9,7 +9,7 @@ use super::target::{Target, Yields};
 use crate::crypto::EncryptionKey;
 use crate::error::Result;
 use crate::rotation::State;
-use crate::store::During;
+use crate::store::Statement;
 use crate::store::audit::Actor;
 use crate::store::ledger::rotation;
 
@@ -26,10 +26,10 @@ pub async fn unpromote(
     let r = target.rotation;
     let mut version_id = None;
     if r.promoting_at.is_some() {
-        let mut tx = conn.begin().await.during("record the way back")?;
+        let mut tx = conn.begin().during("record the way back").await?;
         let detail = json!({ "target": target.source.to_string() });
         rotation::advance(&mut tx, r.id, &[State::RollingBack], State::Unpromoting, actor, detail).await?;
-        tx.commit().await.during("record the way back")?;
+        tx.commit().during("record the way back").await?;
         if r.external || !target.is_writable() {
             if target.look().await? != Yields::Old {
                 return Err(target.by_hand(&r.old_fingerprint, "rekey rollback --yes again"));
@@ -38,11 +38,11 @@ pub async fn unpromote(
             version_id = target.make_current(Yields::Old, old).await?;
         }
     }
-    let mut tx = conn.begin().await.during("end the rollback")?;
+    let mut tx = conn.begin().during("end the rollback").await?;
     let from = [State::RollingBack, State::Unpromoting];
     rotation::advance(&mut tx, r.id, &from, State::RolledBack, actor, json!({ "version_id": version_id }))
         .await?;
-    tx.commit().await.during("end the rollback")?;
+    tx.commit().during("end the rollback").await?;
     target.drop_backup();
     unpin(target.sources, r, None).await;
     Ok(version_id)

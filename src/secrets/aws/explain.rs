@@ -8,6 +8,7 @@ use std::error::Error as StdError;
 use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
 
 use super::super::SourceError;
+use crate::fault_point::{self, Side};
 
 /// One call, as errors name it.
 #[derive(Clone, Copy)]
@@ -19,6 +20,22 @@ pub(super) struct Call<'a> {
 }
 
 impl Call<'_> {
+    /// Makes the call, with a fault point on either side of it.
+    pub async fn made<T, E, R>(
+        self,
+        request: impl Future<Output = Result<T, SdkError<E, R>>>,
+    ) -> Result<T, SdkError<E, R>> {
+        let lost = |_| SdkError::timeout_error("fault point");
+        if let Some(fault) = fault_point::reach(Side::Before, self.action) {
+            return Err(lost(fault));
+        }
+        let answer = request.await?;
+        match fault_point::reach(Side::After, self.action) {
+            None => Ok(answer),
+            Some(fault) => Err(lost(fault)),
+        }
+    }
+
     /// Explains a failed call.
     pub fn explain<E>(self, error: SdkError<E>) -> SourceError
     where

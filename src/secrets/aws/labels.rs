@@ -72,8 +72,8 @@ impl SecretsManager {
     /// Which versions and labels there are, and whether the secret rotates or is deleted. Reads no value.
     pub async fn describe(&self, secret_id: &str) -> Result<SecretInfo, SourceError> {
         let call = Call { action: "secretsmanager:DescribeSecret", secret_id };
-        let answer =
-            self.client.describe_secret().secret_id(secret_id).send().await.map_err(|e| call.explain(e))?;
+        let request = self.client.describe_secret().secret_id(secret_id);
+        let answer = call.made(request.send()).await.map_err(|e| call.explain(e))?;
         Ok(SecretInfo {
             arn: answer.arn.unwrap_or_default(),
             name: answer.name.unwrap_or_default(),
@@ -134,16 +134,14 @@ impl SecretsManager {
         from: Option<&str>,
     ) -> Result<(), SourceError> {
         let call = Call { action: "secretsmanager:UpdateSecretVersionStage", secret_id };
-        self.client
+        let request = self
+            .client
             .update_secret_version_stage()
             .secret_id(secret_id)
             .version_stage(label)
             .set_move_to_version_id(to.map(str::to_owned))
-            .set_remove_from_version_id(from.map(str::to_owned))
-            .send()
-            .await
-            .map(drop)
-            .map_err(|e| call.explain(e))
+            .set_remove_from_version_id(from.map(str::to_owned));
+        call.made(request.send()).await.map(drop).map_err(|e| call.explain(e))
     }
 }
 

@@ -45,15 +45,9 @@ impl SecretsManager {
     /// `id` makes a repeated call find the version it made before.
     pub async fn create(&self, name: &str, value: &str, id: Uuid) -> Result<Option<Stored>, SourceError> {
         let call = Call { action: "secretsmanager:CreateSecret", secret_id: name };
-        let answer = self
-            .client
-            .create_secret()
-            .name(name)
-            .secret_string(value)
-            .client_request_token(id.to_string())
-            .send()
-            .await;
-        match answer {
+        let request =
+            self.client.create_secret().name(name).secret_string(value).client_request_token(id.to_string());
+        match call.made(request.send()).await {
             Ok(answer) => Ok(Some(Stored {
                 arn: answer.arn.unwrap_or_default(),
                 version_id: answer.version_id.unwrap_or_else(|| id.to_string()),
@@ -79,7 +73,8 @@ impl SecretsManager {
             return Ok(false);
         }
         let call = Call { action: "secretsmanager:RestoreSecret", secret_id };
-        self.client.restore_secret().secret_id(secret_id).send().await.map_err(|e| call.explain(e))?;
+        let request = self.client.restore_secret().secret_id(secret_id);
+        call.made(request.send()).await.map_err(|e| call.explain(e))?;
         Ok(true)
     }
 
@@ -95,14 +90,12 @@ impl SecretsManager {
             Err(e) => return Err(e),
         }
         let call = Call { action: "secretsmanager:DeleteSecret", secret_id };
-        let answer = self
+        let request = self
             .client
             .delete_secret()
             .secret_id(secret_id)
-            .recovery_window_in_days(i64::from(days.clamp(7, 30)))
-            .send()
-            .await;
-        match answer.map_err(|e| call.explain(e)) {
+            .recovery_window_in_days(i64::from(days.clamp(7, 30)));
+        match call.made(request.send()).await.map_err(|e| call.explain(e)) {
             Ok(answer) => Ok(Deletion::Scheduled(answer.deletion_date.map(|d| d.secs()))),
             // Another process of ours was first.
             Err(SourceError::Missing { .. }) => Ok(match self.describe(secret_id).await {

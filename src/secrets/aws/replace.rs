@@ -159,16 +159,14 @@ impl SecretsManager {
             what: "the secret is binary, and rekey writes strings only".into(),
             hint: "store the key as a secret string".into(),
         })?;
-        let answer = self
+        let request = self
             .client
             .put_secret_value()
             .secret_id(secret_id)
             .client_request_token(token)
             .secret_string(text)
-            .version_stages(label)
-            .send()
-            .await
-            .map_err(|e| call.explain(e))?;
+            .version_stages(label);
+        let answer = call.made(request.send()).await.map_err(|e| call.explain(e))?;
         Ok(answer.version_id.unwrap_or_else(|| token.to_owned()))
     }
 }

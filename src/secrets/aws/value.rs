@@ -34,7 +34,7 @@ impl SecretsManager {
             At::Version(id) => request.version_id(id),
         };
         let call = Call { action: "secretsmanager:GetSecretValue", secret_id };
-        let mut answer = request.send().await.map_err(|e| call.explain(e))?;
+        let mut answer = call.made(request.send()).await.map_err(|e| call.explain(e))?;
         // Both take the SDK's own buffer over, so that it is wiped.
         let content = match (answer.secret_string.take(), answer.secret_binary.take()) {
             (Some(text), _) => Zeroizing::new(text.into_bytes()),

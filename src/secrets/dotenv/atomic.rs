@@ -14,6 +14,7 @@ use std::{
 use rustix::fs::{FlockOperation, RenameFlags};
 
 use super::super::SourceError;
+use crate::fault_point::{self, Side};
 
 /// Called between any two effects; only tests do anything in it.
 pub(in crate::secrets) type Between<'a> = &'a dyn Fn();
@@ -56,7 +57,7 @@ impl LockedFolder {
     ) -> Result<(), SourceError> {
         let temporary = self.temporary(file, bytes, like, between)?;
         between();
-        fs::rename(&temporary, file).map_err(|e| {
+        effect("replace", || fs::rename(&temporary, file)).map_err(|e| {
             let _ = fs::remove_file(&temporary);
             failed(file, "replace")(e)
         })?;
@@ -69,11 +70,13 @@ impl LockedFolder {
         let temporary = self.temporary(file, bytes, None, between)?;
         between();
         let here = rustix::fs::CWD;
-        let created = match rustix::fs::renameat_with(here, &temporary, here, file, RenameFlags::NOREPLACE) {
-            // Some file systems cannot; a hard link is exclusive, too.
-            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => fs::hard_link(&temporary, file),
-            done => done.map_err(io::Error::from),
-        };
+        let created = effect("create", || {
+            match rustix::fs::renameat_with(here, &temporary, here, file, RenameFlags::NOREPLACE) {
+                // Some file systems cannot; a hard link is exclusive, too.
+                Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => fs::hard_link(&temporary, file),
+                done => done.map_err(io::Error::from),
+            }
+        });
         let _ = fs::remove_file(&temporary);
         match created {
             Ok(()) => {}
@@ -87,7 +90,7 @@ impl LockedFolder {
 
     /// Removes a file; `false` where there is none.
     pub fn remove(&self, file: &Path) -> Result<bool, SourceError> {
-        match fs::remove_file(file) {
+        match effect("remove", || fs::remove_file(file)) {
             Ok(()) => self.sync().map(|()| true),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(e) => Err(failed(file, "remove")(e)),
@@ -108,9 +111,10 @@ impl LockedFolder {
         let _ = fs::remove_file(&path);
         let written = (|| {
             let mut options = OpenOptions::new();
-            let mut out = options.write(true).create_new(true).mode(0o600).open(&path)?;
+            options.write(true).create_new(true).mode(0o600);
+            let mut out = effect("create a temporary file", || options.open(&path))?;
             between();
-            out.write_all(bytes)?;
+            effect("write", || out.write_all(bytes))?;
             if let Some(like) = like {
                 let mine = out.metadata()?;
                 if (mine.uid(), mine.gid()) != (like.uid(), like.gid()) {
@@ -118,7 +122,7 @@ impl LockedFolder {
                 }
                 out.set_permissions(Permissions::from_mode(like.mode() & 0o7777))?;
             }
-            out.sync_all()
+            effect("sync", || out.sync_all())
         })();
         match written {
             Ok(()) => Ok(path),
@@ -130,8 +134,23 @@ impl LockedFolder {
     }
 
     fn sync(&self) -> Result<(), SourceError> {
-        self.folder.sync_all().map_err(failed(&self.path, "sync"))
+        effect("sync the folder", || self.folder.sync_all()).map_err(failed(&self.path, "sync"))
     }
+}
+
+/// One file operation, with a fault point on either side of it.
+pub(in crate::secrets) fn effect<T>(
+    operation: &'static str,
+    work: impl FnOnce() -> io::Result<T>,
+) -> io::Result<T> {
+    let pass = |side| match fault_point::reach(side, operation) {
+        None => Ok(()),
+        Some(_) => Err(io::Error::other("fault point")),
+    };
+    pass(Side::Before)?;
+    let done = work()?;
+    pass(Side::After)?;
+    Ok(done)
 }
 
 pub(in crate::secrets) fn failed(path: &Path, operation: &'static str) -> impl Fn(io::Error) -> SourceError {

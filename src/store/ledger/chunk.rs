@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::pass::{Addressing, Pass};
 use crate::rotation::{Bounds, ChunkSize, Counters, Desired, Direction, State};
-use crate::store::error::{During, StoreError};
+use crate::store::error::{During, Statement, StoreError};
 
 /// Who works: a process and one of its workers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,8 +90,8 @@ pub async fn claim(
         .bind(pass.number)
         .bind(states)
         .fetch_optional(conn)
-        .await
-        .during("claim a chunk")?;
+        .during("claim a chunk")
+        .await?;
     row.map(|r| lease(&r, pass, owner, ttl)).transpose().during("claim a chunk")
 }
 
@@ -105,7 +105,7 @@ pub async fn carve(
 ) -> Result<Option<Lease>, StoreError> {
     const OP: &str = "carve a chunk";
     let states: Vec<&str> = State::workable(pass.direction).iter().map(|s| s.as_str()).collect();
-    let mut tx = conn.begin().await.during(OP)?;
+    let mut tx = conn.begin().during(OP).await?;
     let frontier = sqlx::query(
         "SELECT p.frontier_id, p.frontier_block, p.end_block, p.carved_rows FROM rekey.passes p JOIN rekey.rotations r ON r.id = p.rotation \
          WHERE p.rotation = $1 AND p.pass = $2 AND NOT p.carved AND p.outcome IS NULL AND r.desired = 'running' AND r.state = ANY($3) \
@@ -115,8 +115,8 @@ pub async fn carve(
     .bind(pass.number)
     .bind(states)
     .fetch_optional(&mut *tx)
-    .await
-    .during(OP)?;
+    .during(OP)
+    .await?;
     let Some(frontier) = frontier else { return Ok(None) };
     let rows = ChunkSize::taper(pass.chunk_rows, pass.estimated_rows - frontier.get::<i64, _>(3));
 
@@ -130,7 +130,7 @@ pub async fn carve(
     let (row, sql, new_frontier, carved) = match pass.addressing {
         Addressing::Keys => {
             let lo: Option<Uuid> = frontier.get(0);
-            let hi = next_key(&mut tx, lo, rows).await.during(OP)?;
+            let hi = next_key(&mut tx, lo, rows).during(OP).await?;
             let row = insert("keys").bind(lo).bind(hi).bind(None::<i64>).bind(None::<i64>);
             (
                 row,
@@ -146,9 +146,9 @@ pub async fn carve(
                     .bind(pass.rotation)
                     .bind(pass.number)
                     .execute(&mut *tx)
-                    .await
-                    .during(OP)?;
-                tx.commit().await.during(OP)?;
+                    .during(OP)
+                    .await?;
+                tx.commit().during(OP).await?;
                 return Ok(None);
             }
             let blocks = (rows as f64 / rows_per_page.max(1.0)).ceil().max(1.0) as i64;
@@ -167,8 +167,8 @@ pub async fn carve(
         .bind(owner.worker)
         .bind(ttl.as_secs_f64())
         .fetch_one(&mut *tx)
-        .await
-        .during(OP)?;
+        .during(OP)
+        .await?;
     let update = sqlx::query(sql).bind(pass.rotation).bind(pass.number);
     match new_frontier {
         Ok(id) => update.bind(id),
@@ -177,9 +177,9 @@ pub async fn carve(
     .bind(carved)
     .bind(rows)
     .execute(&mut *tx)
-    .await
-    .during(OP)?;
-    tx.commit().await.during(OP)?;
+    .during(OP)
+    .await?;
+    tx.commit().during(OP).await?;
     lease(&row, pass, owner, ttl).during(OP).map(Some)
 }
 
@@ -312,8 +312,8 @@ pub async fn put_off(conn: &mut PgConnection, lease: &Lease, ids: &[Uuid]) -> Re
         .bind(lease.pass.number)
         .bind(part)
         .execute(&mut *conn)
-        .await
-        .during("put rows off")?;
+        .during("put rows off")
+        .await?;
     }
     Ok(())
 }
@@ -329,8 +329,8 @@ pub async fn settle(conn: &mut PgConnection, lease: &Lease) -> Result<Option<i64
     .bind(lease.owner.worker)
     .bind(lease.epoch)
     .fetch_optional(conn)
-    .await
     .during("settle the last batch")
+    .await
 }
 
 /// Keeps the leases of a process alive. Also tells whether each worker's chunk is still its own, by omission.
@@ -342,8 +342,8 @@ pub async fn heartbeat(conn: &mut PgConnection, process: &str, ttl: Duration) ->
     .bind(process)
     .bind(ttl.as_secs_f64())
     .execute(conn)
-    .await
     .during("keep the leases alive")
+    .await
     .map(|done| done.rows_affected())
 }
 
@@ -356,8 +356,8 @@ pub async fn release(conn: &mut PgConnection, process: &str, worker: Option<i32>
     .bind(process)
     .bind(worker)
     .execute(conn)
-    .await
     .during("give the leases back")
+    .await
     .map(drop)
 }
 
@@ -377,8 +377,8 @@ pub async fn totals(
     .bind(rotation)
     .bind(direction.as_str())
     .fetch_one(conn)
-    .await
-    .during("add up the counters")?;
+    .during("add up the counters")
+    .await?;
     Ok(Counters {
         re_encrypted: row.get(0),
         already_on_key: row.get(1),
@@ -403,6 +403,6 @@ pub async fn census(
     .bind(rotation)
     .bind(pass)
     .fetch_one(conn)
-    .await
     .during("count the chunks")
+    .await
 }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::rotation;
 use crate::rotation::{Direction, State};
 use crate::store::audit::{self, Actor};
-use crate::store::error::{During, StoreError};
+use crate::store::error::{During, Statement, StoreError};
 use crate::store::pg_types::Xid;
 
 /// How a pass's chunks are addressed.
@@ -107,8 +107,8 @@ pub async fn latest(
         .bind(rotation)
         .bind(direction.as_str())
         .fetch_optional(conn)
-        .await
-        .during("read the pass")?;
+        .during("read the pass")
+        .await?;
     row.map(|r| decode(&r)).transpose().during("read the pass")
 }
 
@@ -131,7 +131,7 @@ pub async fn open_or_join(
     direction: Direction,
     walk: Walk,
 ) -> Result<Pass, StoreError> {
-    let mut tx = conn.begin().await.during("begin")?;
+    let mut tx = conn.begin().during("begin").await?;
     rotation::lock(&mut tx).await?;
     let last = latest(&mut tx, rotation, direction).await?;
     match last {
@@ -148,13 +148,13 @@ pub async fn open_or_join(
             .bind(rotation)
             .bind(pass.number)
             .execute(&mut *tx)
-            .await
-            .during("open a sweep")?;
+            .during("open a sweep")
+            .await?;
         }
         _ => open_full(&mut tx, rotation, direction, walk, 0).await?,
     }
     let pass = latest(&mut tx, rotation, direction).await?;
-    tx.commit().await.during("open a pass")?;
+    tx.commit().during("open a pass").await?;
     pass.ok_or(StoreError::Sql { op: "open a pass", source: sqlx::Error::RowNotFound })
 }
 
@@ -165,8 +165,8 @@ pub async fn first_horizon(conn: &mut PgConnection, rotation: Uuid) -> Result<Op
     )
     .bind(rotation)
     .fetch_optional(conn)
-    .await
-    .during("read the first horizon")?;
+    .during("read the first horizon")
+    .await?;
     Ok(text.and_then(|t| t.parse().ok()))
 }
 
@@ -177,8 +177,8 @@ async fn horizon_is_usable(conn: &mut PgConnection, pass: &Pass) -> Result<bool,
     )
     .bind(pass.horizon.to_string())
     .fetch_one(conn)
-    .await
     .during("measure the horizon's age")
+    .await
 }
 
 /// Opens a full pass. H is taken here, before the first chunk is read and before the heap is measured.
@@ -191,8 +191,8 @@ pub async fn open_full(
 ) -> Result<(), StoreError> {
     let horizon: String = sqlx::query_scalar("SELECT pg_snapshot_xmin(pg_current_snapshot())::text")
         .fetch_one(&mut *conn)
-        .await
-        .during("take the horizon")?;
+        .during("take the horizon")
+        .await?;
     sqlx::query(
         "INSERT INTO rekey.passes (rotation, pass, direction, kind, addressing, horizon, filenode, frontier_block, end_block, \
          chunk_rows, estimated_rows, sweeps) \
@@ -208,22 +208,22 @@ pub async fn open_full(
     .bind(walk.estimated_rows)
     .bind(sweeps)
     .execute(conn)
-    .await
     .during("open a pass")
+    .await
     .map(drop)
 }
 
 /// When every chunk is done, adds the one that stands for the closing proof. True if something is left to do.
 pub async fn add_proof(conn: &mut PgConnection, pass: &Pass) -> Result<(), StoreError> {
-    let mut tx = conn.begin().await.during("begin")?;
+    let mut tx = conn.begin().during("begin").await?;
     let carved: Option<bool> = sqlx::query_scalar(
         "SELECT carved FROM rekey.passes WHERE rotation = $1 AND pass = $2 AND outcome IS NULL FOR NO KEY UPDATE",
     )
     .bind(pass.rotation)
     .bind(pass.number)
     .fetch_optional(&mut *tx)
-    .await
-    .during("look at the pass")?;
+    .during("look at the pass")
+    .await?;
     if carved == Some(true) {
         sqlx::query(
             "INSERT INTO rekey.chunks (rotation, pass, kind) SELECT $1, $2, 'proof' WHERE NOT EXISTS \
@@ -232,10 +232,10 @@ pub async fn add_proof(conn: &mut PgConnection, pass: &Pass) -> Result<(), Store
         .bind(pass.rotation)
         .bind(pass.number)
         .execute(&mut *tx)
-        .await
-        .during("open the closing proof")?;
+        .during("open the closing proof")
+        .await?;
     }
-    tx.commit().await.during("open the closing proof")
+    tx.commit().during("open the closing proof").await
 }
 
 /// How a closing proof came out.
@@ -273,8 +273,8 @@ pub async fn conclude(
     .bind(outcome)
     .bind(next_horizon.to_string())
     .execute(&mut *conn)
-    .await
-    .during("end the pass")?;
+    .during("end the pass")
+    .await?;
     let next = pass.number + 1;
     match verdict {
         Verdict::Clean => {
@@ -302,8 +302,8 @@ pub async fn conclude(
             .bind(pass.sweeps + 1)
             .bind(if pass.sweeps < 2 { 0.0 } else { pause })
             .execute(&mut *conn)
-            .await
-            .during("open a sweep")?;
+            .during("open a sweep")
+            .await?;
             for part in ids.chunks(1000) {
                 sqlx::query(
                     "INSERT INTO rekey.chunks (rotation, pass, kind, ids) VALUES ($1, $2, 'ids', $3)",
@@ -312,8 +312,8 @@ pub async fn conclude(
                 .bind(next)
                 .bind(part)
                 .execute(&mut *conn)
-                .await
-                .during("list the stragglers")?;
+                .during("list the stragglers")
+                .await?;
             }
         }
         Verdict::WalkAgain(walk) => {

@@ -4,7 +4,7 @@ use serde::Serialize;
 use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
-use crate::store::error::{During, StoreError};
+use crate::store::error::{Statement, StoreError};
 
 /// A process at work.
 #[derive(Clone, Debug, Serialize, FromRow)]
@@ -40,8 +40,8 @@ pub async fn report(
     .bind(rate)
     .bind(throttle)
     .execute(conn)
-    .await
     .during("report the process")
+    .await
     .map(drop)
 }
 
@@ -52,8 +52,8 @@ pub async fn leave(conn: &mut PgConnection, process: &str) -> Result<(), StoreEr
     )
     .bind(process)
     .execute(conn)
-    .await
     .during("sign the process off")
+    .await
     .map(drop)
 }
 
@@ -70,6 +70,6 @@ pub async fn alive(
     .bind(rotation)
     .bind(seconds)
     .fetch_all(conn)
-    .await
     .during("list the processes")
+    .await
 }

@@ -7,15 +7,15 @@ use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
 use crate::rotation::Direction;
-use crate::store::error::{During, StoreError};
+use crate::store::error::{During, Statement, StoreError};
 use crate::store::pg_types::Xid;
 
 /// The current transaction id, full width; xmins are widened with it.
 pub async fn current_xid(conn: &mut PgConnection) -> Result<u64, StoreError> {
     let text: String = sqlx::query_scalar("SELECT pg_snapshot_xmax(pg_current_snapshot())::text")
         .fetch_one(conn)
-        .await
-        .during("read the current transaction id")?;
+        .during("read the current transaction id")
+        .await?;
     text.parse().map_err(|_| StoreError::Sql {
         op: "read the current transaction id",
         source: sqlx::Error::Decode("not a number".into()),
@@ -40,8 +40,8 @@ pub async fn ours(
     .bind(direction.as_str())
     .bind(&wide)
     .fetch_all(conn)
-    .await
-    .during("recognise our own batches")?;
+    .during("recognise our own batches")
+    .await?;
     Ok(found.iter().filter_map(|x| x.parse::<u64>().ok()).map(|x| Xid(x as u32)).collect())
 }
 
@@ -86,8 +86,8 @@ pub async fn all_xids(conn: &mut PgConnection, rotation: Uuid) -> Result<HashSet
         sqlx::query_scalar("SELECT xid::text::bigint FROM rekey.proofs WHERE rotation = $1")
             .bind(rotation)
             .fetch_all(conn)
-            .await
-            .during("recognise our own batches")?;
+            .during("recognise our own batches")
+            .await?;
     Ok(found.into_iter().map(|x| Xid(x as u32)).collect())
 }
 
@@ -96,8 +96,8 @@ pub async fn count(conn: &mut PgConnection, rotation: Uuid) -> Result<i64, Store
     sqlx::query_scalar("SELECT coalesce(sum(re_encrypted), 0)::bigint FROM rekey.chunks WHERE rotation = $1")
         .bind(rotation)
         .fetch_one(conn)
-        .await
         .during("count the proofs")
+        .await
 }
 
 /// Id and tag of one row.

@@ -6,7 +6,7 @@ use sqlx::{Connection, FromRow, PgConnection};
 use uuid::Uuid;
 
 use crate::store::audit::{self, Actor};
-use crate::store::error::{During, StoreError};
+use crate::store::error::{Statement, StoreError};
 
 /// A row to quarantine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,8 +46,8 @@ pub async fn list(conn: &mut PgConnection, rotation: Uuid) -> Result<Vec<Entry>,
     )
     .bind(rotation)
     .fetch_all(conn)
-    .await
     .during("read the quarantine")
+    .await
 }
 
 /// Entries nobody accepted.
@@ -55,8 +55,8 @@ pub async fn unaccepted(conn: &mut PgConnection, rotation: Uuid) -> Result<i64, 
     sqlx::query_scalar("SELECT count(*) FROM rekey.quarantine WHERE rotation = $1 AND accepted_at IS NULL")
         .bind(rotation)
         .fetch_one(conn)
-        .await
         .during("count the quarantine")
+        .await
 }
 
 /// Adds entries, in the caller's transaction; an entry that is there keeps its acceptance.
@@ -85,8 +85,8 @@ pub async fn add(
     .bind(reasons)
     .bind(lengths)
     .fetch_all(&mut *conn)
-    .await
-    .during("quarantine rows")?;
+    .during("quarantine rows")
+    .await?;
     if !new.is_empty() {
         let shown: Vec<_> = new.iter().take(100).collect();
         audit::append(conn, Some(rotation), "quarantine", actor, json!({ "rows": new.len(), "ids": shown }))
@@ -104,8 +104,8 @@ pub async fn remove(conn: &mut PgConnection, rotation: Uuid, ids: &[Uuid]) -> Re
         .bind(rotation)
         .bind(ids)
         .execute(conn)
-        .await
         .during("release rows from quarantine")
+        .await
         .map(drop)
 }
 
@@ -117,7 +117,7 @@ pub async fn accept(
     reason: &str,
     actor: &Actor,
 ) -> Result<bool, StoreError> {
-    let mut tx = conn.begin().await.during("begin")?;
+    let mut tx = conn.begin().during("begin").await?;
     let found = sqlx::query(
         "UPDATE rekey.quarantine SET accepted_at = clock_timestamp(), accepted_by = $3, accept_reason = $4 \
          WHERE rotation = $1 AND row_id = $2",
@@ -127,14 +127,14 @@ pub async fn accept(
     .bind(&actor.operator)
     .bind(reason)
     .execute(&mut *tx)
-    .await
-    .during("accept the row")?
+    .during("accept the row")
+    .await?
     .rows_affected()
         == 1;
     if found {
         audit::append(&mut tx, Some(rotation), "accept", actor, json!({ "id": id, "reason": reason }))
             .await?;
     }
-    tx.commit().await.during("accept the row")?;
+    tx.commit().during("accept the row").await?;
     Ok(found)
 }

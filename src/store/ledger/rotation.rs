@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::rotation::{Desired, Direction, State};
 use crate::store::audit::{self, Actor};
-use crate::store::error::{During, StoreError};
+use crate::store::error::{Statement, StoreError};
 use crate::store::{TABLE, schema};
 
 /// A rotation as recorded.
@@ -159,8 +159,8 @@ pub async fn latest(conn: &mut PgConnection) -> Result<Option<Rotation>, StoreEr
     ))
     .bind(TABLE)
     .fetch_optional(conn)
-    .await
     .during("read the rotation")
+    .await
 }
 
 /// One rotation by id.
@@ -168,8 +168,8 @@ pub async fn by_id(conn: &mut PgConnection, id: Uuid) -> Result<Rotation, StoreE
     sqlx::query_as(concat!("SELECT ", columns!(), " FROM rekey.rotations WHERE id = $1"))
         .bind(id)
         .fetch_one(conn)
-        .await
         .during("read the rotation")
+        .await
 }
 
 /// Takes the lock under which rotations, passes and their next steps are created, until the transaction ends.
@@ -177,13 +177,13 @@ pub async fn lock(conn: &mut PgConnection) -> Result<(), StoreError> {
     // Waited for by asking again, so that the session's short lock_timeout stays in force for everything else.
     sqlx::query("SET LOCAL lock_timeout = '10s'")
         .execute(&mut *conn)
-        .await
-        .during("wait for the rotation's lock")?;
+        .during("wait for the rotation's lock")
+        .await?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)")
         .bind(schema::LOCK + 1)
         .execute(conn)
-        .await
-        .during("wait for the rotation's lock")?;
+        .during("wait for the rotation's lock")
+        .await?;
     Ok(())
 }
 
@@ -193,10 +193,10 @@ pub async fn begin(
     new: &NewRotation,
     actor: &Actor,
 ) -> Result<(Rotation, bool), StoreError> {
-    let mut tx = conn.begin().await.during("begin")?;
+    let mut tx = conn.begin().during("begin").await?;
     lock(&mut tx).await?;
     if let Some(active) = latest(&mut tx).await?.filter(|r| r.state.is_active()) {
-        tx.rollback().await.during("roll back")?;
+        tx.rollback().during("roll back").await?;
         return Ok((active, false));
     }
     sqlx::query(
@@ -219,8 +219,8 @@ pub async fn begin(
     .bind(&actor.operator)
     .bind(&actor.reason)
     .execute(&mut *tx)
-    .await
-    .during("record the rotation")?;
+    .during("record the rotation")
+    .await?;
     let detail = json!({
         "old_fingerprint": new.old.fingerprint, "new_fingerprint": new.new.fingerprint,
         "old_source": new.old.source, "new_source": new.new.source,
@@ -238,7 +238,7 @@ pub async fn begin(
     )
     .await?;
     let rotation = by_id(&mut tx, new.id).await?;
-    tx.commit().await.during("record the rotation")?;
+    tx.commit().during("record the rotation").await?;
     Ok((rotation, true))
 }
 
@@ -262,8 +262,8 @@ pub async fn advance(
     .bind(&from)
     .bind(to.as_str())
     .execute(&mut *conn)
-    .await
-    .during("change the rotation's state")?
+    .during("change the rotation's state")
+    .await?
     .rows_affected()
         == 1;
     if moved {
@@ -286,8 +286,8 @@ pub async fn set_target(
         .bind(target)
         .bind(external)
         .execute(conn)
-        .await
         .during("record the promotion's target")
+        .await
         .map(drop)
 }
 
@@ -301,8 +301,8 @@ pub async fn set_promoted_version(
         .bind(id)
         .bind(version)
         .execute(conn)
-        .await
         .during("record the promoted version")
+        .await
         .map(drop)
 }
 
@@ -311,33 +311,33 @@ pub async fn set_promoted_version(
 pub async fn fence(conn: &mut PgConnection, id: Uuid) -> Result<(), StoreError> {
     // A process that froze in the midst of a batch holds its chunk until the server ends its idle transaction.
     for set in ["SET LOCAL lock_timeout = 0", "SET LOCAL statement_timeout = '90s'"] {
-        sqlx::query(set).execute(&mut *conn).await.during("fence the workers")?;
+        sqlx::query(set).execute(&mut *conn).during("fence the workers").await?;
     }
     // The frontier first: carving locks it, so that no chunk appears behind our back.
     sqlx::query("SELECT FROM rekey.passes WHERE rotation = $1 AND outcome IS NULL FOR NO KEY UPDATE")
         .bind(id)
         .execute(&mut *conn)
-        .await
-        .during("fence the workers")?;
+        .during("fence the workers")
+        .await?;
     sqlx::query(
         "UPDATE rekey.chunks SET epoch = epoch + 1, state = 'cancelled', owner = NULL, lease_until = NULL \
          WHERE rotation = $1 AND state = 'open'",
     )
     .bind(id)
     .execute(conn)
-    .await
-    .during("fence the workers")?;
+    .during("fence the workers")
+    .await?;
     Ok(())
 }
 
 /// Turns the rotation round: to `rolling_back`, with every batch of the old direction settled and fenced.
 pub async fn turn_back(conn: &mut PgConnection, id: Uuid, actor: &Actor) -> Result<bool, StoreError> {
-    let mut tx = conn.begin().await.during("begin")?;
+    let mut tx = conn.begin().during("begin").await?;
     sqlx::query("SELECT FROM rekey.rotations WHERE id = $1 FOR NO KEY UPDATE")
         .bind(id)
         .execute(&mut *tx)
-        .await
-        .during("turn the rotation round")?;
+        .during("turn the rotation round")
+        .await?;
     // Chunks before the audit chain: finishing batches lock them in this order.
     fence(&mut tx, id).await?;
     let from = [State::Migrating, State::Migrated, State::Promoting, State::Promoted];
@@ -349,14 +349,14 @@ pub async fn turn_back(conn: &mut PgConnection, id: Uuid, actor: &Actor) -> Resu
     )
     .bind(id)
     .execute(&mut *tx)
-    .await
-    .during("turn the rotation round")?;
+    .during("turn the rotation round")
+    .await?;
     sqlx::query("UPDATE rekey.rotations SET desired = 'running', verified_clean = NULL WHERE id = $1")
         .bind(id)
         .execute(&mut *tx)
-        .await
-        .during("turn the rotation round")?;
-    tx.commit().await.during("turn the rotation round")?;
+        .during("turn the rotation round")
+        .await?;
+    tx.commit().during("turn the rotation round").await?;
     Ok(true)
 }
 
@@ -368,13 +368,13 @@ pub async fn set_desired(
     desired: Desired,
     actor: &Actor,
 ) -> Result<(), StoreError> {
-    let mut tx = conn.begin().await.during("begin")?;
+    let mut tx = conn.begin().during("begin").await?;
     let was: String =
         sqlx::query_scalar("SELECT desired FROM rekey.rotations WHERE id = $1 FOR NO KEY UPDATE")
             .bind(id)
             .fetch_one(&mut *tx)
-            .await
-            .during("change what is wanted")?;
+            .during("change what is wanted")
+            .await?;
     sqlx::query(
         "UPDATE rekey.rotations SET desired = $2, deadline = CASE WHEN $2 = 'running' AND deadline < clock_timestamp() \
          THEN NULL ELSE deadline END WHERE id = $1",
@@ -382,8 +382,8 @@ pub async fn set_desired(
     .bind(id)
     .bind(desired.as_str())
     .execute(&mut *tx)
-    .await
-    .during("change what is wanted")?;
+    .during("change what is wanted")
+    .await?;
     if desired == Desired::Aborted {
         fence(&mut tx, id).await?;
     } else if was == Desired::Aborted.as_str() {
@@ -393,8 +393,8 @@ pub async fn set_desired(
         )
         .bind(id)
         .execute(&mut *tx)
-        .await
-        .during("open the chunks again")?;
+        .during("open the chunks again")
+        .await?;
     }
     let action = match desired {
         Desired::Running => "resume",
@@ -402,7 +402,7 @@ pub async fn set_desired(
         Desired::Aborted => "abort",
     };
     audit::append(&mut tx, Some(id), action, actor, json!({ "was": was })).await?;
-    tx.commit().await.during("change what is wanted")
+    tx.commit().during("change what is wanted").await
 }
 
 /// Stores an absolute deadline; `None` leaves the one there is.
@@ -417,7 +417,7 @@ pub async fn set_deadline(conn: &mut PgConnection, id: Uuid, deadline: Deadline)
             sqlx::query("UPDATE rekey.rotations SET deadline = $2::timestamptz WHERE id = $1").bind(id).bind(time.to_string())
         }
     };
-    query.execute(conn).await.during("store the deadline").map(drop)
+    query.execute(conn).during("store the deadline").await.map(drop)
 }
 
 /// When the window ends: a duration from now by the database's clock, or a point in time.
@@ -437,7 +437,7 @@ pub async fn record_verify(
     result: Value,
     actor: &Actor,
 ) -> Result<(), StoreError> {
-    let mut tx = conn.begin().await.during("begin")?;
+    let mut tx = conn.begin().during("begin").await?;
     sqlx::query(
         "UPDATE rekey.rotations SET verified_at = clock_timestamp(), verified_clean = $2, verify_result = $3 WHERE id = $1",
     )
@@ -445,10 +445,10 @@ pub async fn record_verify(
     .bind(clean)
     .bind(&result)
     .execute(&mut *tx)
-    .await
-    .during("record the verify")?;
+    .during("record the verify")
+    .await?;
     audit::append(&mut tx, Some(id), "verify", actor, result).await?;
-    tx.commit().await.during("record the verify")
+    tx.commit().during("record the verify").await
 }
 
 /// Live leases of the rotation's workers: how many processes hold some.
@@ -459,8 +459,8 @@ pub async fn live_processes(conn: &mut PgConnection, id: Uuid) -> Result<i64, St
     )
     .bind(id)
     .fetch_one(conn)
-    .await
     .during("count live workers")
+    .await
 }
 
 /// The direction rows should have moved in.

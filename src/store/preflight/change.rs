@@ -5,7 +5,7 @@ use sqlx::{PgConnection, Row};
 use super::finding::{Finding, Kind};
 use super::shape::Table;
 use crate::store::TABLE;
-use crate::store::error::{During, StoreError};
+use crate::store::error::{Statement, StoreError};
 
 /// Bit 4 of tgtype: fires on UPDATE (src/include/catalog/pg_trigger.h).
 pub(super) async fn triggers(
@@ -21,8 +21,8 @@ pub(super) async fn triggers(
     )
     .bind(table.oid)
     .fetch_all(conn)
-    .await
-    .during("look for triggers")?;
+    .during("look for triggers")
+    .await?;
     if !names.is_empty() {
         findings.push(Finding::refuse(
             Kind::UserTriggers,
@@ -46,8 +46,8 @@ pub(super) async fn rules(
     )
     .bind(table.oid)
     .fetch_all(conn)
-    .await
-    .during("look for rules")?;
+    .during("look for rules")
+    .await?;
     if !names.is_empty() {
         findings.push(Finding::refuse(
             Kind::Rules,
@@ -74,8 +74,8 @@ pub(super) async fn publications(
     )
     .bind(table.oid)
     .fetch_one(conn)
-    .await
-    .during("look for publications")?;
+    .during("look for publications")
+    .await?;
     let (identity, names): (String, Vec<String>) = (row.get(0), row.get(1));
     if names.is_empty() {
         return Ok(());
@@ -115,8 +115,8 @@ pub(super) async fn indexes(
     )
     .bind(table.oid)
     .fetch_all(conn)
-    .await
-    .during("look for indexes on the credentials")?;
+    .during("look for indexes on the credentials")
+    .await?;
     if !names.is_empty() {
         findings.push(Finding::warn(
             Kind::IndexedColumn,

@@ -3,7 +3,7 @@
 use sqlx::{PgConnection, Row};
 
 use super::finding::{Finding, Kind};
-use crate::store::error::{During, StoreError};
+use crate::store::error::{Statement, StoreError};
 
 /// Transactions older than this are told; the application's own are expected to be shorter.
 const SECONDS: f64 = 2.0;
@@ -22,8 +22,8 @@ pub(super) async fn held_back(
          FROM pg_catalog.pg_replication_slots WHERE xmin IS NOT NULL AND (NOT active OR age(xmin) > 100000)",
     )
     .fetch_all(conn)
-    .await
-    .during("look for what holds back the horizon")?;
+    .during("look for what holds back the horizon")
+    .await?;
     for row in rows {
         let (what, age, remedy): (String, Option<f64>, String) = (row.get(0), row.get(1), row.get(2));
         let age = age.map_or_else(String::new, |age| format!(", {age:.0} s old,"));
@@ -48,8 +48,8 @@ async fn sessions(conn: &mut PgConnection, findings: &mut Vec<Finding>) -> Resul
     )
     .bind(SECONDS)
     .fetch_all(conn)
-    .await
-    .during("look for old transactions")?;
+    .during("look for old transactions")
+    .await?;
     for row in rows {
         let (pid, user, state): (i32, String, String) = (row.get(0), row.get(1), row.get(2));
         let (age, application): (f64, String) = (row.get(3), row.get(4));

@@ -5,7 +5,7 @@ use sqlx::{PgConnection, Row};
 use super::finding::{Finding, Kind};
 use super::sample::KeyProbe;
 use crate::rotation::{Forecast, TableFacts};
-use crate::store::error::{During, StoreError};
+use crate::store::error::{Statement, StoreError};
 use crate::store::schema;
 
 /// Encryptions under one key with random 96-bit IVs: NIST SP 800-38D §8.3.
@@ -22,8 +22,8 @@ pub(super) async fn room(
          THEN current_setting('data_directory') END, pg_size_bytes(current_setting('max_wal_size'))",
     )
     .fetch_one(conn)
-    .await
-    .during("ask where the data is")?;
+    .during("ask where the data is")
+    .await?;
     let (folder, max_wal): (Option<String>, i64) = (row.get(0), row.get(1));
     let growth = Forecast::new(facts, None).growth_bytes;
     let needed = growth + max_wal.max(0) as u64;
@@ -68,8 +68,8 @@ pub(super) async fn ivs(
         )
         .bind(fingerprint)
         .fetch_one(conn)
-        .await
-        .during("count earlier encryptions")?;
+        .during("count earlier encryptions")
+        .await?;
         sealed += before;
     }
     if let Some(finding) = judge_ivs(sealed) {
@@ -98,8 +98,8 @@ async fn readable(conn: &mut PgConnection) -> Result<bool, StoreError> {
          FROM unnest(ARRAY['rekey.chunks', 'rekey.passes', 'rekey.rotations']) t",
     )
     .fetch_one(conn)
-    .await
     .during("ask for privileges on schema rekey")
+    .await
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use std::time::Duration;
 use sqlx::PgConnection;
 
 use super::connect::{Connector, Server, jitter};
-use super::error::{Class, During, StoreError};
+use super::error::{Class, Statement, StoreError};
 use super::{facts, schema};
 
 pub use finding::{Allowed, FINDINGS, Finding, Kind, Severity};
@@ -145,8 +145,8 @@ async fn active_rotation(conn: &mut PgConnection) -> Result<Option<Finding>, Sto
     let readable: bool =
         sqlx::query_scalar("SELECT coalesce(has_schema_privilege('rekey', 'USAGE'), false) AND has_table_privilege('rekey.rotations', 'SELECT')")
             .fetch_one(&mut *conn)
-            .await
-            .during("look for an active rotation")?;
+            .during("look for an active rotation")
+            .await?;
     if !readable {
         return Ok(None);
     }

@@ -5,7 +5,7 @@ use sqlx::{PgConnection, Row};
 use super::For;
 use super::finding::{Finding, Kind};
 use super::shape::Table;
-use crate::store::error::{During, StoreError};
+use crate::store::error::{Statement, StoreError};
 use crate::store::grants::{APPEND, LEDGER, RUNNER};
 use crate::store::{TABLE, schema};
 
@@ -62,8 +62,8 @@ pub(super) async fn look(
 ) -> Result<May, StoreError> {
     let role = sqlx::query_scalar("SELECT quote_ident(current_user)")
         .fetch_one(&mut *conn)
-        .await
-        .during("ask for the role")?;
+        .during("ask for the role")
+        .await?;
     let mut lacking = Lacking { role, what: Vec::new() };
     let may = on_table(conn, table, &mut lacking, findings).await?;
     on_ledger(conn, &mut lacking).await?;
@@ -87,8 +87,8 @@ async fn on_table(
     )
     .bind(table.oid)
     .fetch_one(conn)
-    .await
-    .during("ask for privileges on the table")?;
+    .during("ask for privileges on the table")
+    .await?;
     let (usage, update): (bool, bool) = (row.get(0), row.get(2));
     let role = lacking.role.clone();
     let unreadable: Vec<String> = row.get(1);
@@ -121,8 +121,8 @@ async fn on_ledger(conn: &mut PgConnection, lacking: &mut Lacking) -> Result<(),
          (SELECT has_schema_privilege(oid, 'USAGE') FROM pg_catalog.pg_namespace WHERE nspname = 'rekey')",
     )
     .fetch_one(&mut *conn)
-    .await
-    .during("ask for privileges on schema rekey")?;
+    .during("ask for privileges on schema rekey")
+    .await?;
     let (create, database, role): (bool, String, _) = (row.get(0), row.get(1), lacking.role.clone());
     let usage: Option<bool> = row.get(2);
     if usage == Some(false) {
@@ -146,8 +146,8 @@ async fn on_ledger(conn: &mut PgConnection, lacking: &mut Lacking) -> Result<(),
         .bind(table)
         .bind(wanted)
         .fetch_one(&mut *conn)
-        .await
-        .during("ask for privileges on schema rekey")?;
+        .during("ask for privileges on schema rekey")
+        .await?;
         if !missing.is_empty() {
             let missing = missing.join(", ");
             let grant = format!("GRANT {missing} ON rekey.{table} TO {role}");
@@ -157,8 +157,8 @@ async fn on_ledger(conn: &mut PgConnection, lacking: &mut Lacking) -> Result<(),
     let may_append: bool = sqlx::query_scalar("SELECT has_function_privilege($1, 'EXECUTE')")
         .bind(APPEND)
         .fetch_one(conn)
-        .await
-        .during("ask for privileges on schema rekey")?;
+        .during("ask for privileges on schema rekey")
+        .await?;
     if !may_append {
         let grant = format!("GRANT EXECUTE ON FUNCTION {APPEND} TO {role}");
         lacking.push("EXECUTE on rekey.append_event", grant);

@@ -4,7 +4,7 @@ use sqlx::{PgConnection, Row};
 
 use super::For;
 use super::finding::{Finding, Kind};
-use crate::store::error::{During, StoreError};
+use crate::store::error::{Statement, StoreError};
 
 /// Lag beyond which a replica is not ready for a burst.
 const LAG_BYTES: i64 = 64 << 20;
@@ -25,8 +25,8 @@ pub(super) async fn replicas(
          pg_has_role('pg_read_all_stats', 'USAGE'), quote_ident(current_user) FROM pg_catalog.pg_stat_replication ORDER BY 1",
     )
     .fetch_all(&mut *conn)
-    .await
-    .during("look for replicas")?;
+    .during("look for replicas")
+    .await?;
     let hidden: Option<String> = rows.iter().find(|row| !row.get::<bool, _>(4)).map(|row| row.get(5));
     if let Some(role) = hidden {
         let message =
@@ -61,8 +61,8 @@ pub(super) async fn slots(conn: &mut PgConnection, findings: &mut Vec<Finding>) 
          WHERE NOT active AND restart_lsn IS NOT NULL ORDER BY 1",
     )
     .fetch_all(conn)
-    .await
-    .during("look for replication slots")?;
+    .during("look for replication slots")
+    .await?;
     for row in rows {
         let (name, status): (String, String) = (row.get(0), row.get(1));
         let (bytes, keep): (Option<i64>, String) = (row.get(2), row.get(3));
@@ -91,8 +91,8 @@ pub(super) async fn wal_archive(
          WHERE current_setting('archive_mode') <> 'off' AND last_failed_time > coalesce(last_archived_time, '-infinity')",
     )
     .fetch_optional(conn)
-    .await
-    .during("look at the WAL archive")?;
+    .during("look at the WAL archive")
+    .await?;
     if let Some(file) = failing {
         findings.push(Finding::warn(
             Kind::WalArchive,

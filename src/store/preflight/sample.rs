@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::finding::{Finding, Kind};
 use crate::crypto::{Cipher, EncryptionKey};
 use crate::rotation::{TableFacts, Tid};
-use crate::store::error::{During, StoreError};
+use crate::store::error::{During, Statement, StoreError};
 use crate::store::rows;
 
 /// Rows looked at from either end of the primary key.
@@ -119,7 +119,7 @@ pub(super) async fn take(
         seen: std::collections::HashSet::new(),
     };
     for end in [select!("ORDER BY id LIMIT $1"), select!("ORDER BY id DESC LIMIT $1")] {
-        for row in sqlx::query(end).bind(ENDS).fetch_all(&mut *conn).await.during(OP)? {
+        for row in sqlx::query(end).bind(ENDS).fetch_all(&mut *conn).during(OP).await? {
             opener.look(&row)?;
         }
     }
@@ -127,7 +127,7 @@ pub(super) async fn take(
     let random = sqlx::query(select!("WHERE ctid = ANY($1::tid[]) LIMIT $2"))
         .bind(random_places(facts))
         .bind(RANDOM as i64);
-    for row in random.fetch_all(conn).await.during(OP)? {
+    for row in random.fetch_all(conn).during(OP).await? {
         opener.look(&row)?;
     }
     let mean_bytes = (opener.sized > 0).then(|| opener.bytes as f64 / opener.sized as f64);

@@ -5,7 +5,7 @@ use sqlx::{PgConnection, Row};
 use super::For;
 use super::finding::{Finding, Kind};
 use crate::store::connect::Server;
-use crate::store::error::{During, StoreError};
+use crate::store::error::{Statement, StoreError};
 
 /// TID range scans and `xid8` arithmetic: older servers cannot run the engine's statements.
 const OLDEST: i32 = 140_000;
@@ -47,8 +47,8 @@ pub(super) async fn settings(conn: &mut PgConnection, findings: &mut Vec<Finding
          'default_transaction_read_only') ORDER BY name",
     )
     .fetch_all(conn)
-    .await
-    .during("read the server's settings")?;
+    .during("read the server's settings")
+    .await?;
     for row in rows {
         let (name, value): (String, String) = (row.get(0), row.get(1));
         match (name.as_str(), value.as_str()) {
@@ -92,8 +92,8 @@ pub(super) async fn connection(
          AND NOT inet_client_addr() <<= '127.0.0.0/8' AND inet_client_addr() <> '::1'",
     )
     .fetch_optional(conn)
-    .await
-    .during("ask how the connection is encrypted")?;
+    .during("ask how the connection is encrypted")
+    .await?;
     if let Some(address) = exposed {
         findings.push(Finding::warn(
             Kind::Tls,

@@ -6,7 +6,7 @@ use sqlx::{PgConnection, Row};
 use super::finding::{Finding, Kind};
 use crate::rotation::TableFacts;
 use crate::store::TABLE;
-use crate::store::error::{During, StoreError};
+use crate::store::error::{Statement, StoreError};
 
 /// The table, found in the catalogue, which anyone may read.
 pub(super) struct Table {
@@ -28,8 +28,8 @@ pub(super) async fn table(
          WHERE n.nspname = 'public' AND c.relname = 'provider_connections'",
     )
     .fetch_optional(&mut *conn)
-    .await
-    .during("look for the table")?;
+    .during("look for the table")
+    .await?;
     let Some(row) = row else {
         findings.push(Finding::refuse(
             Kind::Table,
@@ -80,8 +80,8 @@ async fn columns(conn: &mut PgConnection, oid: Oid, findings: &mut Vec<Finding>)
     )
     .bind(oid)
     .fetch_one(conn)
-    .await
-    .during("read the table's columns")?;
+    .during("read the table's columns")
+    .await?;
     let mut usable = true;
     for (at, column, expected) in [(0, "id", "uuid"), (1, "encrypted_credentials", "bytea")] {
         let message = match row.get::<Option<String>, _>(at) {
@@ -125,8 +125,8 @@ pub(super) async fn row_security(
     )
     .bind(table.oid)
     .fetch_one(conn)
-    .await
-    .during("ask about row-level security")?;
+    .during("ask about row-level security")
+    .await?;
     let active: bool = row.get(0);
     if active {
         let (role, policies): (String, i64) = (row.get(1), row.get(2));
@@ -147,8 +147,8 @@ pub(super) async fn has_rows(
 ) -> Result<bool, StoreError> {
     let any: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM public.provider_connections)")
         .fetch_one(&mut *conn)
-        .await
-        .during("look for rows")?;
+        .during("look for rows")
+        .await?;
     if !any {
         let expected = if facts.rows >= 1.0 {
             format!(", where about {:.0} were expected", facts.rows)
@@ -166,8 +166,8 @@ pub(super) async fn has_rows(
         "SELECT reltuples >= 0 FROM pg_catalog.pg_class WHERE oid = 'public.provider_connections'::regclass",
     )
     .fetch_one(conn)
-    .await
-    .during("look for statistics")?;
+    .during("look for statistics")
+    .await?;
     if !known {
         findings.push(Finding::note(
             Kind::Estimates,
