@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use uuid::Uuid;
 
 use super::cache::CacheCommand;
+use super::examples;
 use super::init::InitArgs;
 use super::keys::KeysCommand;
 use super::plan::PlanArgs;
@@ -44,21 +45,36 @@ pub struct Global {
         global = true,
         env = "REKEY_LOG_FORMAT",
         hide_env_values = true,
+        hide_short_help = true,
         value_enum,
         default_value_t
     )]
     pub log_format: LogFormat,
     /// Who does this, for the audit trail [default: the OS user, or pod and service account]
-    #[arg(long, global = true, env = "REKEY_OPERATOR", hide_env_values = true, value_name = "NAME")]
+    #[arg(
+        long,
+        global = true,
+        env = "REKEY_OPERATOR",
+        hide_env_values = true,
+        hide_short_help = true,
+        value_name = "NAME"
+    )]
     pub operator: Option<String>,
     /// Why, for the audit trail
-    #[arg(long, global = true, env = "REKEY_REASON", hide_env_values = true, value_name = "TEXT")]
+    #[arg(
+        long,
+        global = true,
+        env = "REKEY_REASON",
+        hide_env_values = true,
+        hide_short_help = true,
+        value_name = "TEXT"
+    )]
     pub reason: Option<String>,
     /// How long an unreachable database is waited for, at most
-    #[arg(long, global = true, env = "REKEY_RETRY_FOR", hide_env_values = true, default_value = "60s", value_parser = duration, value_name = "DURATION")]
+    #[arg(long, global = true, env = "REKEY_RETRY_FOR", hide_env_values = true, hide_short_help = true, default_value = "60s", value_parser = duration, value_name = "DURATION")]
     pub retry_for: Duration,
     /// How long a worker that fell silent keeps its rows
-    #[arg(long, global = true, env = "REKEY_LEASE_TTL", hide_env_values = true, default_value = "30s", value_parser = lease_ttl, value_name = "DURATION")]
+    #[arg(long, global = true, env = "REKEY_LEASE_TTL", hide_env_values = true, hide_short_help = true, default_value = "30s", value_parser = lease_ttl, value_name = "DURATION")]
     pub lease_ttl: Duration,
     /// Where this runs; decides how weak a new key may be
     #[arg(
@@ -66,6 +82,7 @@ pub struct Global {
         global = true,
         env = "REKEY_ENVIRONMENT",
         hide_env_values = true,
+        hide_short_help = true,
         value_enum,
         default_value_t
     )]
@@ -116,54 +133,62 @@ pub enum Environment {
 #[derive(Subcommand)]
 pub enum Command {
     /// Say what stands in the way, what a run would do, and what it would cost; writes nothing
+    #[command(after_long_help = examples::PLAN)]
     Plan(PlanArgs),
     /// Create schema rekey, and show the grants each role needs
+    #[command(after_long_help = examples::INIT)]
     Init(InitArgs),
     /// Re-encrypt every connection: start a rotation, or join or resume the active one
+    #[command(after_long_help = examples::RUN)]
     Run(RunArgs),
     /// Show the rotation, its workers, rate and totals
+    #[command(after_long_help = examples::STATUS)]
     Status(StatusArgs),
     /// Open every row with the key it should be on, and compare its bytes
+    #[command(after_long_help = examples::VERIFY)]
     Verify(VerifyArgs),
     /// Make the new key current where the application reads it, after a clean verify
+    #[command(after_long_help = examples::PROMOTE)]
     Promote(PromoteArgs),
     /// End the rotation on the new key; there is no rollback after it
+    #[command(after_long_help = examples::FINALIZE)]
     Finalize(FinalizeArgs),
     /// Return every row to the old key
+    #[command(after_long_help = examples::ROLLBACK)]
     Rollback(RollbackArgs),
     /// Print evidence for auditors: who, when, keys, counts, proofs, timeline
+    #[command(after_long_help = examples::REPORT)]
     Report(ReportArgs),
     /// Let workers finish their batch and wait
+    #[command(after_long_help = examples::PAUSE)]
     Pause,
     /// Let paused or aborted workers go on
+    #[command(after_long_help = examples::RESUME)]
     Resume(ResumeArgs),
     /// Let workers finish their batch and end
+    #[command(after_long_help = examples::ABORT)]
     Abort,
     /// Rows that open with neither key
-    #[command(subcommand)]
+    #[command(subcommand, after_long_help = examples::QUARANTINE)]
     Quarantine(QuarantineCommand),
     /// Print a shell's completion script
-    #[command(
-        after_long_help = "Examples:\n  rekey completions bash >/etc/bash_completion.d/rekey\n  source <(rekey completions zsh)"
-    )]
+    #[command(after_long_help = examples::COMPLETIONS)]
     Completions {
         /// The shell
         shell: clap_complete::Shell,
     },
     /// Print the manual page, or write one for every command
-    #[command(
-        after_long_help = "Examples:\n  rekey man | man -l -\n  rekey man --dir /usr/local/share/man/man1"
-    )]
+    #[command(after_long_help = examples::MAN)]
     Man {
         /// Write rekey.1, rekey-run.1, … into this folder
         #[arg(long, value_name = "PATH")]
         dir: Option<PathBuf>,
     },
     /// Generate, check, back up, restore and replace the application's keys
-    #[command(subcommand)]
+    #[command(subcommand, after_long_help = examples::KEYS)]
     Keys(KeysCommand),
     /// The application's cache in Redis
-    #[command(subcommand)]
+    #[command(subcommand, after_long_help = examples::CACHE)]
     Cache(CacheCommand),
 }
 
@@ -322,8 +347,10 @@ pub struct ResumeArgs {
 #[derive(Subcommand)]
 pub enum QuarantineCommand {
     /// Ids and reasons
+    #[command(after_long_help = examples::QUARANTINE_LIST)]
     List,
     /// Try the rows again, after they were repaired
+    #[command(after_long_help = examples::QUARANTINE_RETRY)]
     Retry {
         #[command(flatten)]
         keys: Box<KeyArgs>,
@@ -334,6 +361,7 @@ pub enum QuarantineCommand {
         also_key: Option<String>,
     },
     /// Accept a row nobody can repair; verify, promote, finalize and rollback then tolerate it
+    #[command(after_long_help = examples::QUARANTINE_ACCEPT)]
     Accept {
         /// The row
         id: Uuid,

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::confirm::confirm;
 use super::context::Context;
+use super::examples;
 use super::keys::Trail;
 use crate::cache::{CacheError, Mode, Purged, Target, purge};
 use crate::error::{Exit, Result};
@@ -14,6 +15,7 @@ use crate::telemetry::progress::thousands;
 #[derive(Subcommand)]
 pub enum CacheCommand {
     /// Delete the cached connections and secrets that a rotation made stale
+    #[command(after_long_help = examples::CACHE_PURGE)]
     Purge(PurgeArgs),
 }
 

@@ -17,6 +17,7 @@ mod completions;
 mod confirm;
 mod context;
 mod control;
+mod examples;
 mod finalize;
 mod hardening;
 mod init;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::super::examples;
 use crate::secrets::{AppKey, SecretLayout};
 
 /// Which of the application's two keys.
@@ -29,20 +30,28 @@ impl From<Kind> for AppKey {
 #[derive(Subcommand)]
 pub enum KeysCommand {
     /// Make new keys where there are none yet, or only placeholders
+    #[command(after_long_help = examples::KEYS_GENERATE)]
     Generate(GenerateArgs),
     /// Check keys against every rule of the key management guide
+    #[command(after_long_help = examples::KEYS_VALIDATE)]
     Validate(ValidateArgs),
     /// Show where keys are, how old they are, and when they are due
+    #[command(after_long_help = examples::KEYS_STATUS)]
     Status(StatusArgs),
     /// Show the fingerprint of the key in a source, never the key
+    #[command(after_long_help = examples::KEYS_FINGERPRINT)]
     Fingerprint(FingerprintArgs),
     /// Replace SECRET_KEY; every user is signed out
+    #[command(after_long_help = examples::KEYS_ROTATE_SECRET_KEY)]
     RotateSecretKey(RotateSecretKeyArgs),
     /// Write keys into an encrypted file that gpg reads too
+    #[command(after_long_help = examples::KEYS_BACKUP)]
     Backup(BackupArgs),
     /// Put a key from an encrypted file back where the application reads it
+    #[command(after_long_help = examples::KEYS_RESTORE)]
     Restore(RestoreArgs),
     /// Let go of a retired key for good
+    #[command(after_long_help = examples::KEYS_DESTROY)]
     Destroy(DestroyArgs),
 }
 

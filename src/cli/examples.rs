@@ -1,0 +1,128 @@
+//! The examples at the end of each command's `--help`. tests/runbook parses every one of them with the real parser.
+
+pub const PLAN: &str = "Examples:
+  rekey plan
+  rekey plan --rehearse 20000          measure rate, WAL and lock time on this server
+  rekey plan --output json | jq '.findings[] | select(.severity | startswith(\"refuse\"))'";
+
+pub const INIT: &str = "Examples:
+  rekey init
+  rekey init --print-sql >rekey.sql    for an administrator to read and run";
+
+pub const RUN: &str = "Examples:
+  rekey run --dry-run                  every row opened and sealed again; nothing is written
+  rekey run --deadline 2h              start, join or resume; save and exit 9 after two hours
+  rekey run --workers 4 --reason \"quarterly rotation\"
+  rekey run --old-key dotenv:env/.env.prod#ENCRYPTION_KEY --new-key file:new.key
+  rekey run --compromised              the old key is known to others";
+
+pub const STATUS: &str = "Examples:
+  rekey status
+  rekey status --watch
+  rekey status --output json | jq .totals";
+
+pub const VERIFY: &str = "Examples:
+  rekey verify
+  rekey verify --workers 4 --output json | jq .clean";
+
+pub const PROMOTE: &str = "Examples:
+  rekey promote --yes
+  rekey promote --target dotenv:env/.env.prod#ENCRYPTION_KEY --yes
+  rekey promote --external --yes       somebody else changes it: say what to change";
+
+pub const FINALIZE: &str = "Examples:
+  rekey finalize
+  rekey finalize --yes --recovery-window 14";
+
+pub const ROLLBACK: &str = "Examples:
+  rekey rollback
+  rekey rollback --yes --reason \"the application does not start\"";
+
+pub const REPORT: &str = "Examples:
+  rekey report >rotation.json
+  rekey report --format html >rotation.html
+  rekey report --affected              who should reconnect after a compromise";
+
+pub const PAUSE: &str = "Examples:
+  rekey pause --reason \"replica lags\"";
+
+pub const RESUME: &str = "Examples:
+  rekey resume
+  rekey resume --deadline 1h";
+
+pub const ABORT: &str = "Examples:
+  rekey abort --reason \"window is over\"";
+
+pub const QUARANTINE: &str = "Examples:
+  rekey quarantine list
+  rekey quarantine retry --also-key file:older.key
+  rekey quarantine accept 01900000-0000-7000-8000-0000000000aa --reason \"user reconnects\"";
+
+pub const QUARANTINE_LIST: &str = "Examples:
+  rekey quarantine list
+  rekey quarantine list --output json | jq -r '.[].id'";
+
+pub const QUARANTINE_RETRY: &str = "Examples:
+  rekey quarantine retry
+  rekey quarantine retry --also-key aws:dashtam/production/encryption_key@AWSPREVIOUS";
+
+pub const QUARANTINE_ACCEPT: &str = "Examples:
+  rekey quarantine accept 01900000-0000-7000-8000-0000000000aa --reason \"user reconnects\"";
+
+pub const COMPLETIONS: &str = "Examples:
+  rekey completions bash >/etc/bash_completion.d/rekey
+  rekey completions fish >~/.config/fish/completions/rekey.fish
+  source <(rekey completions zsh)";
+
+pub const MAN: &str = "Examples:
+  rekey man | man -l -
+  rekey man --dir /usr/local/share/man/man1";
+
+pub const KEYS: &str = "Examples:
+  rekey keys status
+  rekey keys generate encryption --to aws:dashtam/production/encryption_key_new
+  rekey keys backup aws:dashtam/production/encryption_key --out encryption_key.gpg";
+
+pub const KEYS_GENERATE: &str = "Examples:
+  rekey keys generate --env-file env/.env.dev
+  rekey keys generate encryption --to aws:dashtam/production/encryption_key_new
+  rekey keys generate secret --stdout | gh secret set CI_SECRET_KEY";
+
+pub const KEYS_VALIDATE: &str = "Examples:
+  rekey keys validate
+  rekey keys validate --env-file env/.env.test --environment testing
+  rekey keys validate file:new.key --as encryption";
+
+pub const KEYS_STATUS: &str = "Examples:
+  rekey keys status
+  rekey keys status --env-file env/.env.dev
+  rekey keys status aws:dashtam/production/encryption_key";
+
+pub const KEYS_FINGERPRINT: &str = "Examples:
+  rekey keys fingerprint env:ENCRYPTION_KEY
+  rekey keys fingerprint aws:dashtam/production#encryption_key@AWSPREVIOUS";
+
+pub const KEYS_ROTATE_SECRET_KEY: &str = "Examples:
+  rekey keys rotate-secret-key --yes
+  rekey keys rotate-secret-key --env-file env/.env.prod
+  rekey keys rotate-secret-key --rollback --yes";
+
+pub const KEYS_BACKUP: &str = "Examples:
+  rekey keys backup aws:dashtam/production/encryption_key --out encryption_key.gpg
+  rekey keys backup env:SECRET_KEY env:ENCRYPTION_KEY --out keys.gpg --passphrase-fd 3 3<passphrase";
+
+pub const KEYS_RESTORE: &str = "Examples:
+  rekey keys restore encryption_key.gpg --to aws:dashtam/production/encryption_key
+  rekey keys restore keys.gpg --from env:ENCRYPTION_KEY --to dotenv:env/.env.prod#ENCRYPTION_KEY --yes";
+
+pub const KEYS_DESTROY: &str = "Examples:
+  rekey keys destroy --fingerprint 0123456789abcdef
+  rekey keys destroy --fingerprint 0123456789abcdef aws:dashtam/production/encryption_key --yes";
+
+pub const CACHE: &str = "Examples:
+  rekey cache purge --dry-run
+  REDIS_URL=redis://redis.internal:6379/0 rekey cache purge --yes";
+
+pub const CACHE_PURGE: &str = "Examples:
+  REDIS_URL=redis://redis.internal:6379/0 rekey cache purge --dry-run
+  rekey cache purge --prefix dashtam --yes";
