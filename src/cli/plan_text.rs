@@ -87,19 +87,61 @@ fn findings(plan: &Plan) {
     }
     println!("\nfindings");
     for finding in plan.report.findings.iter().rev() {
-        println!("  {:<8}{}: {}", word(finding), finding.name, finding.message);
-        println!("  {:<8}→ {}", "", finding.remedy);
+        say(word(finding), &format!("{}: {}", finding.name, finding.message));
+        say("", &format!("→ {}", finding.remedy));
         if finding.refuses() && finding.may_be_allowed() {
-            println!("  {:<8}→ or let it pass: --allow {}", "", finding.name);
+            say("", &format!("→ or let it pass: --allow {}", finding.name));
         }
     }
+}
+
+/// One column for the word, one for the text, broken where the terminal ends.
+fn say(word: &str, text: &str) {
+    let width = terminal_width().unwrap_or(usize::MAX).saturating_sub(10).max(40);
+    for (i, line) in broken(text, width).iter().enumerate() {
+        println!("  {:<8}{line}", if i == 0 { word } else { "" });
+    }
+}
+
+/// Columns of the terminal on stdout, if there is one.
+fn terminal_width() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    (size.ws_col > 0).then_some(usize::from(size.ws_col))
+}
+
+/// Lines of at most `width` characters, broken between words.
+fn broken(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 fn word(finding: &Finding) -> &'static str {
     match finding.severity {
         _ if finding.allowed => "allowed",
-        Severity::Refuse | Severity::RefuseKey => "REFUSED",
+        Severity::Refuse | Severity::RefuseKey => "refused",
         Severity::Warn => "warning",
         Severity::Note => "note",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::broken;
+
+    #[test]
+    fn text_is_broken_between_words() {
+        assert_eq!(broken("one two three", 7), ["one two", "three"]);
+        assert_eq!(broken("a-very-long-word b", 7), ["a-very-long-word", "b"]);
+        assert_eq!(broken("", 7), [""]);
     }
 }

@@ -10,7 +10,7 @@ use super::signals;
 use crate::crypto::{Cipher, TagKey};
 use crate::engine::{Stop, VerifyKeys, VerifyReport, verify};
 use crate::error::{Error, Exit, Result};
-use crate::rotation::Direction;
+use crate::rotation::{Direction, State};
 use crate::store::ledger::{Rotation, pass, rotation};
 use crate::store::{Connector, Purpose, audit};
 use crate::telemetry::progress::thousands;
@@ -146,10 +146,13 @@ fn text(p: &Printed<'_>, exit: Exit) {
     }
     println!();
     match exit {
-        Exit::Ok if p.rotation.state.is_active() && p.rotation.direction() == Direction::Forward => {
-            println!("next: rekey promote")
-        }
-        Exit::Ok => {}
+        Exit::Ok => match p.rotation.state {
+            State::Migrating => println!("next: rekey run"),
+            State::Migrated | State::Promoting => println!("next: rekey promote"),
+            State::Promoted | State::Finalizing => println!("next: rekey finalize"),
+            State::RollingBack | State::Unpromoting => println!("next: rekey rollback --yes"),
+            State::Finalized | State::RolledBack => {}
+        },
         Exit::Quarantined => println!("next: rekey quarantine list"),
         _ if p.rotation.direction() == Direction::Forward => println!("next: rekey run"),
         _ => println!("next: rekey rollback --yes"),

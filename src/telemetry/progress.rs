@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -27,7 +27,8 @@ pub fn show(format: LogFormat, every: Duration, progress: watch::Receiver<Progre
         return Shown(tokio::spawn(lines(every, progress)), None);
     }
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(5));
-    let style = ProgressStyle::with_template("{prefix:>9} {bar:32} {percent:>3}%  {msg}")
+    // The message has lines of its own below the bar, so that all of it fits into 80 columns.
+    let style = ProgressStyle::with_template("{prefix:>8} {bar:36} {percent:>3}%  {msg}")
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("━╸─");
     bar.set_style(style);
@@ -62,23 +63,43 @@ async fn lines(every: Duration, progress: watch::Receiver<Progress>) {
 async fn bars(bar: ProgressBar, mut progress: watch::Receiver<Progress>) {
     while progress.changed().await.is_ok() {
         let p = progress.borrow_and_update().clone();
-        bar.set_prefix(format!("pass {}", p.pass));
+        if p.pass == 0 {
+            continue;
+        }
+        bar.set_prefix(match p.pass_kind {
+            "full" => format!("pass {}", p.pass),
+            "sweep" => format!("sweep {}", p.pass),
+            other => other.to_owned(),
+        });
         bar.set_length(p.rows_total.max(0) as u64);
         bar.set_position(p.rows_done.max(0) as u64);
-        let eta = p.eta_seconds.map_or_else(String::new, |s| {
-            format!(", {} left", HumanDuration(Duration::from_secs_f64(s.clamp(0.0, 1e9))))
-        });
-        let quarantined = match p.totals.quarantined {
-            0 => String::new(),
-            n => format!(", {} quarantined", thousands(n)),
-        };
-        let throttle = p.throttle.map_or_else(String::new, |why| format!(" [{why}]"));
-        bar.set_message(format!(
-            "{} of {} rows, {} rows/s{eta}{quarantined}{throttle}",
-            thousands(p.rows_done),
-            thousands(p.rows_total),
-            thousands(p.rows_per_second as i64),
-        ));
+        bar.set_message(message(&p));
+    }
+}
+
+/// What stands beside the bar, and below it.
+fn message(p: &Progress) -> String {
+    let left = p.eta_seconds.map_or_else(String::new, |s| format!("{} left", duration(s)));
+    let quarantined = match p.totals.quarantined {
+        0 => String::new(),
+        n => format!(", {} quarantined", thousands(n)),
+    };
+    let throttle = p.throttle.as_deref().map_or_else(String::new, |why| format!("\n{:8} waiting: {why}", ""));
+    format!(
+        "{left}\n{:8} {} of {} rows, {} rows/s{quarantined}{throttle}",
+        "",
+        thousands(p.rows_done),
+        thousands(p.rows_total),
+        thousands(p.rows_per_second as i64),
+    )
+}
+
+/// `42 s`, `7 min 5 s`, `3 h 20 min`.
+fn duration(seconds: f64) -> String {
+    match seconds.clamp(0.0, 1e9) as u64 {
+        s @ 0..60 => format!("{s} s"),
+        s @ 60..3600 => format!("{} min {} s", s / 60, s % 60),
+        s => format!("{} h {} min", s / 3600, s / 60 % 60),
     }
 }
 
@@ -100,7 +121,28 @@ pub fn thousands(n: i64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::thousands;
+    use super::{duration, message, thousands};
+    use crate::rotation::{Counters, Progress};
+
+    #[test]
+    fn what_stands_beside_the_bar_fits_into_80_columns() {
+        let p = Progress {
+            rows_done: 123_456_789,
+            rows_total: 1_234_567_890,
+            rows_per_second: 123_456.7,
+            eta_seconds: Some(8999.0),
+            pass: 12,
+            pass_kind: "sweep",
+            totals: Counters { quarantined: 1234, ..Counters::default() },
+            throttle: Some("replica a lags by 12 s".into()),
+        };
+        let message = message(&p);
+        let lines: Vec<&str> = message.lines().collect();
+        assert_eq!(lines.len(), 3, "{message}");
+        assert!(8 + 1 + 36 + 1 + 4 + 2 + lines[0].len() <= 80, "{message}");
+        assert!(lines[1..].iter().all(|line| line.len() <= 80), "{message}");
+        assert_eq!([5.0, 65.0, 8999.0].map(duration), ["5 s", "1 min 5 s", "2 h 29 min"]);
+    }
 
     #[test]
     fn digits_are_grouped() {

@@ -53,7 +53,7 @@ pub async fn promote(
     tx.commit().during("record the promotion").await?;
 
     if external && before != Yields::New {
-        return Err(target.by_hand(&r.new_fingerprint, "rekey promote --external --yes again"));
+        return Err(target.by_hand(&r.new_fingerprint, "rekey promote --external --yes"));
     }
     let version_id = if external { None } else { target.make_current(Yields::New, new).await? };
 

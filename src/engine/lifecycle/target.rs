@@ -120,6 +120,6 @@ impl<'a> Target<'a> {
             other => format!("put the key with fingerprint {fingerprint} into {other}"),
         };
         Error::new(Exit::State, format!("{} does not yield that key yet: {what}", self.source))
-            .hint(format!("then run {again} where that source yields it"))
+            .hint(format!("once it is changed, and where that source yields it: {again}"))
     }
 }

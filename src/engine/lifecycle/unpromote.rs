@@ -32,7 +32,7 @@ pub async fn unpromote(
         tx.commit().during("record the way back").await?;
         if r.external || !target.is_writable() {
             if target.look().await? != Yields::Old {
-                return Err(target.by_hand(&r.old_fingerprint, "rekey rollback --yes again"));
+                return Err(target.by_hand(&r.old_fingerprint, "rekey rollback --yes"));
             }
         } else {
             version_id = target.make_current(Yields::Old, old).await?;
