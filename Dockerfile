@@ -4,7 +4,7 @@ ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian12:nonroot
 
 FROM ${BUILD_IMAGE} AS build
 WORKDIR /src
-ENV SQLX_OFFLINE=true CARGO_TERM_COLOR=never
+ENV CARGO_TERM_COLOR=never
 # Dependencies are a layer of their own: it is made again only when the two manifests change. The empty crate is built
 # so that they compile, and made older than anything that is copied over it.
 COPY Cargo.toml Cargo.lock ./
