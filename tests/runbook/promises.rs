@@ -1,0 +1,201 @@
+//! What the pages promise exists: exit codes are those of the table in the code, every command line in RUNBOOK.md,
+//! README.md and `--help` is one that rekey takes, deliberate faults apply, and the bill of materials is one.
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser as _};
+use rekey::cli::Cli;
+use rekey::error::Exit;
+
+const PAGES: [(&str, &str); 2] =
+    [("RUNBOOK.md", include_str!("../../RUNBOOK.md")), ("README.md", include_str!("../../README.md"))];
+
+#[test]
+fn exit_codes_are_those_of_the_code() {
+    let table: Vec<(u8, &str)> = Exit::ALL.iter().map(|exit| (exit.code(), exit.meaning())).collect();
+    for (page, text) in PAGES {
+        let section = text.split_once("## Exit codes").expect("a section on exit codes").1;
+        let rows = section.lines().skip_while(|line| !line.starts_with("|---"));
+        let rows = rows.skip(1).take_while(|line| line.starts_with('|'));
+        let told: Vec<(u8, &str)> = rows
+            .map(|row| {
+                let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+                (cells[0].parse().expect("a code"), cells[1])
+            })
+            .collect();
+        assert_eq!(told, table, "{page}");
+    }
+}
+
+/// The code spans and code blocks of a page that hold a command line of ours.
+fn command_lines(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let (mut block, mut continued) = (None, String::new());
+    for line in text.lines() {
+        let bare = line.trim_start();
+        if let Some(language) = bare.strip_prefix("```") {
+            block = if block.is_none() {
+                Some(language.split(' ').next().unwrap_or_default().to_owned())
+            } else {
+                None
+            };
+            continue;
+        }
+        match block.as_deref() {
+            Some("console" | "sh") => {
+                let typed = if block.as_deref() == Some("sh") { Some(bare) } else { bare.strip_prefix("$ ") };
+                let Some(typed) = typed else { continue };
+                if let Some(more) = typed.strip_suffix('\\') {
+                    continued.push_str(more);
+                    continue;
+                }
+                found.push(std::mem::take(&mut continued) + typed);
+            }
+            Some(_) => {}
+            None => found.extend(line.split('`').skip(1).step_by(2).map(str::to_owned)),
+        }
+    }
+    found.iter().filter_map(|line| ours(line)).collect()
+}
+
+/// The part of a shell line that is a rekey command: after assignments, before a pipe, a redirection or a comment.
+fn ours(line: &str) -> Option<String> {
+    let line = line.split(" #").next().unwrap_or_default();
+    let line = line.split_once("-- rekey ").map_or(line, |(_, inside)| inside);
+    let words: Vec<&str> = line.split_whitespace().skip_while(|word| word.contains('=')).collect();
+    let words: Vec<&str> = match words.split_first() {
+        Some((&"rekey", rest)) => rest.to_vec(),
+        _ => return None,
+    };
+    let end = words
+        .iter()
+        .position(|word| {
+            word.trim_start_matches(|c: char| c.is_ascii_digit()).starts_with(['|', '>', '<', '&', ';'])
+        })
+        .unwrap_or(words.len());
+    Some(words[..end].join(" "))
+}
+
+#[test]
+fn every_command_line_is_one_that_rekey_takes() {
+    let mut tried = 0;
+    for (page, text) in PAGES {
+        for line in command_lines(text) {
+            // Placeholders in capitals stand for what only the reader knows.
+            if line.is_empty() || line.contains("COMMAND") || line.contains('…') {
+                continue;
+            }
+            let line = line.replace(" ID", " 01900000-0000-7000-8000-0000000000aa");
+            takes(page, &line);
+            tried += 1;
+        }
+    }
+    assert!(tried > 60, "only {tried} command lines were found");
+}
+
+/// Panics unless rekey's own parser takes this line; a mention without its arguments is no mistake.
+fn takes(whose: &str, line: &str) {
+    let words = std::iter::once("rekey".to_owned()).chain(shell_words(line));
+    let Err(error) = Cli::try_parse_from(words).map(drop) else { return };
+    let mention = matches!(
+        error.kind(),
+        ErrorKind::MissingRequiredArgument
+            | ErrorKind::MissingSubcommand
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    );
+    assert!(mention || !error.use_stderr(), "{whose}: `rekey {line}` is no command: {error}");
+}
+
+fn shell_words(line: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut quoted = false;
+    for c in line.chars() {
+        match c {
+            '"' | '\'' => quoted = !quoted,
+            ' ' if !quoted => words.push(String::new()),
+            c => words.last_mut().expect("never empty").push(c),
+        }
+    }
+    words
+}
+
+/// Every command's `--help` ends with examples, and each is one that rekey takes.
+#[test]
+fn every_command_has_examples_that_parse() {
+    let mut rekey = Cli::command();
+    rekey.build();
+    let mut commands = vec![("rekey".to_owned(), &rekey)];
+    let mut checked = 0;
+    while let Some((name, command)) = commands.pop() {
+        for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help" && !sub.is_hide_set()) {
+            commands.push((format!("{name} {}", sub.get_name()), sub));
+        }
+        if name == "rekey" {
+            continue;
+        }
+        let examples = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
+        let lines: Vec<&str> = examples.lines().collect();
+        assert!(lines.len() > 1 && lines[0] == "Examples:", "{name} --help has no examples");
+        for line in &lines[1..] {
+            assert!(line.chars().count() <= 110, "{name} --help is too wide: {line}");
+            // What follows a wide gap says what the example is for.
+            let typed = line.trim().split("   ").next().unwrap_or_default();
+            let inside = typed.strip_prefix("source <(").and_then(|rest| rest.strip_suffix(')'));
+            let typed = ours(inside.unwrap_or(typed)).unwrap_or_else(|| panic!("{name} --help: {line}"));
+            takes(&format!("{name} --help"), &typed);
+            checked += 1;
+        }
+    }
+    assert!(checked > 50, "only {checked} examples were found");
+}
+
+/// The list of deliberate faults fits the code of today, and tests/README.md shows all of it.
+#[test]
+fn deliberate_faults_still_apply() {
+    let list = include_str!("../breakages.toml");
+    let page = include_str!("../README.md");
+    let value =
+        |line: &str| serde_json::from_str::<String>(line.split_once(" = ").expect("a value").1).expect(line);
+    let mut faults = 0;
+    for fault in list.split("[[breakage]]").skip(1) {
+        let field = |name: &str| {
+            value(
+                fault
+                    .lines()
+                    .find(|line| line.starts_with(&format!("{name} = ")))
+                    .unwrap_or_else(|| panic!("{fault}")),
+            )
+        };
+        let (name, file, from) = (field("name"), field("file"), field("from"));
+        let code =
+            std::fs::read_to_string(format!("{}/{file}", env!("CARGO_MANIFEST_DIR"))).expect("a source file");
+        assert_eq!(code.matches(&from).count(), 1, "{name}: {file}");
+        assert!(page.contains(&format!("| {name} | `{file}` |")), "tests/README.md does not list: {name}");
+        faults += 1;
+    }
+    assert!(faults >= 10);
+}
+
+/// A bill of materials of what is in Cargo.lock, the same every time.
+#[test]
+fn the_sbom_lists_what_is_shipped() {
+    let make = || {
+        let folder = tempfile::tempdir().expect("a folder");
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/sbom");
+        let done = std::process::Command::new(script).arg(folder.path()).output().expect("python3");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let licences = std::fs::read_to_string(folder.path().join("licences.txt")).expect("a list");
+        (std::fs::read(folder.path().join("rekey.cdx.json")).expect("a bill"), licences)
+    };
+    let (bill, licences) = make();
+    assert_eq!(make().0, bill, "two runs differ");
+    let bill: serde_json::Value = serde_json::from_slice(&bill).expect("JSON");
+    assert_eq!((bill["bomFormat"].as_str(), bill["specVersion"].as_str()), (Some("CycloneDX"), Some("1.5")));
+    let parts = bill["components"].as_array().expect("components");
+    let named = |name: &str| parts.iter().find(|part| part["name"] == name);
+    let sqlx = named("sqlx").expect("sqlx is shipped");
+    assert!(sqlx["purl"].as_str().is_some_and(|purl| purl.starts_with("pkg:cargo/sqlx@")), "{sqlx}");
+    assert_eq!(sqlx["hashes"][0]["content"].as_str().map(str::len), Some(64), "{sqlx}");
+    assert_eq!(sqlx["licenses"][0]["expression"], "MIT OR Apache-2.0");
+    assert!(named("proptest").is_none() && named("testcontainers").is_none(), "tests are not shipped");
+    assert_eq!(licences.lines().count(), parts.len());
+}
