@@ -167,7 +167,7 @@ fn what_differs_is_told_from_what_does_not() {
     let loose = Names { words: Vec::new(), loose: true };
     assert_eq!(loose.normal("  done   1 234 of 5 000 rows"), "  done       … of … rows\n");
     assert_eq!(
-        loose.line("  a-host-12-0123abcd   2 workers, heard of 3 s ago"),
-        "  …   … workers, heard of … s ago"
+        loose.normal("  a-host-12-0123abcd   2 workers, heard of 3 s ago"),
+        "  …   … workers, heard of … s ago\n"
     );
 }
