@@ -21,9 +21,11 @@ use crate::telemetry::logging::LogFormat;
 #[command(
     name = "rekey",
     version,
-    propagate_version = true,
-    after_help = "The database is named by DATABASE_URL, keys by their source (env:VAR, file:PATH, dotenv:PATH#VAR, aws:SECRET).\n\
-                  A first rotation: rekey plan, rekey run --dry-run, rekey run, rekey verify, rekey promote, rekey finalize."
+    after_help = "The database is named by DATABASE_URL; keys by their source: env:VAR, file:PATH,\n\
+                  dotenv:PATH#VAR, aws:SECRET_ID[#JSON_FIELD][@STAGE_OR_VERSION_ID].\n\
+                  Every flag has an environment variable: --lease-ttl is REKEY_LEASE_TTL.\n\n\
+                  A first rotation: rekey plan, rekey run --dry-run, rekey run, rekey verify,\n\
+                  rekey promote, and days later rekey finalize; rekey rollback undoes it until then."
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -132,22 +134,22 @@ pub enum Environment {
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Say what stands in the way, what a run would do, and what it would cost; writes nothing
+    /// Say what stands in the way and what a run would cost; read-only
     #[command(after_long_help = examples::PLAN)]
     Plan(PlanArgs),
     /// Create schema rekey, and show the grants each role needs
     #[command(after_long_help = examples::INIT)]
     Init(InitArgs),
-    /// Re-encrypt every connection: start a rotation, or join or resume the active one
+    /// Re-encrypt every connection: start, join or resume a rotation
     #[command(after_long_help = examples::RUN)]
     Run(RunArgs),
     /// Show the rotation, its workers, rate and totals
     #[command(after_long_help = examples::STATUS)]
     Status(StatusArgs),
-    /// Open every row with the key it should be on, and compare its bytes
+    /// Open every row with the right key, and compare its bytes
     #[command(after_long_help = examples::VERIFY)]
     Verify(VerifyArgs),
-    /// Make the new key current where the application reads it, after a clean verify
+    /// Verify, then make the new key the one the application reads
     #[command(after_long_help = examples::PROMOTE)]
     Promote(PromoteArgs),
     /// End the rotation on the new key; there is no rollback after it
@@ -156,7 +158,7 @@ pub enum Command {
     /// Return every row to the old key
     #[command(after_long_help = examples::ROLLBACK)]
     Rollback(RollbackArgs),
-    /// Print evidence for auditors: who, when, keys, counts, proofs, timeline
+    /// Print evidence for auditors: who, when, keys, proofs, timeline
     #[command(after_long_help = examples::REPORT)]
     Report(ReportArgs),
     /// Let workers finish their batch and wait
@@ -184,7 +186,7 @@ pub enum Command {
         #[arg(long, value_name = "PATH")]
         dir: Option<PathBuf>,
     },
-    /// Generate, check, back up, restore and replace the application's keys
+    /// Generate, check, back up, restore and replace keys
     #[command(subcommand, after_long_help = examples::KEYS)]
     Keys(KeysCommand),
     /// The application's cache in Redis
@@ -236,45 +238,43 @@ pub struct WorkArgs {
 
 #[derive(Args)]
 pub struct RunArgs {
-    #[command(flatten)]
-    pub keys: KeyArgs,
-    #[command(flatten)]
-    pub work: WorkArgs,
     /// Read, re-encrypt and re-open every row, and write nothing at all
     #[arg(long, env = "REKEY_DRY_RUN", hide_env_values = true)]
     pub dry_run: bool,
     /// The old key is known to others: rolling back will ask twice
     #[arg(long, env = "REKEY_COMPROMISED", hide_env_values = true)]
     pub compromised: bool,
-}
-
-#[derive(Args)]
-pub struct RollbackArgs {
     #[command(flatten)]
     pub keys: KeyArgs,
     #[command(flatten)]
     pub work: WorkArgs,
+}
+
+#[derive(Args)]
+pub struct RollbackArgs {
     /// Do not ask
     #[arg(long, env = "REKEY_YES", hide_env_values = true)]
     pub yes: bool,
     /// Return rows to a key that others know
     #[arg(long)]
     pub i_know_the_old_key_is_compromised: bool,
+    #[command(flatten)]
+    pub keys: KeyArgs,
+    #[command(flatten)]
+    pub work: WorkArgs,
 }
 
 #[derive(Args)]
 pub struct VerifyArgs {
-    #[command(flatten)]
-    pub keys: KeyArgs,
     /// Readers
     #[arg(long, env = "REKEY_WORKERS", hide_env_values = true, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64), value_name = "N")]
     pub workers: u16,
+    #[command(flatten)]
+    pub keys: KeyArgs,
 }
 
 #[derive(Args)]
 pub struct PromoteArgs {
-    #[command(flatten)]
-    pub keys: KeyArgs,
     /// Where the application reads its key [default: the old key's source]
     #[arg(long, env = "REKEY_TARGET", hide_env_values = true, value_name = "SOURCE")]
     pub target: Option<String>,
@@ -287,12 +287,12 @@ pub struct PromoteArgs {
     /// Readers of the verify before it
     #[arg(long, env = "REKEY_WORKERS", hide_env_values = true, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64), value_name = "N")]
     pub workers: u16,
+    #[command(flatten)]
+    pub keys: KeyArgs,
 }
 
 #[derive(Args)]
 pub struct FinalizeArgs {
-    #[command(flatten)]
-    pub keys: KeyArgs,
     /// Days in which the temporary secret can still be restored
     #[arg(long, env = "REKEY_RECOVERY_WINDOW", hide_env_values = true, default_value_t = 30, value_parser = clap::value_parser!(u8).range(7..=30), value_name = "DAYS")]
     pub recovery_window: u8,
@@ -302,6 +302,8 @@ pub struct FinalizeArgs {
     /// Readers of the verify before it
     #[arg(long, env = "REKEY_WORKERS", hide_env_values = true, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64), value_name = "N")]
     pub workers: u16,
+    #[command(flatten)]
+    pub keys: KeyArgs,
 }
 
 /// `--format` of `report`.
@@ -352,13 +354,13 @@ pub enum QuarantineCommand {
     /// Try the rows again, after they were repaired
     #[command(after_long_help = examples::QUARANTINE_RETRY)]
     Retry {
+        /// A still older key some rows may be on; they move to the target too
+        #[arg(long, env = "REKEY_ALSO_KEY", hide_env_values = true, value_name = "SOURCE")]
+        also_key: Option<String>,
         #[command(flatten)]
         keys: Box<KeyArgs>,
         #[command(flatten)]
         work: Box<WorkArgs>,
-        /// A still older key some rows may be on; they move to the target too
-        #[arg(long, env = "REKEY_ALSO_KEY", hide_env_values = true, value_name = "SOURCE")]
-        also_key: Option<String>,
     },
     /// Accept a row nobody can repair; verify, promote, finalize and rollback then tolerate it
     #[command(after_long_help = examples::QUARANTINE_ACCEPT)]

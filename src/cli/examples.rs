@@ -1,20 +1,21 @@
-//! The examples at the end of each command's `--help`. tests/runbook parses every one of them with the real parser.
+//! The examples at the end of each command's `--help`. tests/runbook parses every one of them with the real parser, and sees
+//! that none is wider than 80 columns.
 
 pub const PLAN: &str = "Examples:
   rekey plan
-  rekey plan --rehearse 20000          measure rate, WAL and lock time on this server
-  rekey plan --output json | jq '.findings[] | select(.severity | startswith(\"refuse\"))'";
+  rekey plan --rehearse 20000     measure rate, WAL and lock time here
+  rekey plan --output json | jq '.findings[].name'";
 
 pub const INIT: &str = "Examples:
   rekey init
-  rekey init --print-sql >rekey.sql    for an administrator to read and run";
+  rekey init --print-sql >rekey.sql   for an administrator to read and run";
 
 pub const RUN: &str = "Examples:
-  rekey run --dry-run                  every row opened and sealed again; nothing is written
-  rekey run --deadline 2h              start, join or resume; save and exit 9 after two hours
+  rekey run --dry-run             every row opened and sealed; nothing written
+  rekey run --deadline 2h         save and exit 9 after two hours
   rekey run --workers 4 --reason \"quarterly rotation\"
-  rekey run --old-key dotenv:env/.env.prod#ENCRYPTION_KEY --new-key file:new.key
-  rekey run --compromised              the old key is known to others";
+  rekey run --old-key dotenv:env/.env#ENCRYPTION_KEY --new-key file:new.key
+  rekey run --compromised         the old key is known to others";
 
 pub const STATUS: &str = "Examples:
   rekey status
@@ -28,7 +29,7 @@ pub const VERIFY: &str = "Examples:
 pub const PROMOTE: &str = "Examples:
   rekey promote --yes
   rekey promote --target dotenv:env/.env.prod#ENCRYPTION_KEY --yes
-  rekey promote --external --yes       somebody else changes it: say what to change";
+  rekey promote --external --yes  somebody else changes it: say what to change";
 
 pub const FINALIZE: &str = "Examples:
   rekey finalize
@@ -41,7 +42,7 @@ pub const ROLLBACK: &str = "Examples:
 pub const REPORT: &str = "Examples:
   rekey report >rotation.json
   rekey report --format html >rotation.html
-  rekey report --affected              who should reconnect after a compromise";
+  rekey report --affected         who should reconnect after a compromise";
 
 pub const PAUSE: &str = "Examples:
   rekey pause --reason \"replica lags\"";
@@ -56,7 +57,7 @@ pub const ABORT: &str = "Examples:
 pub const QUARANTINE: &str = "Examples:
   rekey quarantine list
   rekey quarantine retry --also-key file:older.key
-  rekey quarantine accept 01900000-0000-7000-8000-0000000000aa --reason \"user reconnects\"";
+  rekey quarantine accept 01900000-0000-7000-8000-0000000000aa --reason \"lost\"";
 
 pub const QUARANTINE_LIST: &str = "Examples:
   rekey quarantine list
@@ -64,10 +65,10 @@ pub const QUARANTINE_LIST: &str = "Examples:
 
 pub const QUARANTINE_RETRY: &str = "Examples:
   rekey quarantine retry
-  rekey quarantine retry --also-key aws:dashtam/production/encryption_key@AWSPREVIOUS";
+  rekey quarantine retry --also-key file:older.key";
 
 pub const QUARANTINE_ACCEPT: &str = "Examples:
-  rekey quarantine accept 01900000-0000-7000-8000-0000000000aa --reason \"user reconnects\"";
+  rekey quarantine accept 01900000-0000-7000-8000-0000000000aa --reason \"lost\"";
 
 pub const COMPLETIONS: &str = "Examples:
   rekey completions bash >/etc/bash_completion.d/rekey
@@ -80,12 +81,12 @@ pub const MAN: &str = "Examples:
 
 pub const KEYS: &str = "Examples:
   rekey keys status
-  rekey keys generate encryption --to aws:dashtam/production/encryption_key_new
-  rekey keys backup aws:dashtam/production/encryption_key --out encryption_key.gpg";
+  rekey keys generate encryption --to aws:dashtam/staging/encryption_key_new
+  rekey keys backup aws:dashtam/production/encryption_key --out key.gpg";
 
 pub const KEYS_GENERATE: &str = "Examples:
   rekey keys generate --env-file env/.env.dev
-  rekey keys generate encryption --to aws:dashtam/production/encryption_key_new
+  rekey keys generate encryption --to aws:dashtam/staging/encryption_key_new
   rekey keys generate secret --stdout | gh secret set CI_SECRET_KEY";
 
 pub const KEYS_VALIDATE: &str = "Examples:
@@ -108,16 +109,17 @@ pub const KEYS_ROTATE_SECRET_KEY: &str = "Examples:
   rekey keys rotate-secret-key --rollback --yes";
 
 pub const KEYS_BACKUP: &str = "Examples:
-  rekey keys backup aws:dashtam/production/encryption_key --out encryption_key.gpg
-  rekey keys backup env:SECRET_KEY env:ENCRYPTION_KEY --out keys.gpg --passphrase-fd 3 3<passphrase";
+  rekey keys backup aws:dashtam/production/encryption_key --out key.gpg
+  rekey keys backup env:SECRET_KEY env:ENCRYPTION_KEY --out keys.gpg
+  rekey keys backup file:key --out key.gpg --passphrase-fd 3 3<passphrase";
 
 pub const KEYS_RESTORE: &str = "Examples:
-  rekey keys restore encryption_key.gpg --to aws:dashtam/production/encryption_key
-  rekey keys restore keys.gpg --from env:ENCRYPTION_KEY --to dotenv:env/.env.prod#ENCRYPTION_KEY --yes";
+  rekey keys restore key.gpg --to aws:dashtam/production/encryption_key
+  rekey keys restore keys.gpg --from env:SECRET_KEY --to file:secret.key --yes";
 
 pub const KEYS_DESTROY: &str = "Examples:
   rekey keys destroy --fingerprint 0123456789abcdef
-  rekey keys destroy --fingerprint 0123456789abcdef aws:dashtam/production/encryption_key --yes";
+  rekey keys destroy --fingerprint 0123456789abcdef aws:dashtam/old/key --yes";
 
 pub const CACHE: &str = "Examples:
   rekey cache purge --dry-run

@@ -20,6 +20,7 @@ mod control;
 mod examples;
 mod finalize;
 mod hardening;
+mod help;
 mod init;
 mod key_pair;
 mod keys;
@@ -40,8 +41,6 @@ mod work;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 pub use args::{Cli, Command};
 pub use context::Context;
 
@@ -51,7 +50,7 @@ use crate::telemetry::{http, logging};
 
 /// Parses, runs, prints, and returns the exit code.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match help::parse() {
         Ok(cli) => cli,
         Err(e) => {
             let _ = e.print();

@@ -17,13 +17,13 @@ use crate::store::{self, Connector};
 
 #[derive(Args)]
 pub struct PlanArgs {
+    /// Measure: write this many rows in transactions that are rolled back
+    #[arg(long, env = "REKEY_REHEARSE", hide_env_values = true, value_parser = clap::value_parser!(u64).range(1..=10_000_000), value_name = "ROWS")]
+    pub rehearse: Option<u64>,
     #[command(flatten)]
     pub keys: KeyArgs,
     #[command(flatten)]
     pub work: WorkArgs,
-    /// Measure: write this many rows in transactions that are rolled back
-    #[arg(long, env = "REKEY_REHEARSE", hide_env_values = true, value_parser = clap::value_parser!(u64).range(1..=10_000_000), value_name = "ROWS")]
-    pub rehearse: Option<u64>,
 }
 
 /// What is printed.

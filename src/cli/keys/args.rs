@@ -29,13 +29,13 @@ impl From<Kind> for AppKey {
 /// `rekey keys …`
 #[derive(Subcommand)]
 pub enum KeysCommand {
-    /// Make new keys where there are none yet, or only placeholders
+    /// Make new keys where there are none, or only placeholders
     #[command(after_long_help = examples::KEYS_GENERATE)]
     Generate(GenerateArgs),
     /// Check keys against every rule of the key management guide
     #[command(after_long_help = examples::KEYS_VALIDATE)]
     Validate(ValidateArgs),
-    /// Show where keys are, how old they are, and when they are due
+    /// Show where keys are, how old, and when they are due
     #[command(after_long_help = examples::KEYS_STATUS)]
     Status(StatusArgs),
     /// Show the fingerprint of the key in a source, never the key
@@ -47,7 +47,7 @@ pub enum KeysCommand {
     /// Write keys into an encrypted file that gpg reads too
     #[command(after_long_help = examples::KEYS_BACKUP)]
     Backup(BackupArgs),
-    /// Put a key from an encrypted file back where the application reads it
+    /// Put a key from an encrypted file back into its place
     #[command(after_long_help = examples::KEYS_RESTORE)]
     Restore(RestoreArgs),
     /// Let go of a retired key for good
