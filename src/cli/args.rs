@@ -12,6 +12,7 @@ use super::examples;
 use super::init::InitArgs;
 use super::keys::KeysCommand;
 use super::plan::PlanArgs;
+use super::throttle_args::ThrottleArgs;
 use crate::secrets::SecretLayout;
 use crate::store::ledger::rotation::Deadline;
 use crate::telemetry::logging::LogFormat;
@@ -234,6 +235,8 @@ pub struct WorkArgs {
     /// Let a named preflight finding pass; repeatable
     #[arg(long, env = "REKEY_ALLOW", hide_env_values = true, value_name = "FINDING", value_delimiter = ',')]
     pub allow: Vec<String>,
+    #[command(flatten)]
+    pub throttle: ThrottleArgs,
 }
 
 #[derive(Args)]
@@ -370,7 +373,7 @@ pub enum QuarantineCommand {
     },
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let parsed: jiff::SignedDuration =
         text.parse().map_err(|_| "write a duration like 500ms, 30s, 5m or 2h".to_owned())?;
     Duration::try_from(parsed).map_err(|_| "a duration cannot be negative".to_owned())

@@ -13,6 +13,7 @@ pub const INIT: &str = "Examples:
 pub const RUN: &str = "Examples:
   rekey run --dry-run             every row opened and sealed; nothing written
   rekey run --deadline 2h         save and exit 9 after two hours
+  rekey run --window \"01:00-05:00 Europe/Berlin\" --max-rate 5000
   rekey run --workers 4 --reason \"quarterly rotation\"
   rekey run --old-key dotenv:env/.env#ENCRYPTION_KEY --new-key file:new.key
   rekey run --compromised         the old key is known to others";

@@ -36,6 +36,7 @@ mod run;
 mod signals;
 mod status;
 mod summary;
+mod throttle_args;
 mod verify;
 mod work;
 

@@ -7,7 +7,7 @@ use super::args::{KeyArgs, WorkArgs};
 use super::context::Context;
 use super::key_pair::{self, KeyPair};
 use super::preflight::{self, Purpose};
-use super::{plan_text, work};
+use super::{plan_text, throttle_args, work};
 use crate::engine::{Settings, rehearse};
 use crate::error::{Error, Exit, Result};
 use crate::rotation::{Direction, Forecast, Rehearsal};
@@ -65,17 +65,19 @@ pub async fn run(args: PlanArgs, context: &Context) -> Result<Exit> {
     let mut conn = connector.connect(store::Purpose::ReadOnly).await?;
     let active = rotation::latest(&mut conn).await?.filter(|r| r.state.is_active());
     let direction = active.as_ref().map_or(Direction::Forward, Rotation::direction);
+    let limits = throttle_args::limits(&args.work, direction);
     let keys = keys(context, &args.keys, active.as_ref()).await?;
     let report = match &keys {
         Ok(keys) => {
             let fresh = active.is_none();
-            let asked = Purpose { purpose: For::Reading, allowed: &allowed, direction, fresh };
+            let asked =
+                Purpose { purpose: For::Reading, allowed: &allowed, limits: &limits, direction, fresh };
             preflight::preflight(context, &connector, &mut conn, keys, asked).await?
         }
         // Whatever else stands in the way is told all the same.
         Err(finding) => {
             let also = vec![finding.clone()];
-            let asked = Asked { purpose: For::Reading, allowed: &allowed, keys: None, also };
+            let asked = Asked { purpose: For::Reading, allowed: &allowed, limits: &limits, keys: None, also };
             examine(&mut conn, &connector, asked).await?
         }
     };

@@ -6,6 +6,7 @@ use super::context::Context;
 use super::key_pair::{Held, KeyPair};
 use crate::error::{Error, Exit, Result};
 use crate::rotation::Direction;
+use crate::rotation::throttle::Limits;
 use crate::secrets::{KeySource, SourceError};
 use crate::store::Connector;
 use crate::store::preflight::{Allowed, Asked, Finding, For, KeyProbe, Kind, Report, examine};
@@ -28,6 +29,8 @@ pub struct Purpose<'a> {
     pub purpose: For,
     /// What the operator lets pass.
     pub allowed: &'a Allowed,
+    /// What the throttle will watch.
+    pub limits: &'a Limits,
     /// Which way rows are to move.
     pub direction: Direction,
     /// No rotation is under way.
@@ -52,7 +55,8 @@ pub async fn preflight(
         Direction::Backward => (&keys.new.key, &keys.old.key),
     };
     let probe = KeyProbe { source, target, also: None, fresh: asked.fresh };
-    let asked = Asked { purpose: asked.purpose, allowed: asked.allowed, keys: Some(probe), also };
+    let Purpose { purpose, allowed, limits, .. } = asked;
+    let asked = Asked { purpose, allowed, limits, keys: Some(probe), also };
     Ok(examine(conn, connector, asked).await?)
 }
 

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::args::{KeyArgs, QuarantineCommand, WorkArgs};
 use super::context::Context;
-use super::{key_pair, run, signals, summary, work};
+use super::{key_pair, run, signals, summary, throttle_args, work};
 use crate::crypto::EncryptionKey;
 use crate::error::{Error, Exit, Result};
 use crate::rotation::{Direction, State};
@@ -90,7 +90,8 @@ async fn retry(context: &Context, keys: &KeyArgs, args: &WorkArgs, also: Option<
     )
     .await?;
     connect::close(conn).await;
-    let (end, took) = work::drive(context, &r, direction, rewrapper, settings, stop).await?;
+    let how = (settings, throttle_args::limits(args, direction));
+    let (end, took) = work::drive(context, &r, direction, rewrapper, how, stop).await?;
     let mut conn = connector.connect(Purpose::Control).await?;
     summary::print(context, &mut conn, r.id, direction, &end, took, before).await
 }

@@ -6,7 +6,7 @@ use super::args::RollbackArgs;
 use super::confirm::confirm;
 use super::context::Context;
 use super::preflight::{Purpose as Asked, preflight};
-use super::{cache_after, key_pair, signals, summary, work};
+use super::{cache_after, key_pair, signals, summary, throttle_args, work};
 use crate::engine::End;
 use crate::engine::lifecycle::{Exclusive, Target, unpromote};
 use crate::error::{Error, Exit, Result};
@@ -29,8 +29,14 @@ pub async fn run(args: RollbackArgs, context: &Context) -> Result<Exit> {
     let rotation = may_roll_back(found, &args)?;
     let keys = key_pair::for_rotation(context, &args.keys, &rotation).await?;
     // Before anything turns: a rollback that could not be finished is worse than none.
-    let asked =
-        Asked { purpose: For::Rollback, allowed: &allowed, direction: Direction::Backward, fresh: false };
+    let limits = throttle_args::limits(&args.work, Direction::Backward);
+    let asked = Asked {
+        purpose: For::Rollback,
+        allowed: &allowed,
+        limits: &limits,
+        direction: Direction::Backward,
+        fresh: false,
+    };
     let report = preflight(context, &connector, &mut conn, &keys, asked).await?.into_result()?;
     let settings = work::settings(&args.work, context, &report.facts);
 
@@ -52,7 +58,10 @@ pub async fn run(args: RollbackArgs, context: &Context) -> Result<Exit> {
     let (end, took) = match rotation.state {
         // Rows are back; only the outside is left.
         State::Unpromoting => (End::Clean, Duration::ZERO),
-        _ => work::drive(context, &rotation, Direction::Backward, rewrapper, settings, stop).await?,
+        _ => {
+            let how = (settings, limits);
+            work::drive(context, &rotation, Direction::Backward, rewrapper, how, stop).await?
+        }
     };
     let mut conn = connector.connect(Purpose::Control).await?;
     let mut cache = None;

@@ -11,7 +11,7 @@ use super::args::RunArgs;
 use super::context::Context;
 use super::key_pair::{self, KeyPair};
 use super::preflight::{Purpose as Asked, preflight};
-use super::{signals, summary, work};
+use super::{signals, summary, throttle_args, work};
 use crate::engine::{DryRun, Stop, dry_run, lifecycle};
 use crate::error::{Error, Exit, Result};
 use crate::rotation::{Counters, Desired, Direction, Progress, State};
@@ -45,9 +45,11 @@ pub async fn run(args: RunArgs, context: &Context) -> Result<Exit> {
     if let (None, Some(last)) = (&active, &latest) {
         refuse_compromised_pair(last, &keys)?;
     }
+    let limits = throttle_args::limits(&args.work, Direction::Forward);
     let purpose = Asked {
         purpose: For::Run,
         allowed: &allowed,
+        limits: &limits,
         direction: Direction::Forward,
         fresh: active.is_none(),
     };
@@ -69,7 +71,8 @@ pub async fn run(args: RunArgs, context: &Context) -> Result<Exit> {
     let rewrapper = work::rewrapper(&keys, rotation.id, Direction::Forward, None)?;
     drop(keys);
     connect::close(conn).await;
-    let (end, took) = work::drive(context, &rotation, Direction::Forward, rewrapper, settings, stop).await?;
+    let how = (settings, limits);
+    let (end, took) = work::drive(context, &rotation, Direction::Forward, rewrapper, how, stop).await?;
     let mut conn = connector.connect(Purpose::Control).await?;
     summary::print(context, &mut conn, rotation.id, Direction::Forward, &end, took, before).await
 }
@@ -193,8 +196,14 @@ async fn dry(
         Some(active) => key_pair::for_rotation(context, &args.keys, active).await?,
         None => key_pair::for_new(context, &args.keys).await?,
     };
-    let purpose =
-        Asked { purpose: For::Reading, allowed, direction: Direction::Forward, fresh: active.is_none() };
+    let limits = throttle_args::limits(&args.work, Direction::Forward);
+    let purpose = Asked {
+        purpose: For::Reading,
+        allowed,
+        limits: &limits,
+        direction: Direction::Forward,
+        fresh: active.is_none(),
+    };
     let report = preflight(context, connector, &mut conn, &keys, purpose).await?.into_result()?;
     connect::close(conn).await;
     let settings = work::settings(&args.work, context, &report.facts);

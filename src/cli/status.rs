@@ -125,7 +125,11 @@ async fn look(context: &Context, conn: &mut PgConnection) -> Result<Status> {
         crate::rotation::Desired::Paused => Some("paused by the operator".to_owned()),
         crate::rotation::Desired::Aborted => Some("aborted by the operator".to_owned()),
         crate::rotation::Desired::Running if r.past_deadline => Some("past the deadline".to_owned()),
-        crate::rotation::Desired::Running => processes.iter().find_map(|p| p.throttle.clone()),
+        // One that waits rather than one that is slow.
+        crate::rotation::Desired::Running => {
+            let held_up = processes.iter().filter_map(|p| p.throttle.as_ref());
+            held_up.min_by_key(|why| !why.ends_with("waiting")).cloned()
+        }
     };
     Ok(Status {
         next: next(&r, progress.as_ref(), unaccepted),
@@ -181,7 +185,12 @@ fn text(s: &Status) {
     if let Some(c) = &s.chunks {
         println!("  {:<22}{} done, {} leased, {} waiting", "chunks", c.done, c.leased, c.waiting);
     }
-    println!("  {:<22}{}", "throttle", s.throttle.as_deref().unwrap_or("none"));
+    let throttled = s.processes.iter().filter(|p| p.throttle.is_some()).count();
+    let of_all = match s.processes.len() {
+        all if all > 1 && throttled > 0 => format!(" ({throttled} of {all} processes)"),
+        _ => String::new(),
+    };
+    println!("  {:<22}{}{of_all}", "throttle", s.throttle.as_deref().unwrap_or("none"));
     if let Some(t) = &s.totals {
         println!();
         for (name, rows) in [
@@ -198,6 +207,9 @@ fn text(s: &Status) {
         println!();
         for p in &s.processes {
             println!("  {:<40} {} workers, heard of {:.0} s ago", p.process, p.workers, p.seen_seconds_ago);
+            if let Some(why) = &p.throttle {
+                println!("    {why}");
+            }
         }
     }
     println!();

@@ -10,6 +10,7 @@ use super::key_pair::KeyPair;
 use crate::crypto::{EncryptionKey, Rewrapper, TagKey};
 use crate::engine::{End, Job, Settings, Stop, execute};
 use crate::error::Result;
+use crate::rotation::throttle::Limits;
 use crate::rotation::{ChunkSize, Direction, Progress, TableFacts};
 use crate::store::ledger::Rotation;
 use crate::store::ledger::pass::{Addressing, Walk};
@@ -60,7 +61,7 @@ pub async fn drive(
     rotation: &Rotation,
     direction: Direction,
     rewrapper: Rewrapper,
-    settings: Settings,
+    (settings, limits): (Settings, Limits),
     stop: Stop,
 ) -> Result<(End, Duration)> {
     let job = Job {
@@ -70,6 +71,7 @@ pub async fn drive(
         rewrapper,
         actor: context.actor.clone(),
         settings,
+        limits,
         process: process_name(),
         metrics: context.metrics.clone(),
     };

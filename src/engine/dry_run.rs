@@ -91,6 +91,7 @@ pub async fn dry_run(
                     pass_kind: "dry run",
                     totals: Counters { quarantined: found.unreadable, ..Default::default() },
                     throttle: None,
+                    waiting: false,
                 });
             }
             connect::close(conn).await;

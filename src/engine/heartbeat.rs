@@ -6,6 +6,7 @@ use sqlx::PgConnection;
 use tokio::sync::watch;
 
 use super::SharedJob;
+use crate::rotation::throttle::{Reason, Verdict};
 use crate::rotation::{Desired, Progress, State};
 use crate::store::ledger::{chunk, pass, process, rotation};
 use crate::store::{Purpose, StoreError};
@@ -19,13 +20,20 @@ pub struct Wish {
     pub state: State,
     /// What the operator wants.
     pub desired: Desired,
-    /// The window has closed.
+    /// The deadline is over.
     pub past_deadline: bool,
+    /// How the pass ended, once it has.
+    pub over: Option<String>,
 }
 
 /// Runs until the process ends; a lost connection is made again, for as long as it takes: the workers decide
 /// when a database has been away for too long.
-pub async fn run(job: SharedJob, wish: watch::Sender<Wish>, progress: watch::Sender<Progress>) {
+pub async fn run(
+    job: SharedJob,
+    wish: watch::Sender<Wish>,
+    pace: watch::Receiver<Verdict>,
+    progress: watch::Sender<Progress>,
+) {
     let mut rate = Rate::default();
     loop {
         let mut conn = match job.connector.try_connect(Purpose::Control).await {
@@ -36,7 +44,7 @@ pub async fn run(job: SharedJob, wish: watch::Sender<Wish>, progress: watch::Sen
                 continue;
             }
         };
-        if let Err(error) = beat(&job, &mut conn, &wish, &progress, &mut rate).await {
+        if let Err(error) = beat(&job, &mut conn, &wish, &pace, &progress, &mut rate).await {
             tracing::debug!(%error, "heartbeat interrupted");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -47,6 +55,7 @@ async fn beat(
     job: &SharedJob,
     conn: &mut PgConnection,
     wish: &watch::Sender<Wish>,
+    pace: &watch::Receiver<Verdict>,
     progress: &watch::Sender<Progress>,
     rate: &mut Rate,
 ) -> Result<(), StoreError> {
@@ -60,15 +69,22 @@ async fn beat(
         }
         let now = rotation::by_id(conn, job.rotation).await?;
         let workable = State::workable(job.direction).contains(&now.state);
-        let throttle = (now.desired == Desired::Paused).then(|| "paused by the operator".to_owned());
+        let pass = pass::latest(conn, job.rotation, job.direction).await?;
+        let over = pass.as_ref().and_then(|pass| pass.outcome.clone()).filter(|o| o != "superseded");
+        let verdict = match now.desired {
+            Desired::Paused => Verdict::wait(Reason::Paused, ""),
+            _ => pace.borrow().clone(),
+        };
+        let (waiting, throttle) = (verdict.waits(), verdict.why);
         wish.send_replace(Wish {
             work: workable && now.desired == Desired::Running && !now.past_deadline,
             state: now.state,
             desired: now.desired,
             past_deadline: now.past_deadline,
+            over,
         });
         let totals = chunk::totals(conn, job.rotation, job.direction).await?;
-        if let Some(pass) = pass::latest(conn, job.rotation, job.direction).await? {
+        if let Some(pass) = pass {
             let done = totals.settled();
             rate.observe(totals.re_encrypted + totals.already_on_key);
             let total = job.settings.walk.estimated_rows.max(done);
@@ -82,10 +98,11 @@ async fn beat(
                 pass_kind: if pass.kind == pass::PassKind::Full { "full" } else { "sweep" },
                 totals,
                 throttle: throttle.clone(),
+                waiting,
             });
             let workers = job.settings.workers as i32;
-            process::report(conn, &job.process, job.rotation, workers, per_second, throttle.as_deref())
-                .await?;
+            let why = throttle.map(|why| why.to_string());
+            process::report(conn, &job.process, job.rotation, workers, per_second, why.as_deref()).await?;
         }
         tokio::time::sleep(pause).await;
     }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! supervisor ─┬─ heartbeat   keeps leases alive, reads what the operator wants, measures progress
+//!             ├─ throttle    looks at the database, says how fast to go
 //!             └─ worker × N  reader (claim, read, re-encrypt ahead) ──segment──► writer (waves of batches)
 //!                            closing proof, when every chunk is done
 //! ```
@@ -10,12 +11,14 @@
 mod closing;
 mod dry_run;
 mod fault;
+mod gate;
 mod heartbeat;
 pub mod lifecycle;
 mod reader;
 mod rehearse;
 mod stop;
 mod supervisor;
+mod throttle;
 mod verify;
 mod worker;
 mod writer;
@@ -26,6 +29,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::crypto::Rewrapper;
+use crate::rotation::throttle::Limits;
 use crate::rotation::{ChunkSize, Direction};
 use crate::store::Connector;
 use crate::store::audit::Actor;
@@ -73,6 +77,8 @@ pub struct Job {
     pub actor: Actor,
     /// How hard.
     pub settings: Settings,
+    /// What the database may be made to bear.
+    pub limits: Limits,
     /// This process's name in the ledger.
     pub process: String,
     /// What Prometheus is told.

@@ -6,7 +6,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::gate::{Gate, Shared};
 use super::heartbeat::{self, Wish};
+use super::throttle::Watchman;
 use super::worker::{Ended, Worker, release_all};
 use super::{Job, Stop, StopSource};
 use crate::error::{Error, Exit};
@@ -38,15 +40,20 @@ pub async fn execute(job: Job, stop: Stop, progress: watch::Sender<Progress>) ->
     let mut conn = job.connector.connect(Purpose::Control).await?;
     let pass = pass::open_or_join(&mut conn, job.rotation, job.direction, job.settings.walk).await?;
     let now = rotation::by_id(&mut conn, job.rotation).await?;
+    let shared = Shared::new(job.limits.max_rate);
+    let (watchman, verdict) = Watchman::first_look(job.clone(), shared.clone(), &mut conn).await?;
     connect::close(conn).await;
 
+    let (pace_sender, pace) = watch::channel(verdict);
     let (wish_sender, wish) = watch::channel(Wish {
         work: now.desired == Desired::Running && !now.past_deadline,
         state: now.state,
         desired: now.desired,
         past_deadline: now.past_deadline,
+        over: None,
     });
-    let beat = tokio::spawn(heartbeat::run(job.clone(), wish_sender, progress));
+    let beat = tokio::spawn(heartbeat::run(job.clone(), wish_sender, pace.clone(), progress));
+    let mut watchman = tokio::spawn(watchman.keep(pace_sender));
 
     // One worker's failure stops the others between batches.
     let (give_up, given_up) = StopSource::new();
@@ -64,14 +71,32 @@ pub async fn execute(job: Job, stop: Stop, progress: watch::Sender<Progress>) ->
             job: job.clone(),
             owner: Owner { process: job.process.clone(), worker: n as i32 },
             pass: pass.clone(),
-            stop: given_up.clone(),
-            wish: wish.clone(),
+            gate: Gate {
+                stop: given_up.clone(),
+                wish: wish.clone(),
+                pace: pace.clone(),
+                shared: shared.clone(),
+            },
         };
         workers.spawn(worker.run());
     }
+    let mut watching = true;
     let mut outcome: Option<Ended> = None;
     let mut failed: Option<Error> = None;
-    while let Some(done) = workers.join_next().await {
+    loop {
+        let done = tokio::select! {
+            done = workers.join_next() => match done {
+                Some(done) => done,
+                None => break,
+            },
+            blind = &mut watchman, if watching => {
+                watching = false;
+                let gone = |e| Error::new(Exit::Internal, format!("the throttle panicked: {e}"));
+                failed = failed.or(Some(blind.unwrap_or_else(gone)));
+                give_up.stop();
+                continue;
+            }
+        };
         match done {
             Ok(Ok(Ended::Pass(p))) => outcome = Some(Ended::Pass(p)),
             Ok(Ok(Ended::Stopped)) => outcome = outcome.or(Some(Ended::Stopped)),
@@ -86,6 +111,7 @@ pub async fn execute(job: Job, stop: Stop, progress: watch::Sender<Progress>) ->
         }
     }
     beat.abort();
+    watchman.abort();
     relay.abort();
     let signalled = stop.is_set();
     let last = sign_off(&job, signalled || failed.is_some()).await;

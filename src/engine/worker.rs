@@ -3,20 +3,19 @@
 use std::time::{Duration, Instant};
 
 use sqlx::PgConnection;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::fault::Fault;
-use super::heartbeat::Wish;
+use super::gate::Gate;
 use super::reader::{Next, Reader, Segment};
 use super::writer::Writer;
-use super::{SharedJob, Stop, closing};
+use super::{SharedJob, closing};
 use crate::error::{Error, Exit};
 use crate::rotation::{Desired, State};
 use crate::store::connect::{close, jitter};
 use crate::store::ledger::chunk::{self, Owner};
 use crate::store::ledger::{Lease, Pass};
-use crate::store::{Class, Purpose, StoreError};
+use crate::store::{Class, Purpose, StoreError, signals};
 
 /// Why a worker ended without an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,10 +34,8 @@ pub struct Worker {
     pub owner: Owner,
     /// The pass to begin with.
     pub pass: Pass,
-    /// Asked to stop?
-    pub stop: Stop,
-    /// What the ledger wants.
-    pub wish: watch::Receiver<Wish>,
+    /// What it obeys.
+    pub gate: Gate,
 }
 
 struct Ahead(JoinHandle<(Reader, Result<Next, Fault>)>);
@@ -64,7 +61,7 @@ impl Worker {
             };
             match fault {
                 Fault::Fatal(e) => return Err(e),
-                Fault::Yield if self.stop.is_set() => {}
+                Fault::Yield if self.gate.stop.is_set() => {}
                 Fault::Yield => self.give_back().await,
                 Fault::LeaseLost => {
                     self.job.metrics.lease_lost();
@@ -79,7 +76,7 @@ impl Worker {
         }
     }
 
-    /// Paused or aborted: whoever comes next shall not wait for our leases. The next session does it again if this fails.
+    /// Paused, throttled or aborted: whoever comes next shall not wait for our leases. The next session does it again if this fails.
     async fn give_back(&self) {
         if let Ok(mut conn) = self.job.connector.try_connect(Purpose::Control).await {
             let given = chunk::release(&mut conn, &self.owner.process, Some(self.owner.worker)).await;
@@ -90,23 +87,30 @@ impl Worker {
         }
     }
 
-    /// Blocks while paused; says why to end, if there is a reason.
+    /// Blocks while paused or throttled; says why to end, if there is a reason.
     async fn wait_until_wanted(&mut self) -> Option<Ended> {
+        let gate = &mut self.gate;
         loop {
-            if self.stop.is_set() {
+            if gate.stop.is_set() {
                 return Some(Ended::Stopped);
             }
-            let wish = self.wish.borrow_and_update().clone();
+            let wish = gate.wish.borrow_and_update().clone();
             let workable = State::workable(self.pass.direction).contains(&wish.state);
             if wish.past_deadline || wish.desired == Desired::Aborted || !workable {
                 return Some(Ended::Stopped);
             }
-            if wish.work {
+            let waits = gate.pace.borrow_and_update().waits();
+            if wish.work && !waits {
                 return None;
             }
+            // Others may finish what this process waits to do.
+            if let Some(outcome) = wish.over {
+                return Some(Ended::Pass(outcome));
+            }
             tokio::select! {
-                changed = self.wish.changed() => if changed.is_err() { return Some(Ended::Stopped) },
-                () = self.stop.wait() => {}
+                changed = gate.wish.changed() => if changed.is_err() { return Some(Ended::Stopped) },
+                changed = gate.pace.changed() => if changed.is_err() { return Some(Ended::Stopped) },
+                () = gate.stop.wait() => {}
             }
         }
     }
@@ -116,14 +120,15 @@ impl Worker {
         let mut reading = self.connect(Purpose::Read).await?;
         Writer::settle(&mut reading, last.as_ref(), &self.owner.process, self.owner.worker).await?;
         *last = None;
-        let writing = self.connect(Purpose::Write).await?;
-        let mut writer = Writer::new(self.job.clone(), writing, self.stop.clone(), self.wish.clone());
+        let mut writing = self.connect(Purpose::Write).await?;
+        let _ours = self.gate.shared.register(signals::backend_pid(&mut writing).await?);
+        let mut writer = Writer::new(self.job.clone(), writing, self.gate.clone());
         let reader = Reader::new(self.job.clone(), self.owner.clone(), reading, self.pass.clone());
         let mut ahead = read_ahead(reader);
         loop {
             let (reader, next) = tokio::select! {
                 done = &mut ahead.0 => done.map_err(|e| Error::new(Exit::Internal, format!("a reader panicked: {e}")))?,
-                () = self.stop.wait() => return Err(Fault::Yield),
+                () = self.gate.stop.wait() => return Err(Fault::Yield),
             };
             match next? {
                 Next::Segment(mut segment) => {
@@ -133,6 +138,7 @@ impl Worker {
                     faults.progress();
                     *last = None;
                 }
+                Next::Proof(_) if !self.gate.is_open() => return Err(Fault::Yield),
                 Next::Proof(lease) => {
                     *last = Some((*lease).clone());
                     self.prove(&lease).await?;
@@ -151,7 +157,7 @@ impl Worker {
 
     /// Writes; a signal gives the batch under way a few seconds, then cuts its connection: it is in, or it is not.
     async fn write(&mut self, writer: &mut Writer, segment: &mut Segment) -> Result<(), Fault> {
-        let mut stop = self.stop.clone();
+        let mut stop = self.gate.stop.clone();
         let grace = async {
             stop.wait().await;
             tokio::time::sleep(Duration::from_secs(5)).await;
@@ -166,26 +172,26 @@ impl Worker {
         let mut conn = self.connect(Purpose::Control).await?;
         let done = tokio::select! {
             done = closing::prove(&self.job, &mut conn, lease) => done,
-            () = self.stop.wait() => return Err(Fault::Yield),
+            () = self.gate.stop.wait() => return Err(Fault::Yield),
         };
         close(conn).await;
         done
     }
 
     async fn pause_briefly(&mut self) -> Result<(), Fault> {
-        if !self.wish.borrow().work {
+        if !self.gate.is_open() {
             return Err(Fault::Yield);
         }
         tokio::select! {
             () = tokio::time::sleep(jitter(Duration::from_millis(25))) => Ok(()),
-            () = self.stop.wait() => Err(Fault::Yield),
+            () = self.gate.stop.wait() => Err(Fault::Yield),
         }
     }
 
     async fn connect(&mut self, purpose: Purpose) -> Result<PgConnection, Fault> {
         tokio::select! {
             conn = self.job.connector.connect(purpose) => Ok(conn?),
-            () = self.stop.wait() => Err(Fault::Yield),
+            () = self.gate.stop.wait() => Err(Fault::Yield),
         }
     }
 }

@@ -4,16 +4,15 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use sqlx::{Connection, PgConnection};
-use tokio::sync::watch;
 use uuid::Uuid;
 
+use super::SharedJob;
 use super::fault::Fault;
-use super::heartbeat::Wish;
+use super::gate::Gate;
 use super::reader::{Rewrapped, Segment, by_bytes, rewrap};
-use super::{SharedJob, Stop};
 use crate::crypto::{IvSource, Scratch};
 use crate::error::{Error, Exit};
-use crate::rotation::{BatchServo, Counters, Desired, deal, next_slice};
+use crate::rotation::{BatchServo, Counters, Desired, Held, deal, next_slice};
 use crate::store::connect::jitter;
 use crate::store::ledger::Lease;
 use crate::store::ledger::chunk::{self, Checkpoint, Noted};
@@ -36,12 +35,41 @@ pub struct Writer {
     servo: BatchServo,
     scratch: Scratch,
     ivs: IvSource,
-    stop: Stop,
-    wish: watch::Receiver<Wish>,
+    gate: Gate,
     /// Races lost since the last commit.
     lost: i64,
     /// What the chunk's contested rows turned out to be, until its last segment finishes it.
     left: Left,
+}
+
+/// When a transaction began, took its locks and committed.
+struct Timed {
+    start: Instant,
+    locks: Instant,
+    commit: Instant,
+}
+
+impl Timed {
+    fn start() -> Timed {
+        let start = Instant::now();
+        Timed { start, locks: start, commit: start }
+    }
+
+    /// BEGIN was answered; the next statement locks rows.
+    fn begun(&mut self) {
+        self.locks = Instant::now();
+    }
+
+    fn commits(&mut self) {
+        self.commit = Instant::now();
+    }
+
+    /// COMMIT was answered. BEGIN does nothing but travel: UPDATE and checkpoint travel as far, each.
+    fn held(&self, add: &Counters) -> Held {
+        let fixed = (self.locks - self.start) * 2 + self.commit.elapsed();
+        let (rows, bytes) = (add.re_encrypted as usize, add.bytes as usize);
+        Held { rows, bytes, held: self.locks.elapsed(), fixed }
+    }
 }
 
 /// How one transaction went.
@@ -60,20 +88,10 @@ struct Attempt {
 
 impl Writer {
     /// A writer on a fresh connection.
-    pub fn new(job: SharedJob, conn: PgConnection, stop: Stop, wish: watch::Receiver<Wish>) -> Writer {
-        let servo = BatchServo::new(job.settings.batch_rows, job.settings.lock_target);
+    pub fn new(job: SharedJob, conn: PgConnection, gate: Gate) -> Writer {
+        let servo = BatchServo::new(job.settings.batch_rows, MAX_BATCH_BYTES, job.settings.lock_target);
         let left = Left::default();
-        Writer {
-            job,
-            conn,
-            servo,
-            scratch: Scratch::default(),
-            ivs: IvSource::new(),
-            stop,
-            wish,
-            lost: 0,
-            left,
-        }
+        Writer { job, conn, servo, scratch: Scratch::default(), ivs: IvSource::new(), gate, lost: 0, left }
     }
 
     /// Writes a segment and, if it is the chunk's last, finishes the chunk. On a fault other than `Yield` and
@@ -86,9 +104,10 @@ impl Writer {
         let mut contested = Vec::new();
         for mut wave in waves {
             while !wave.is_empty() {
-                let slice = next_slice(&segment.rows, &wave, self.servo.rows(), MAX_BATCH_BYTES);
+                let most = self.gate.batch_rows(self.servo.rows());
+                let slice = next_slice(&segment.rows, &wave, most, self.servo.bytes());
                 wave.start = slice.end;
-                self.go_on()?;
+                self.gate.pass(slice.len()).await?;
                 let batch = &segment.rows[slice];
                 match self.commit(&segment.lease, batch).await? {
                     Batch::Committed => {}
@@ -114,7 +133,7 @@ impl Writer {
     }
 
     fn go_on(&self) -> Result<(), Fault> {
-        if self.stop.is_set() || !self.wish.borrow().work { Err(Fault::Yield) } else { Ok(()) }
+        if self.gate.is_open() { Ok(()) } else { Err(Fault::Yield) }
     }
 
     fn obey(&mut self, noted: &Noted) -> Result<(), Fault> {
@@ -153,8 +172,9 @@ impl Writer {
     async fn attempt(&mut self, lease: &Lease, batch: &[Write]) -> Result<Batch, Fault> {
         let limit = self.job.connector.answer_limit();
         let counted = self.job.metrics.batch();
+        let mut timed = Timed::start();
         let mut tx = bounded("begin a batch", limit, self.conn.begin()).await?;
-        let started = Instant::now();
+        timed.begun();
         let matched = bounded("write a batch", limit, rows::write(&mut tx, batch)).await?;
         if matched != batch.len() as u64 {
             bounded("roll back", limit, tx.rollback()).await?;
@@ -172,10 +192,12 @@ impl Writer {
             bounded("roll back", limit, tx.rollback()).await?;
             return Err(Fault::LeaseLost);
         };
+        timed.commits();
         bounded("commit a batch", limit, tx.commit()).await?;
         self.lost = 0;
-        counted.committed(&checkpoint.add, started.elapsed());
-        self.servo.observe(batch.len(), started.elapsed());
+        let held = timed.held(&checkpoint.add);
+        counted.committed(&checkpoint.add, held.held);
+        self.servo.observe(held);
         self.obey(&noted)?;
         Ok(Batch::Committed)
     }
@@ -196,9 +218,12 @@ impl Writer {
             }
             let before = pending.len();
             let (batch, sizes) = self.read_again(lease, &mut pending, left).await?;
-            for group in by_bytes(sizes, MAX_BATCH_BYTES) {
+            for group in by_bytes(sizes, self.servo.bytes()) {
                 let part: Vec<&Write> = group.iter().filter_map(|id| batch.get(id)).collect();
-                self.take_free(lease, &part, &mut pending, left).await?;
+                for part in part.chunks(self.gate.batch_rows(self.servo.rows())) {
+                    self.gate.pass(part.len()).await?;
+                    self.take_free(lease, part, &mut pending, left).await?;
+                }
             }
             if pending.len() == before {
                 tokio::time::sleep(jitter(pause)).await;
@@ -333,8 +358,9 @@ impl Writer {
     ) -> Result<(Vec<Uuid>, Vec<Uuid>), Fault> {
         let limit = self.job.connector.answer_limit();
         let counted = self.job.metrics.batch();
+        let mut timed = Timed::start();
         let mut tx = bounded("begin a batch", limit, self.conn.begin()).await?;
-        let started = Instant::now();
+        timed.begun();
         let (free, written) = bounded("write contested rows", limit, rows::write_free(&mut tx, part)).await?;
         if written.is_empty() {
             bounded("roll back", limit, tx.rollback()).await?;
@@ -356,8 +382,11 @@ impl Writer {
             bounded("roll back", limit, tx.rollback()).await?;
             return Err(Fault::LeaseLost);
         };
+        timed.commits();
         bounded("commit a batch", limit, tx.commit()).await?;
-        counted.committed(&checkpoint.add, started.elapsed());
+        let held = timed.held(&checkpoint.add);
+        counted.committed(&checkpoint.add, held.held);
+        self.servo.observe(held);
         self.lost = 0;
         self.obey(&noted)?;
         Ok((free, written))

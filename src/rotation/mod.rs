@@ -1,19 +1,26 @@
-//! What is decided, apart from what is done: states, chunk bounds, waves, batch sizes, counters, forecast.
+//! What is decided, apart from what is done: states, chunk bounds, waves, batch sizes, the throttle, counters, forecast.
 //!
 //! Pure: no clock, no randomness, no I/O. Everything here can be tested by calling it.
 
 mod bounds;
 mod counters;
 mod forecast;
+mod pressure;
 mod progress;
+mod rate;
 mod servo;
 mod state;
+pub mod throttle;
 mod waves;
+mod window;
 
 pub use bounds::{Bounds, ChunkSize};
 pub use counters::Counters;
 pub use forecast::{Forecast, Rehearsal, TableFacts};
+pub use pressure::Pace;
 pub use progress::Progress;
-pub use servo::BatchServo;
+pub use rate::{Limiter, Rate};
+pub use servo::{BatchServo, Held};
 pub use state::{Desired, Direction, State};
 pub use waves::{Slice, Tid, Wavable, deal, next_slice};
+pub use window::Window;

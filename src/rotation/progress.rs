@@ -1,11 +1,10 @@
 //! How far a run is: one shape for bars, log lines, metrics and `status`.
 
-use serde::Serialize;
-
 use super::Counters;
+use super::throttle::Why;
 
 /// Rows and seconds.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default)]
 pub struct Progress {
     /// Rows settled in this direction, by all processes.
     pub rows_done: i64,
@@ -20,8 +19,9 @@ pub struct Progress {
     /// What it is: `full`, `sweep` or `dry run`.
     pub pass_kind: &'static str,
     /// Counters so far.
-    #[serde(flatten)]
     pub totals: Counters,
-    /// Why it is slow or waiting.
-    pub throttle: Option<String>,
+    /// Why this process is slow or waiting.
+    pub throttle: Option<Why>,
+    /// It waits, and is not merely slow.
+    pub waiting: bool,
 }

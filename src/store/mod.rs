@@ -14,6 +14,7 @@ pub mod preflight;
 pub mod report;
 pub mod rows;
 pub mod schema;
+pub mod signals;
 
 pub use connect::{Connector, Purpose, Server};
 pub use dsn::{Dsn, DsnError};

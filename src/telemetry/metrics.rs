@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use crate::rotation::throttle::Reason;
 use crate::rotation::{Counters, Progress};
 
 /// Upper bounds in seconds, around the default lock target of 50 ms.
@@ -34,8 +35,8 @@ struct Recorded {
     retries: BTreeMap<String, u64>,
     lease_losses: u64,
     progress: Option<(Progress, Instant)>,
-    /// Reasons met so far; only the present one is 1.
-    throttles: BTreeMap<String, bool>,
+    /// Every reason there is; only the present one is 1.
+    throttles: BTreeMap<Reason, bool>,
     exit_code: Option<u8>,
 }
 
@@ -68,7 +69,7 @@ impl Default for Metrics {
             retries: BTreeMap::new(),
             lease_losses: 0,
             progress: None,
-            throttles: BTreeMap::new(),
+            throttles: Reason::ALL.map(|reason| (reason, false)).into(),
             exit_code: None,
         })))
     }
@@ -152,7 +153,7 @@ impl Metrics {
             Some((_, at)) if at.elapsed() > silence => {
                 Err(format!("the database has been silent for {} s", at.elapsed().as_secs()))
             }
-            Some((Progress { throttle: Some(why), .. }, _)) => Err(why.clone()),
+            Some((Progress { throttle: Some(why), waiting: true, .. }, _)) => Err(why.to_string()),
             Some(_) => Ok(()),
         }
     }
@@ -164,17 +165,10 @@ impl Recorded {
             *active = false;
         }
         if let Some(why) = &progress.throttle {
-            self.throttles.insert(reason(why), true);
+            self.throttles.insert(why.reason, true);
         }
         self.progress = Some((progress, Instant::now()));
     }
-}
-
-/// A throttle's text as a label: what is measured is cut off, or every second would make a new series.
-fn reason(why: &str) -> String {
-    let words =
-        why.split(|c: char| c.is_ascii_digit() || c == ':' || c == '(').next().unwrap_or_default().trim();
-    if words.is_empty() { "other".to_owned() } else { words.chars().take(60).collect() }
 }
 
 /// A batch under way.

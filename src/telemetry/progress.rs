@@ -54,7 +54,7 @@ async fn lines(every: Duration, progress: watch::Receiver<Progress>) {
             null = p.totals.null_rows,
             lost_races = p.totals.lost_races,
             quarantined = p.totals.quarantined,
-            throttle = p.throttle,
+            throttle = p.throttle.map(|why| why.to_string()),
             "progress"
         );
     }
@@ -84,7 +84,12 @@ fn message(p: &Progress) -> String {
         0 => String::new(),
         n => format!(", {} quarantined", thousands(n)),
     };
-    let throttle = p.throttle.as_deref().map_or_else(String::new, |why| format!("\n{:8} waiting: {why}", ""));
+    // The word alone: what was measured would not fit, and `status` tells it.
+    let pace = if p.waiting { "waiting" } else { "slowed down" };
+    let throttle = p
+        .throttle
+        .as_ref()
+        .map_or_else(String::new, |why| format!("\n{:8} {pace}: {}", "", why.reason.as_str()));
     format!(
         "{left}\n{:8} {} of {} rows, {} rows/s{quarantined}{throttle}",
         "",
@@ -122,6 +127,7 @@ pub fn thousands(n: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::{duration, message, thousands};
+    use crate::rotation::throttle::{Reason, Why};
     use crate::rotation::{Counters, Progress};
 
     #[test]
@@ -134,11 +140,13 @@ mod tests {
             pass: 12,
             pass_kind: "sweep",
             totals: Counters { quarantined: 1234, ..Counters::default() },
-            throttle: Some("replica a lags by 12 s".into()),
+            throttle: Some(Why { reason: Reason::ReplicationLag, detail: "x".repeat(90) }),
+            waiting: true,
         };
         let message = message(&p);
         let lines: Vec<&str> = message.lines().collect();
         assert_eq!(lines.len(), 3, "{message}");
+        assert_eq!(lines[2].trim(), "waiting: replication lag");
         assert!(8 + 1 + 36 + 1 + 4 + 2 + lines[0].len() <= 80, "{message}");
         assert!(lines[1..].iter().all(|line| line.len() <= 80), "{message}");
         assert_eq!([5.0, 65.0, 8999.0].map(duration), ["5 s", "1 min 5 s", "2 h 29 min"]);

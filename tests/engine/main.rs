@@ -24,5 +24,6 @@ mod rollback;
 mod states;
 mod support_works;
 mod surroundings;
+mod throttle;
 mod verify;
 mod writer;

@@ -5,14 +5,15 @@ use std::time::Duration;
 use crate::support::load::Load;
 use crate::support::{Cluster, Db, OLD, SOON, rekey, until};
 
-struct Pair {
-    primary: Db,
-    standby: Db,
-    _servers: (Cluster, Cluster),
+/// A primary and its standby.
+pub struct Pair {
+    pub primary: Db,
+    pub standby: Db,
+    pub servers: (Cluster, Cluster),
 }
 
 /// A primary with `rows` rows and a standby that has them all.
-fn pair(rows: u64) -> Pair {
+pub fn pair(rows: u64) -> Pair {
     let primary_server = Cluster::start();
     let primary = Db::on(&primary_server);
     // Its transactions would be taken for ours.
@@ -21,7 +22,7 @@ fn pair(rows: u64) -> Pair {
     Load::rows(rows).nulls(5).into(&primary);
     let standby_server = primary_server.standby();
     let standby = Db::existing(&standby_server, &primary.name);
-    let pair = Pair { primary, standby, _servers: (primary_server, standby_server) };
+    let pair = Pair { primary, standby, servers: (primary_server, standby_server) };
     pair.catch_up();
     pair
 }
@@ -79,7 +80,7 @@ fn a_run_goes_on_where_the_promoted_standby_stands() {
     let mut judge = crate::support::Judge::look(&pair.primary, &[OLD]);
     let run = crate::support::run_in_small_steps(&pair.primary).start();
     pair.primary.wait_moved(700);
-    pair._servers.0.stop(crate::support::Stop::Immediate);
+    pair.servers.0.stop(crate::support::Stop::Immediate);
     run.kill();
     pair.standby.execute("SELECT pg_promote(true, 60)");
     judge.none_lost(&pair.standby, &[OLD, crate::support::NEW]);

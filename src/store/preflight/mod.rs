@@ -3,6 +3,7 @@
 //! Reads only, creates nothing, and works on a hot standby and before schema `rekey` exists. Whether the keys are
 //! strong, or their sources durable, is found elsewhere and handed in ([`Asked::also`]).
 
+mod burden;
 mod change;
 mod finding;
 mod horizon;
@@ -22,6 +23,7 @@ use sqlx::PgConnection;
 use super::connect::{Connector, Server, jitter};
 use super::error::{Class, Statement, StoreError};
 use super::{facts, schema};
+use crate::rotation::throttle::Limits;
 
 pub use finding::{Allowed, FINDINGS, Finding, Kind, Severity};
 pub use report::Report;
@@ -44,6 +46,8 @@ pub struct Asked<'a> {
     pub purpose: For,
     /// Findings the operator lets pass.
     pub allowed: &'a Allowed,
+    /// What the throttle will watch.
+    pub limits: &'a Limits,
     /// The keys that should open a sample of the rows.
     pub keys: Option<KeyProbe<'a>>,
     /// Findings made elsewhere, to be told with the others.
@@ -54,9 +58,9 @@ pub struct Asked<'a> {
 pub async fn examine(
     conn: &mut PgConnection,
     connector: &Connector,
-    asked: Asked<'_>,
+    mut asked: Asked<'_>,
 ) -> Result<Report, StoreError> {
-    let mut findings = asked.also;
+    let mut findings = std::mem::take(&mut asked.also);
     let pooled = pooling::probe(conn, connector, &mut findings).await?;
     let server = connector.server(conn).await?;
     let mut report = Report::new(server);
@@ -65,7 +69,7 @@ pub async fn examine(
     let looked = loop {
         tries += 1;
         let mut found = Vec::new();
-        let looked = look(conn, server, asked.purpose, asked.keys.as_ref(), &mut report, &mut found).await;
+        let looked = look(conn, server, &asked, &mut report, &mut found).await;
         match &looked {
             Err(e) if tries < 20 && matches!(e.class(), Class::LockTimeout | Class::Retry) => {
                 tokio::time::sleep(jitter(Duration::from_millis(250))).await;
@@ -91,20 +95,21 @@ pub async fn examine(
 async fn look(
     conn: &mut PgConnection,
     server: Server,
-    purpose: For,
-    keys: Option<&KeyProbe<'_>>,
+    asked: &Asked<'_>,
     report: &mut Report,
     findings: &mut Vec<Finding>,
 ) -> Result<(), StoreError> {
     if !server::version(server, findings) {
         return Ok(());
     }
+    let Asked { purpose, limits, .. } = *asked;
     server::recovery(server, purpose, findings);
     server::settings(conn, findings).await?;
     server::connection(conn, findings).await?;
     replication::wal_archive(conn, findings).await?;
-    replication::replicas(conn, purpose, findings).await?;
+    replication::replicas(conn, purpose, limits, findings).await?;
     replication::slots(conn, findings).await?;
+    burden::reached(conn, server, purpose, limits, findings).await?;
     horizon::held_back(conn, findings).await?;
 
     let Some(table) = shape::table(conn, findings).await? else { return Ok(()) };
@@ -127,7 +132,7 @@ async fn look(
     if !shape::has_rows(conn, &report.facts, findings).await? {
         return Ok(());
     }
-    if let Some(keys) = keys {
+    if let Some(keys) = &asked.keys {
         limits::ivs(conn, &report.facts, keys, findings).await?;
         let sample = sample::take(conn, &report.facts, keys).await?;
         sample.judge(keys, findings);

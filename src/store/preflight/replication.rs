@@ -4,6 +4,7 @@ use sqlx::{PgConnection, Row};
 
 use super::For;
 use super::finding::{Finding, Kind};
+use crate::rotation::throttle::Limits;
 use crate::store::error::{Statement, StoreError};
 
 /// Lag beyond which a replica is not ready for a burst.
@@ -16,6 +17,7 @@ fn mib(bytes: i64) -> String {
 pub(super) async fn replicas(
     conn: &mut PgConnection,
     purpose: For,
+    limits: &Limits,
     findings: &mut Vec<Finding>,
 ) -> Result<(), StoreError> {
     let rows = sqlx::query(
@@ -33,6 +35,7 @@ pub(super) async fn replicas(
             format!("{} replicas are attached, and role {role} may not see how far they lag", rows.len());
         let remedy = format!("GRANT pg_monitor TO {role}");
         findings.push(match purpose {
+            _ if !limits.watches_replicas() => Finding::note(Kind::Monitoring, message, remedy),
             For::Run => Finding::refuse(Kind::Monitoring, message, remedy),
             For::Reading | For::Rollback => Finding::warn(Kind::Monitoring, message, remedy),
         });

@@ -48,7 +48,7 @@ pub(super) fn write(r: &Recorded) -> String {
     }
     out.head("rekey_throttled", "gauge", "1 while work is slowed down or waits for this reason.");
     for (reason, active) in &r.throttles {
-        out.sample("rekey_throttled", &[("reason", reason)], f64::from(u8::from(*active)));
+        out.sample("rekey_throttled", &[("reason", reason.as_str())], f64::from(u8::from(*active)));
     }
     if let Some(code) = r.exit_code {
         out.head("rekey_exit_code", "gauge", "How the process ended; RUNBOOK.md has the table.");

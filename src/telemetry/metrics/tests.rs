@@ -1,9 +1,15 @@
 //! Recording, the text, and readiness; promtool judges the text in `tests/observability.rs`.
 
 use super::*;
+use crate::rotation::throttle::Why;
 
 fn counters(rows: i64) -> Counters {
     Counters { re_encrypted: rows, bytes: rows * 100, ..Counters::default() }
+}
+
+fn waiting(reason: Reason) -> Progress {
+    let why = Why { reason, detail: "because".into() };
+    Progress { throttle: Some(why), waiting: true, ..Progress::default() }
 }
 
 #[test]
@@ -47,15 +53,15 @@ fn retries_are_counted_by_sqlstate() {
 }
 
 #[test]
-fn one_throttle_reason_is_active_at_a_time_and_numbers_make_no_new_series() {
+fn every_throttle_reason_is_a_series_and_one_is_active_at_a_time() {
     let metrics = Metrics::default();
-    for why in ["replication lag 12 s", "replication lag 90 s", "paused by the operator"] {
-        metrics.lock().see(Progress { throttle: Some(why.into()), ..Progress::default() });
+    for reason in [Reason::ReplicationLag, Reason::Paused] {
+        metrics.lock().see(waiting(reason));
     }
     let text = metrics.text();
     assert!(text.contains("rekey_throttled{reason=\"paused by the operator\"} 1"), "{text}");
     assert!(text.contains("rekey_throttled{reason=\"replication lag\"} 0"), "{text}");
-    assert_eq!(text.matches("rekey_throttled{").count(), 2, "{text}");
+    assert_eq!(text.matches("rekey_throttled{").count(), Reason::ALL.len(), "{text}");
 }
 
 #[test]
@@ -66,8 +72,10 @@ fn ready_says_why_not() {
     metrics.lock().see(Progress::default());
     assert_eq!(metrics.ready(patience), Ok(()));
     assert!(metrics.ready(Duration::ZERO).unwrap_err().contains("silent"));
-    metrics.lock().see(Progress { throttle: Some("paused by the operator".into()), ..Progress::default() });
-    assert_eq!(metrics.ready(patience).unwrap_err(), "paused by the operator");
+    metrics.lock().see(waiting(Reason::Paused));
+    assert_eq!(metrics.ready(patience).unwrap_err(), "paused by the operator: because");
+    metrics.lock().see(Progress { waiting: false, ..waiting(Reason::MaxRate) });
+    assert_eq!(metrics.ready(patience), Ok(()), "slow is at work");
 }
 
 #[test]

@@ -1,0 +1,177 @@
+//! Decisions on made-up signals; `tests/engine/throttle.rs` provokes each on real servers.
+
+use jiff::Timestamp;
+use proptest::prelude::*;
+
+use super::*;
+
+const MIB: u64 = 1 << 20;
+
+fn limits() -> Limits {
+    Limits {
+        replica_bytes: Some(100 * MIB),
+        replica_delay: Some(Duration::from_secs(10)),
+        slot_bytes: Some(1000 * MIB),
+        slot_xmin_age: Some(1000),
+        archive_bytes: Some(160 * MIB),
+        blocked_sessions: Some(2),
+        checkpoints_a_minute: Some(8),
+        ..Limits::default()
+    }
+}
+
+fn calm() -> Signals {
+    Signals {
+        clock: Timestamp::UNIX_EPOCH,
+        timeline: 1,
+        segment: 100,
+        segment_bytes: 16 * MIB,
+        replicas: vec![replica("a", 0)],
+        slots: vec![Slot { name: "s".into(), retained_bytes: 0, xmin_age: 0, active: true }],
+        archive: Some(Archive { archived_up_to: Some(99), failing: false }),
+        blocked: 0,
+        checkpoints_requested: 7,
+        unreadable: None,
+    }
+}
+
+fn replica(name: &str, behind_bytes: u64) -> Replica {
+    Replica { name: name.into(), behind_bytes, behind: Duration::ZERO }
+}
+
+/// The reason for one look, after a calm one.
+fn reason(change: impl FnOnce(&mut Signals)) -> Option<(Reason, bool)> {
+    let mut throttle = Throttle::new(limits());
+    assert_eq!(throttle.decide(Duration::ZERO, &calm()), Verdict::default());
+    let mut signals = calm();
+    change(&mut signals);
+    let verdict = throttle.decide(Duration::from_secs(5), &signals);
+    let waits = verdict.waits();
+    verdict.why.map(|why| (why.reason, waits))
+}
+
+#[test]
+fn each_signal_has_its_reason() {
+    assert_eq!(reason(|_| {}), None);
+    assert_eq!(reason(|s| s.replicas[0].behind_bytes = 101 * MIB), Some((Reason::ReplicationLag, true)));
+    assert_eq!(reason(|s| s.replicas[0].behind_bytes = 60 * MIB), Some((Reason::ReplicationLag, false)));
+    let late =
+        |s: &mut Signals| (s.replicas[0].behind, s.replicas[0].behind_bytes) = (Duration::from_secs(11), 1);
+    assert_eq!(reason(late), Some((Reason::ReplicationLag, true)));
+    assert_eq!(reason(|s| s.replicas.clear()), Some((Reason::ReplicaGone, true)));
+    assert_eq!(reason(|s| s.slots[0].retained_bytes = 1001 * MIB), Some((Reason::SlotWal, true)));
+    assert_eq!(reason(|s| s.slots[0].xmin_age = 1001), Some((Reason::SlotXmin, true)));
+    assert_eq!(reason(|s| s.segment = 110), Some((Reason::WalArchive, true)));
+    assert_eq!(reason(|s| s.blocked = 3), Some((Reason::Blocked, false)));
+    assert_eq!(reason(|s| s.checkpoints_requested += 3), Some((Reason::Checkpoints, false)));
+    assert_eq!(reason(|s| s.unreadable = Some("GRANT".into())), Some((Reason::Unreadable, true)));
+}
+
+#[test]
+fn a_delay_without_anything_left_to_replay_is_old_news() {
+    assert_eq!(reason(|s| s.replicas[0].behind = Duration::from_secs(60)), None);
+}
+
+#[test]
+fn an_archive_that_fails_slows_from_the_first_segment_on() {
+    let failing = |s: &mut Signals| {
+        s.segment = 102;
+        s.archive = Some(Archive { archived_up_to: Some(100), failing: true });
+    };
+    assert_eq!(reason(failing), Some((Reason::WalArchive, false)));
+}
+
+#[test]
+fn where_nothing_was_ever_archived_only_what_is_added_counts() {
+    let mut throttle = Throttle::new(limits());
+    let mut signals = calm();
+    signals.archive = Some(Archive { archived_up_to: None, failing: false });
+    assert_eq!(throttle.decide(Duration::ZERO, &signals), Verdict::default());
+    signals.segment += 11;
+    assert!(throttle.decide(Duration::from_secs(1), &signals).waits());
+}
+
+#[test]
+fn replicas_of_one_name_are_counted_and_one_that_comes_back_ends_the_wait() {
+    let mut throttle = Throttle::new(limits());
+    let mut at = 0;
+    let mut look = |names: &[&str]| {
+        at += 10;
+        let replicas = names.iter().map(|name| replica(name, 0)).collect();
+        throttle.decide(Duration::from_secs(at), &Signals { replicas, ..calm() }).waits()
+    };
+    assert!(!look(&["walreceiver"]));
+    assert!(!look(&["walreceiver", "walreceiver"]));
+    assert!(look(&["walreceiver"]));
+    assert!(look(&["walreceiver", "other"]));
+    assert!(!look(&["walreceiver", "other", "walreceiver"]));
+}
+
+#[test]
+fn another_timeline_is_another_server() {
+    let mut throttle = Throttle::new(limits());
+    throttle.decide(Duration::ZERO, &calm());
+    let promoted = Signals { timeline: 2, replicas: Vec::new(), checkpoints_requested: 0, ..calm() };
+    assert_eq!(throttle.decide(Duration::from_secs(1), &promoted), Verdict::default());
+}
+
+#[test]
+fn what_is_off_is_not_watched() {
+    let mut throttle = Throttle::new(Limits::default());
+    throttle.decide(Duration::ZERO, &calm());
+    let mut signals = calm();
+    signals.replicas.clear();
+    signals.slots[0].retained_bytes = u64::MAX;
+    (signals.segment, signals.blocked, signals.checkpoints_requested) = (10_000, 500, 1000);
+    signals.unreadable = Some("GRANT".into());
+    assert_eq!(throttle.decide(Duration::from_secs(1), &signals), Verdict::default());
+}
+
+#[test]
+fn the_unreadable_passes_if_it_is_allowed() {
+    let mut throttle = Throttle::new(Limits { allow_unreadable: true, ..limits() });
+    let signals = Signals { unreadable: Some("GRANT".into()), replicas: Vec::new(), ..calm() };
+    assert_eq!(throttle.decide(Duration::ZERO, &signals), Verdict::default());
+}
+
+#[test]
+fn outside_the_window_it_says_when_it_opens() {
+    let window = crate::rotation::Window::parse("01:00-05:00 Europe/Berlin").ok();
+    let mut throttle = Throttle::new(Limits { window, ..limits() });
+    let clock = "2026-11-25T12:00:00.5Z".parse().unwrap();
+    let verdict = throttle.decide(Duration::ZERO, &Signals { clock, ..calm() });
+    let why = verdict.why.unwrap().to_string();
+    assert_eq!(why, "outside the window: 01:00-05:00 Europe/Berlin, opens at 2026-11-26T00:00:00Z; waiting");
+}
+
+#[test]
+fn every_word_is_a_label_of_its_own() {
+    let words: std::collections::BTreeSet<_> = Reason::ALL.iter().map(|r| r.as_str()).collect();
+    assert_eq!(words.len(), Reason::ALL.len());
+    assert!(words.iter().all(|word| !word.contains([':', '(', ';'])));
+}
+
+proptest! {
+    /// After any trouble, half a minute of calm ends every pause and every wait.
+    #[test]
+    fn calm_ends_everything(trouble in prop::collection::vec((0u64..300, 0u64..2000, 0u64..30, 0u32..9, 0i64..4), 0..100)) {
+        let (mut throttle, mut signals, mut now) = (Throttle::new(limits()), calm(), Duration::ZERO);
+        for (lag, slot, segments, blocked, checkpoints) in trouble {
+            now += Duration::from_secs(1);
+            signals.replicas[0].behind_bytes = lag * MIB;
+            signals.slots[0].retained_bytes = slot * MIB;
+            signals.segment = 100 + segments;
+            signals.blocked = blocked;
+            signals.checkpoints_requested += checkpoints;
+            let verdict = throttle.decide(now, &signals);
+            prop_assert_eq!(verdict.pace == Pace::Go, verdict.why.is_none());
+            prop_assert!(verdict.waits() || (lag < 100 && slot < 1000 && segments < 11), "{:?}", signals);
+        }
+        let calm = Signals { checkpoints_requested: signals.checkpoints_requested, ..calm() };
+        for _ in 0..120 {
+            now += Duration::from_secs(1);
+            throttle.decide(now, &calm);
+        }
+        prop_assert_eq!(throttle.decide(now, &calm), Verdict::default());
+    }
+}
