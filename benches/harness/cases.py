@@ -35,6 +35,7 @@ CASES = {
         Case("stock", "1M rows of 500 B, stock configuration", 1_000_000, configuration="stock", most_repetitions=1),
         Case("autovacuum", "1M rows of 500 B, eager autovacuum", 1_000_000, configuration="autovacuum",
              most_repetitions=2),
+        Case("scale", "1M rows of 500 B, several processes", 1_000_000, variants=("floor1", "run", "procs2", "procs4")),
         Case("10m", "10M rows of 500 B", 10_000_000, variants=("floor1", "run", "verify"), most_repetitions=1),
     )
 }

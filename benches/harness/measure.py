@@ -24,6 +24,8 @@ class Result:
     client_cpu_us_per_row: float
     server_cpu_us_per_row: float
     updates: int
+    chunks: int  # that rekey carved, over all its passes
+    takeovers: int  # leases that another worker took over, or that were given back: of an undisturbed run, none
 
     @property
     def rate(self):
@@ -67,6 +69,7 @@ def measure(cluster, database, commands, environment, rows, log):
         client_cpu_us_per_row=cpu * 1e6 / rows,
         server_cpu_us_per_row=(after["cpu"] - before["cpu"]) * 1e6 / rows,
         updates=updates,
+        **_leases(cluster, database),
     )
 
 
@@ -114,6 +117,14 @@ def _observe(cluster, database):
     )[0]
     wal, updates, hot, size = (int(value) for value in row)
     return {"cpu": cpu, "wal": wal, "updates": updates, "hot": hot, "size": size}
+
+
+def _leases(cluster, database):
+    """What the ledger says of the chunks and their leases; nothing where rekey did not run."""
+    if cluster.ask(database, "SELECT to_regclass('rekey.chunks') IS NULL")[0][0] == "t":
+        return {"chunks": 0, "takeovers": 0}
+    row = cluster.ask(database, "SELECT count(*), coalesce(sum(epoch - 1), 0) FROM rekey.chunks")[0]
+    return {"chunks": int(row[0]), "takeovers": int(row[1])}
 
 
 def _tail(log):

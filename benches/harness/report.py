@@ -5,7 +5,7 @@ from statistics import median
 from .cases import ASKED
 from .variants import ALL
 
-COLUMNS = ("rows/s", "spread", "x floor1", "WAL B/row", "HOT", "growth", "RSS MB", "client us", "server us", "runs")
+COLUMNS = ("rows/s", "spread", "x floor1", "WAL B/row", "HOT", "growth", "RSS MB", "client us", "server us", "takeovers", "runs")
 
 
 def ratio(results, variant):
@@ -22,7 +22,7 @@ def table(case, results):
         rates = [run.rate for run in runs]
         spread = (max(rates) - min(rates)) / median(rates)
         over = ratio(results, name) if ALL[name].writes else None
-        client = name.startswith(("run", "verify", "rollback", "guide"))
+        client = name.startswith(("run", "procs", "verify", "rollback", "guide"))
         rows.append((
             ALL[name].label,
             f"{median(rates):,.0f}",
@@ -34,6 +34,7 @@ def table(case, results):
             f"{_median(runs, 'peak_rss_mb'):.0f}" if client else "",
             f"{_median(runs, 'client_cpu_us_per_row'):.1f}",
             f"{_median(runs, 'server_cpu_us_per_row'):.1f}",
+            str(sum(run.takeovers for run in runs)) if name.startswith(("run", "procs")) else "",
             str(len(runs)),
         ))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]

@@ -37,6 +37,8 @@ ALL = {
         Variant("floor2", "floor1 on 2 connections", most_repetitions=2),
         Variant("run1", "rekey run --workers 1"),
         Variant("run", "rekey run"),
+        Variant("procs2", "rekey run, 2 processes"),
+        Variant("procs4", "rekey run, 4 processes"),
         Variant("verify", "rekey verify", after="run", writes=False),
         Variant("rollback", "rekey rollback", after="run"),
     )
@@ -65,6 +67,8 @@ def commands(variant, cluster, database, programs):
             return rekey("run", "--workers", "1")
         case "run":
             return rekey("run")
+        case "procs2" | "procs4":
+            return rekey("run") * int(variant.name[-1])
         case "verify":
             return [[programs.rekey, "verify"]]
         case "rollback":
