@@ -13,7 +13,8 @@ fn main() {
     let mut arguments = std::env::args().skip(1).filter_map(|text| text.parse::<usize>().ok());
     let (rows, bytes) = (arguments.next().unwrap_or(1000), arguments.next().unwrap_or(472));
     let (old, new) = (key(1), key(2));
-    let rewrapper = Rewrapper::new(&old, &new, TagKey::derive(&new, &[7; 16]), None).unwrap_or_else(|e| panic!("{e}"));
+    let rewrapper =
+        Rewrapper::new(&old, &new, TagKey::derive(&new, &[7; 16]), None).unwrap_or_else(|e| panic!("{e}"));
     let mut envelope = Vec::new();
     Cipher::new(&old).seal_into(b"application1", &vec![b'x'; bytes], &mut envelope);
     let (mut scratch, mut ivs) = (Scratch::default(), IvSource::new());
