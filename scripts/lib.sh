@@ -31,6 +31,23 @@ need_rust() {
     command -v cargo >/dev/null || { echo "a Rust toolchain is needed: https://rustup.rs" >&2; exit 2; }
 }
 
+# venv FOLDER LIST [OPTION…]: a Python environment target/FOLDER with what LIST names, made again when the list changes.
+venv() {
+    local folder=$PWD/target/$1 list=$2
+    cmp -s "$list" "$folder/requirements.txt" && return
+    rm -rf "$folder"
+    python3 -m venv "$folder" \
+        && "$folder/bin/pip" install --quiet --disable-pip-version-check "${@:3}" --requirement "$list" \
+        && cp "$list" "$folder/requirements.txt"
+}
+
+# The Python servers and judges of the tests, first in PATH.
+python_tools() {
+    python3 -c 'import venv, ensurepip' 2>/dev/null || { missing+=(python3-venv); install_missing; }
+    venv python tests/requirements.txt
+    export PATH="$PWD/target/python/bin:$PATH"
+}
+
 # The folder of PostgreSQL's own programs, newest version.
 pg_bin() {
     compgen -G '/usr/lib/postgresql/*/bin' | sort -V | tail -n 1

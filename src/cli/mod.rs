@@ -65,7 +65,7 @@ pub fn main() -> ExitCode {
     let json_logs = cli.global.log_format.is_json();
     logging::start(cli.global.log_format);
     let context = Context::new(cli.global);
-    let exit = match start(cli.command, &context) {
+    let exit = match guarded(|| start(cli.command, &context)) {
         Ok(exit) => exit,
         Err(e) => {
             report(&e, json_logs);
@@ -75,6 +75,14 @@ pub fn main() -> ExitCode {
     };
     sign_off(&context, exit);
     ExitCode::from(exit.code())
+}
+
+/// A panic is a bug with an exit code of the table, and the last word of a pod like any other.
+fn guarded(work: impl FnOnce() -> Result<Exit>) -> Result<Exit> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        Err(Error::new(Exit::Internal, "rekey panicked; what it said is above")
+            .hint("please report it with the log; no data was lost, run again to resume"))
+    })
 }
 
 fn start(command: Command, context: &Context) -> Result<Exit> {
@@ -142,5 +150,17 @@ fn report(e: &Error, json: bool) {
         if let Some(hint) = &e.hint {
             eprintln!("  try: {hint}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_ends_with_a_code_of_the_table() {
+        let error = guarded(|| panic!("provoked by a test")).unwrap_err();
+        assert_eq!(error.exit, Exit::Internal);
+        assert_eq!(guarded(|| Ok(Exit::Busy)).unwrap(), Exit::Busy);
     }
 }

@@ -227,7 +227,7 @@ impl Faults {
     /// Waits before another attempt, or gives the error back when trying again cannot help or has not.
     async fn note(&mut self, e: StoreError) -> Result<(), Error> {
         let hopeless = match e.class() {
-            Class::ConnectionLost | Class::Retry | Class::LockTimeout => false,
+            Class::ConnectionLost | Class::Retry | Class::LockTimeout | Class::Exhausted => false,
             Class::Data | Class::Denied | Class::Fatal => true,
         };
         if e.class() == Class::LockTimeout {

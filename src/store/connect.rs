@@ -143,7 +143,9 @@ impl Connector {
             "SET default_transaction_isolation = 'read committed'; SET lock_timeout = {}; SET statement_timeout = {}; \
              SET idle_in_transaction_session_timeout = {idle}; SET row_security = off; SET jit = off; \
              SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3; \
-             SET client_min_messages = error; SET default_transaction_deferrable = off; ",
+             SET client_min_messages = error; SET default_transaction_deferrable = off; SET idle_session_timeout = 0; \
+             SELECT set_config('transaction_timeout', '0', false) \
+             WHERE current_setting('server_version_num')::int >= 170000; ",
             lock_timeout.as_millis().max(1),
             self.statement_timeout().as_millis().max(500),
         );

@@ -14,6 +14,8 @@ pub enum Class {
     Retry,
     /// Someone holds a row: take what is free.
     LockTimeout,
+    /// The server ran out of disk, memory or another resource: that may pass, but not by trying at once.
+    Exhausted,
     /// The server rejects a value: find the row.
     Data,
     /// Privileges or configuration: trying again cannot help.
@@ -80,13 +82,15 @@ fn class_of(e: &sqlx::Error) -> Class {
         E::Database(db) => match db.code().as_deref().unwrap_or_default() {
             "40001" | "40P01" | "57014" => Class::Retry,
             "55P03" => Class::LockTimeout,
-            // Shutdown, crash, cannot connect now, idle-in-transaction timeout, too many connections, read-only.
-            "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "53300" | "25006" => Class::ConnectionLost,
+            // Shutdown, crash, cannot connect now; idle, idle-in-transaction and transaction timeout; too many
+            // connections; read-only.
+            "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25P04" | "53300" | "25006" => {
+                Class::ConnectionLost
+            }
             "42501" | "28000" | "28P01" | "3D000" => Class::Denied,
             code if code.starts_with("08") => Class::ConnectionLost,
             code if code.starts_with("22") || code.starts_with("23") || code == "P0001" => Class::Data,
-            // Out of memory, disk full, other resources: may pass.
-            code if code.starts_with("53") => Class::Retry,
+            code if code.starts_with("53") => Class::Exhausted,
             _ => Class::Fatal,
         },
         E::Io(_) | E::Protocol(_) | E::PoolClosed | E::PoolTimedOut | E::WorkerCrashed => {
@@ -132,6 +136,10 @@ impl From<StoreError> for Error {
             (Class::ConnectionLost | Class::LockTimeout | Class::Retry, _) => (
                 Exit::Unavailable,
                 "check that the database is up and reachable, then run the same command again",
+            ),
+            (Class::Exhausted, _) => (
+                Exit::Unavailable,
+                "make room on the database server, then run the same command again: the checkpoint is saved",
             ),
             (Class::Denied, StoreError::Connect { .. }) => {
                 (Exit::Usage, "check user, password, database name and TLS settings in DATABASE_URL")

@@ -14,6 +14,7 @@ pub const LEDGER: &[(&str, &str)] = &[
     ("processes", "SELECT, INSERT, UPDATE, DELETE"),
     ("events", "SELECT"),
     ("chain", "SELECT"),
+    ("_sqlx_migrations", "SELECT"),
 ];
 
 /// The one way into the audit trail; it runs with its owner's rights.
@@ -57,7 +58,6 @@ pub fn sql() -> String {
     for (table, privileges) in LEDGER {
         line(format!("GRANT {privileges} ON rekey.{table} TO {RUNNER};"));
     }
-    line(format!("GRANT SELECT ON rekey._sqlx_migrations TO {RUNNER};"));
     line(format!("GRANT SELECT ON ALL TABLES IN SCHEMA rekey TO {READER};"));
     line(format!("REVOKE EXECUTE ON FUNCTION {APPEND} FROM PUBLIC;"));
     line(format!("GRANT EXECUTE ON FUNCTION {APPEND} TO {RUNNER};"));

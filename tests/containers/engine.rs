@@ -10,11 +10,13 @@ use testcontainers::core::Mount;
 use testcontainers::runners::AsyncRunner as _;
 use testcontainers::{ContainerAsync, GenericImage, Image, ImageExt as _};
 use testcontainers_modules::postgres::Postgres;
+use testcontainers_modules::redis::Redis as RedisImage;
 
 use crate::support::{Db, NEW, OLD, SOON, block_on, cluster, until};
 
 const RUNTIME: &str = "gcr.io/distroless/cc-debian12:nonroot";
-const IMAGE: (&str, &str) = ("rekey", "test");
+/// The binary under test on the runtime image.
+pub const IMAGE: (&str, &str) = ("rekey", "test");
 
 /// Runs `docker …`, which must succeed, and returns what it printed.
 pub fn docker<const N: usize>(arguments: [&str; N]) -> String {
@@ -58,7 +60,10 @@ pub fn there_is_one() -> bool {
 /// The images: PostgreSQL, and the binary under test on the runtime image, which takes seconds. The Dockerfile itself
 /// is built by scripts/image.
 fn prepare() {
-    let made = Command::new("scripts/stand-in").args([RUNTIME, "postgres:15"]).status().expect("it starts");
+    let made = Command::new("scripts/stand-in")
+        .args([RUNTIME, "postgres:15", "redis:7"])
+        .status()
+        .expect("it starts");
     assert!(made.success(), "scripts/stand-in: {made}");
     let folder = tempfile::tempdir().expect("a folder");
     let binary = folder.path().join("rekey");
@@ -119,6 +124,11 @@ impl Server {
         Server { name, network, db, _container: Held(Some(container)) }
     }
 
+    /// Freezes or thaws every process of the server.
+    pub fn freeze(&self, frozen: bool) {
+        docker([if frozen { "pause" } else { "unpause" }, &self.name]);
+    }
+
     /// SIGKILL to the server, and a new start, which recovers from the WAL.
     pub fn crash(&self) {
         docker(["kill", "--signal", "KILL", &self.name]);
@@ -157,6 +167,44 @@ impl Server {
     }
 }
 
+/// Redis in a container, in the network of a server.
+pub struct Redis {
+    name: String,
+    _container: Held<RedisImage>,
+}
+
+impl Redis {
+    /// Starts one.
+    pub fn start(beside: &Server) -> Redis {
+        let name = format!("{}-redis", beside.name);
+        let request =
+            RedisImage::default().with_tag("7").with_container_name(&name).with_network(&beside.network);
+        let container = block_on(async { request.start().await }).expect("Redis starts");
+        Redis { name, _container: Held(Some(container)) }
+    }
+
+    /// Where pods reach it.
+    pub fn url(&self) -> String {
+        format!("redis://{}:6379/0", self.name)
+    }
+
+    /// Freezes or thaws it.
+    pub fn freeze(&self, frozen: bool) {
+        docker([if frozen { "pause" } else { "unpause" }, &self.name]);
+    }
+
+    /// Asks it something.
+    pub fn cli(&self, words: &[&str]) -> String {
+        let output = Command::new("docker")
+            .args(["exec", &self.name, "redis-cli"])
+            .args(words)
+            .output()
+            .expect("starts");
+        assert!(output.status.success(), "redis-cli {words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+}
+
 fn open_to_all(path: &Path) {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).expect("modes change");
@@ -179,6 +227,29 @@ impl Pod {
     /// Freezes or thaws every process in it.
     pub fn freeze(&self, frozen: bool) {
         docker([if frozen { "pause" } else { "unpause" }, &self.name]);
+    }
+
+    /// Freezes it at a moment when a transaction of its own is open that has written rows.
+    pub fn freeze_in_transaction(&self, db: &Db) {
+        let address = self.address();
+        let open = format!(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE client_addr = '{address}' AND backend_xid IS NOT NULL \
+             AND state = 'idle in transaction')"
+        );
+        until("a transaction to be open", SOON, || {
+            self.freeze(true);
+            // What was on its way to the server when it froze has arrived: state and address are the server's own.
+            let caught = (0..5).all(|_| db.value::<bool>(&open));
+            if !caught {
+                self.freeze(false);
+            }
+            caught.then_some(())
+        });
+    }
+
+    fn address(&self) -> String {
+        let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+        docker(["inspect", "--format", format, &self.name]).trim().to_owned()
     }
 
     /// Cuts it off from the network, or heals that.
@@ -212,6 +283,11 @@ impl Pod {
     pub fn ends(&self, code: i32) {
         let found = self.code_within(SOON * 2);
         assert_eq!(found, code, "the exit code of\n{}", self.logs());
+    }
+
+    /// Whether it still runs.
+    pub fn running(&self) -> bool {
+        docker(["inspect", "--format", "{{.State.Running}}", &self.name]).trim() == "true"
     }
 
     /// The termination message.

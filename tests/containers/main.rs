@@ -6,8 +6,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cache;
 mod engine;
-mod template;
+mod rehearsal;
 
 use std::time::Duration;
 
@@ -18,12 +19,12 @@ use support::{Judge, NEW, OLD, rekey};
 const SMALL_STEPS: [&str; 9] =
     ["run", "--chunk-rows", "300", "--batch-rows", "50", "--lease-ttl", "3s", "--workers", "1"];
 
-/// A server with rows and commits slow enough to step in, and pods at work on it.
+/// A server with rows and batches slow enough to step in, and pods at work on it.
 fn at_work(rows: u64, pods: usize) -> (Server, Judge, Vec<Pod>) {
     let server = Server::start();
     Load::rows(rows).nulls(3).into(&server.db);
     server.db.mark();
-    server.db.slow_commits(Duration::from_millis(20));
+    server.db.slow_batches(Duration::from_millis(20));
     let judge = Judge::look(&server.db, &[OLD]);
     let pods = (0..pods).map(|_| server.pod(&SMALL_STEPS, &[])).collect();
     (server, judge, pods)
@@ -61,7 +62,7 @@ fn one_is_frozen_past_its_lease() {
     }
     let (server, mut judge, pods) = at_work(6000, 2);
     server.db.wait_moved(600);
-    pods[0].freeze(true);
+    pods[0].freeze_in_transaction(&server.db);
     server.db.fast_commits();
     pods[1].ends(0);
     judge.all_on(&server.db, NEW);
@@ -72,19 +73,84 @@ fn one_is_frozen_past_its_lease() {
     all_is_well(&server, &mut judge);
 }
 
+/// Its transaction is open on the server, with rows locked, when nothing of it is heard any more.
 #[test]
-fn one_is_cut_off_and_comes_back() {
+fn one_is_cut_off_with_its_transaction_open_and_comes_back() {
     if !engine::there_is_one() {
         return;
     }
     let (server, mut judge, pods) = at_work(6000, 2);
     server.db.wait_moved(600);
+    pods[0].freeze_in_transaction(&server.db);
     pods[0].cut_off(true);
+    pods[0].freeze(false);
     server.db.fast_commits();
+    // Its rows too: the server ends that transaction before the lease is over.
     pods[1].ends(0);
     judge.all_on(&server.db, NEW);
+    let content = server.db.content();
     pods[0].cut_off(false);
     pods[0].ends(0);
+    assert_eq!(server.db.content(), content, "healed, it commits nothing");
+    all_is_well(&server, &mut judge);
+}
+
+/// Nobody is left to do its work: it must find its own way back.
+#[test]
+fn the_only_one_is_cut_off_and_healed() {
+    if !engine::there_is_one() {
+        return;
+    }
+    let (server, mut judge, pods) = at_work(6000, 1);
+    server.db.wait_moved(600);
+    pods[0].cut_off(true);
+    // Past its lease of 3 s: that is the point.
+    std::thread::sleep(Duration::from_secs(5));
+    judge.none_lost(&server.db, &[OLD, NEW]);
+    assert!(pods[0].running(), "{}", pods[0].logs());
+    pods[0].cut_off(false);
+    server.db.fast_commits();
+    pods[0].ends(0);
+    all_is_well(&server, &mut judge);
+}
+
+/// It holds connections and answers nothing, for longer than any lease, and then goes on as if nothing had been.
+#[test]
+fn the_server_is_frozen_and_thawed() {
+    if !engine::there_is_one() {
+        return;
+    }
+    let (server, mut judge, pods) = at_work(6000, 2);
+    server.db.wait_moved(600);
+    server.freeze(true);
+    std::thread::sleep(Duration::from_secs(8));
+    server.freeze(false);
+    judge.none_lost(&server.db, &[OLD, NEW]);
+    server.db.fast_commits();
+    for pod in &pods {
+        pod.ends(0);
+    }
+    all_is_well(&server, &mut judge);
+}
+
+/// Longer than anybody waits: the Job's controller would count a 69 and start another pod.
+#[test]
+fn the_server_stays_frozen_and_the_next_pod_finishes() {
+    if !engine::there_is_one() {
+        return;
+    }
+    let (server, mut judge, pods) = at_work(6000, 0);
+    let patience = [&SMALL_STEPS[..], &["--retry-for", "3s"]].concat();
+    let first = server.pod(&patience, &[]);
+    server.db.wait_moved(600);
+    server.freeze(true);
+    first.ends(69);
+    assert_eq!(first.last_word()["code"], 69);
+    server.freeze(false);
+    judge.none_lost(&server.db, &[OLD, NEW]);
+    server.db.fast_commits();
+    server.pod(&SMALL_STEPS, &[]).ends(0);
+    drop(pods);
     all_is_well(&server, &mut judge);
 }
 
@@ -102,23 +168,4 @@ fn the_server_crashes_and_recovers_under_two_pods() {
         pod.ends(0);
     }
     all_is_well(&server, &mut judge);
-}
-
-#[test]
-fn the_pods_of_the_production_overlay_do_the_job() {
-    if !engine::there_is_one() {
-        return;
-    }
-    let Some(template) = template::production() else { return };
-    let server = Server::start();
-    Load::rows(20_000).mixed().nulls(5).into(&server.db);
-    let mut judge = Judge::look(&server.db, &[OLD]);
-    let arguments: Vec<&str> = template.arguments.iter().map(String::as_str).collect();
-    let environment: Vec<(&str, &str)> = template.environment.iter().map(|(n, v)| (&**n, &**v)).collect();
-    let pods: Vec<Pod> = (0..template.parallelism).map(|_| server.pod(&arguments, &environment)).collect();
-    for pod in &pods {
-        pod.ends(0);
-    }
-    all_is_well(&server, &mut judge);
-    assert_eq!(server.db.value::<i64>("SELECT count(*) FROM rekey.rotations"), 1);
 }

@@ -31,6 +31,16 @@ fn usage_is_2() {
     assert!(!db.has_rekey_schema());
 }
 
+/// A minimal image may have none; the SDK would panic.
+#[test]
+fn no_root_certificates_is_2() {
+    let outcome = rekey_without_database(["keys", "fingerprint", "aws:anything"])
+        .env("AWS_REGION", "eu-central-1")
+        .env("SSL_CERT_FILE", "/dev/null")
+        .exits(2);
+    assert!(outcome.stderr.contains("root certificates"), "{outcome}");
+}
+
 #[test]
 fn a_key_is_3() {
     let db = Db::new();

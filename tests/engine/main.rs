@@ -9,6 +9,7 @@ mod support;
 
 mod clean_run;
 mod commit;
+mod exhausted;
 mod exit_codes;
 mod keys;
 mod kill;
@@ -26,4 +27,6 @@ mod support_works;
 mod surroundings;
 mod throttle;
 mod verify;
+mod versions;
+mod weather;
 mod writer;

@@ -30,6 +30,8 @@ pub enum Stop {
 
 /// A running PostgreSQL, its data folder and its log.
 pub struct Cluster {
+    /// initdb and postgres, of one version.
+    programs: PathBuf,
     folder: PathBuf,
     data: PathBuf,
     port: u16,
@@ -78,10 +80,20 @@ impl Cluster {
 
     /// A new cluster, for a test that stops its server.
     pub fn start() -> Cluster {
+        Cluster::of(&programs(), "")
+    }
+
+    /// A new cluster with `settings` after ours.
+    pub fn with(settings: &str) -> Cluster {
+        Cluster::of(&programs(), settings)
+    }
+
+    /// A new cluster of the version whose programs are in `programs`, with `settings` after ours.
+    pub fn of(programs: &Path, settings: &str) -> Cluster {
         let folder = new_folder();
         let watchdog = watch(&folder);
         let data = folder.join("data");
-        let output = as_server("initdb")
+        let output = as_server(&programs.join("initdb"))
             .args([
                 "--no-sync",
                 "--auth=trust",
@@ -94,20 +106,27 @@ impl Cluster {
             .output()
             .expect("initdb starts");
         assert!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
-        append(&data.join("postgresql.conf"), SETTINGS);
-        let cluster = Cluster::serve(folder, data, Some(watchdog));
+        append(&data.join("postgresql.conf"), &format!("{SETTINGS}{settings}\n"));
+        let cluster = Cluster::serve(programs.to_owned(), folder, data, Some(watchdog));
         cluster.prepare_template();
         cluster
     }
 
-    fn serve(folder: PathBuf, data: PathBuf, watchdog: Option<Child>) -> Cluster {
+    fn serve(programs: PathBuf, folder: PathBuf, data: PathBuf, watchdog: Option<Child>) -> Cluster {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let log = Path::new(env!("CARGO_TARGET_TMPDIR"))
             .join(format!("postgres-{}-{number}.log", env!("CARGO_CRATE_NAME")));
         fs::remove_file(&log).ok();
-        let cluster =
-            Cluster { folder, data, port: free_port(), log, server: Mutex::new(None), _watchdog: watchdog };
+        let cluster = Cluster {
+            programs,
+            folder,
+            data,
+            port: free_port(),
+            log,
+            server: Mutex::new(None),
+            _watchdog: watchdog,
+        };
         cluster.boot();
         cluster
     }
@@ -136,7 +155,7 @@ impl Cluster {
     /// Starts the server without waiting for it to take connections.
     pub fn spawn(&self) {
         let log = File::options().create(true).append(true).open(&self.log).expect("the log opens");
-        let server = as_server("postgres")
+        let server = as_server(&self.programs.join("postgres"))
             .arg("-D")
             .arg(&self.data)
             .args(["-p", &self.port.to_string()])
@@ -176,7 +195,7 @@ impl Cluster {
     /// A hot standby of this server, made with pg_basebackup and streaming from it.
     pub fn standby(&self) -> Cluster {
         let data = self.folder.join(format!("standby-{}", free_port()));
-        let output = as_server("pg_basebackup")
+        let output = as_server(&self.programs.join("pg_basebackup"))
             .args([
                 "-h",
                 "127.0.0.1",
@@ -195,7 +214,15 @@ impl Cluster {
             .output()
             .expect("pg_basebackup starts");
         assert!(output.status.success(), "pg_basebackup: {}", String::from_utf8_lossy(&output.stderr));
-        Cluster::serve(self.folder.clone(), data, None)
+        Cluster::serve(self.programs.clone(), self.folder.clone(), data, None)
+    }
+
+    /// Moves the WAL of a stopped server to a folder that is not there yet.
+    pub fn move_wal(&self, to: &Path) {
+        let from = self.data.join("pg_wal");
+        let moved = Command::new("mv").arg(&from).arg(to).status().expect("mv starts");
+        assert!(moved.success(), "mv {}", from.display());
+        std::os::unix::fs::symlink(to, from).expect("a link");
     }
 
     /// Where `database` is reached, as a plain PostgreSQL URL.
@@ -235,8 +262,8 @@ impl Drop for Cluster {
 }
 
 /// A command of PostgreSQL's, as the user `postgres` where we are root (which PostgreSQL refuses to run as).
-fn as_server(program: &str) -> Command {
-    let mut command = Command::new(programs().join(program));
+fn as_server(program: &Path) -> Command {
+    let mut command = Command::new(program);
     command.env_remove("PGDATA").env("LC_ALL", "C.UTF-8").current_dir("/");
     if let Some((user, group)) = server_user() {
         command.uid(user).gid(group);
@@ -254,7 +281,7 @@ fn programs() -> PathBuf {
 }
 
 /// Ids of the user `postgres`, where this process is root.
-pub(super) fn server_user() -> Option<(u32, u32)> {
+pub fn server_user() -> Option<(u32, u32)> {
     if !rustix::process::geteuid().is_root() {
         return None;
     }

@@ -12,6 +12,7 @@ pub mod database;
 pub mod judge;
 pub mod load;
 pub mod pooler;
+pub mod programs;
 pub mod proxy;
 pub mod status;
 

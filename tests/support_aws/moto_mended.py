@@ -1,4 +1,5 @@
-"""Starts moto's Secrets Manager on a free port of 127.0.0.1 with five of its faults mended, and prints the port.
+"""Starts moto's Secrets Manager with five of its faults mended on a free port of 127.0.0.1, or of the address that is
+its argument, and prints the port.
 
 AWS documents: a staging label is on one version; moving it names the version that it is removed from, and fails
 if that one does not hold it; without a stage AWSCURRENT is read; a call happens or does not. moto 5.2 instead
@@ -167,7 +168,7 @@ def main():
         with one_at_a_time:
             return list(dispatcher(environ, start_response))
 
-    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=Quiet)
+    server = make_server(*(sys.argv[1:2] or ["127.0.0.1"]), 0, app, threaded=True, request_handler=Quiet)
     print(server.server_port, flush=True)
     # The parent's end of the pipe closes when it ends, however it ends.
     threading.Thread(target=lambda: (sys.stdin.read(), server.shutdown()), daemon=True).start()

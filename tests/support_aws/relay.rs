@@ -4,7 +4,7 @@
 //! the n-th message alone.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex,
     atomic::{AtomicUsize, Ordering},
 };
 
@@ -28,6 +28,8 @@ pub enum Lose {
 pub struct Relay {
     pub url: String,
     count: Arc<AtomicUsize>,
+    /// Every request as it came.
+    requests: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
 impl Relay {
@@ -37,22 +39,46 @@ impl Relay {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let count = Arc::new(AtomicUsize::new(0));
         let counter = count.clone();
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let seen = requests.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(serve(client, upstream.clone(), lose, counter.clone()));
+                tokio::spawn(serve(client, upstream.clone(), lose, counter.clone(), seen.clone()));
             }
         });
-        Relay { url, count }
+        Relay { url, count, requests }
     }
 
     /// Requests seen so far.
     pub fn count(&self) -> usize {
         self.count.load(Ordering::SeqCst)
     }
+
+    /// What was asked since the last time: each action with its body.
+    pub fn calls(&self) -> Vec<(String, serde_json::Value)> {
+        let requests = std::mem::take(&mut *self.requests.lock().unwrap());
+        requests.iter().filter_map(|request| call(request)).collect()
+    }
 }
 
-async fn serve(mut client: TcpStream, upstream: String, lose: Lose, count: Arc<AtomicUsize>) -> Option<()> {
+/// `X-Amz-Target: secretsmanager.GetSecretValue` and the JSON after the head.
+fn call(request: &[u8]) -> Option<(String, serde_json::Value)> {
+    let head = request.windows(4).position(|w| w == b"\r\n\r\n")?;
+    let text = String::from_utf8_lossy(&request[..head]).into_owned();
+    let target = text.lines().find(|line| line.to_ascii_lowercase().starts_with("x-amz-target:"))?;
+    let action = target.rsplit_once('.')?.1.trim().to_owned();
+    Some((action, serde_json::from_slice(&request[head + 4..]).ok()?))
+}
+
+async fn serve(
+    mut client: TcpStream,
+    upstream: String,
+    lose: Lose,
+    count: Arc<AtomicUsize>,
+    seen: Arc<Mutex<Vec<Vec<u8>>>>,
+) -> Option<()> {
     let request = message(&mut client).await?;
+    seen.lock().unwrap().push(request.clone());
     let n = count.fetch_add(1, Ordering::SeqCst);
     let (request_lost, answer_lost) = match lose {
         Lose::Nothing => (false, false),

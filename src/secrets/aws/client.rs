@@ -36,6 +36,7 @@ pub struct SecretsManager {
 impl SecretsManager {
     /// Builds a client from the environment: the default credential chain, AWS_REGION, AWS_ENDPOINT_URL.
     pub async fn from_env() -> std::result::Result<SecretsManager, SourceError> {
+        trust()?;
         let config = aws_config::defaults(BehaviorVersion::v2026_01_12()).load().await;
         if config.region().is_none() {
             return Err(SourceError::Config {
@@ -63,6 +64,17 @@ impl SecretsManager {
             .build();
         SecretsManager { client: aws_sdk_secretsmanager::Client::from_conf(config) }
     }
+}
+
+/// The SDK panics where the system trusts nobody, even if it will speak plain HTTP.
+fn trust() -> std::result::Result<(), SourceError> {
+    if rustls_native_certs::load_native_certs().certs.is_empty() {
+        return Err(SourceError::Config {
+            what: "this system has no root certificates, by which AWS could be trusted".into(),
+            hint: "install ca-certificates, or name a bundle of them in SSL_CERT_FILE".into(),
+        });
+    }
+    Ok(())
 }
 
 /// A client that is built when it is first needed.

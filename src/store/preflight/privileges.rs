@@ -67,6 +67,10 @@ pub(super) async fn look(
     let mut lacking = Lacking { role, what: Vec::new() };
     let may = on_table(conn, table, &mut lacking, findings).await?;
     on_ledger(conn, &mut lacking).await?;
+    // Without USAGE the trail cannot even be named.
+    if purpose != For::Reading && may.see_table {
+        findings.extend(on_trail(conn, &lacking.role).await?);
+    }
     findings.extend(lacking.into_findings(purpose));
     Ok(may)
 }
@@ -112,6 +116,24 @@ async fn on_table(
         lacking.push(format!("UPDATE (encrypted_credentials) on {TABLE}"), grant);
     }
     Ok(May { see_table: usage, read_rows: usage && unreadable.is_empty() })
+}
+
+/// The application's own audit trail: without the right to add to it a rotation leaves no trace there.
+async fn on_trail(conn: &mut PgConnection, role: &str) -> Result<Option<Finding>, StoreError> {
+    let may: Option<bool> =
+        sqlx::query_scalar("SELECT has_table_privilege(to_regclass('public.audit_logs'), 'INSERT')")
+            .fetch_one(conn)
+            .during("ask for privileges on audit_logs")
+            .await?;
+    Ok((may == Some(false)).then(|| {
+        Finding::warn(
+            Kind::Privileges,
+            format!(
+                "role {role} lacks INSERT on public.audit_logs: the application's trail will not mention this"
+            ),
+            format!("GRANT INSERT ON public.audit_logs TO {role}"),
+        )
+    }))
 }
 
 /// Schema `rekey`: the right to make it, or to use it.
