@@ -10,7 +10,8 @@ use crate::error::{Error, Exit, Result};
 
 /// Prints rekey(1), or writes every page.
 pub fn run(dir: Option<&Path>) -> Result<Exit> {
-    let mut rekey = Cli::command();
+    // What -h leaves out belongs into the manual.
+    let mut rekey = Cli::command().mut_args(|arg| arg.hide_short_help(false));
     rekey.build();
     let done = match dir {
         None => page(&rekey).and_then(|text| to_stdout(&text)),

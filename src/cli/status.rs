@@ -1,5 +1,7 @@
 //! `rekey status`: reads only the database, so it works from anywhere.
 
+use std::io::IsTerminal as _;
+
 use serde::Serialize;
 use sqlx::PgConnection;
 
@@ -10,7 +12,7 @@ use crate::error::{Exit, Result};
 use crate::rotation::Counters;
 use crate::store::ledger::process::{self, Process};
 use crate::store::ledger::{Rotation, chunk, pass, quarantine, rotation};
-use crate::store::{Purpose, audit, facts};
+use crate::store::{Purpose, audit};
 use crate::telemetry::progress::thousands;
 
 #[derive(Serialize)]
@@ -68,6 +70,10 @@ pub async fn run(args: StatusArgs, context: &Context) -> Result<Exit> {
         if context.json() {
             context.print_json(&status)?;
         } else {
+            if args.watch && std::io::stdout().is_terminal() {
+                // Home, and clear what is below: the same place is painted again.
+                print!("\x1b[H\x1b[J");
+            }
             text(&status);
         }
         let resting = status.progress.as_ref().is_none_or(|p| p.outcome.is_some());
@@ -103,7 +109,7 @@ async fn look(context: &Context, conn: &mut PgConnection) -> Result<Status> {
     if let Some(pass) = pass::latest(conn, r.id, direction).await? {
         let rate = processes.iter().map(|p| p.rate).fold(0.0, f64::max);
         let done = totals.settled();
-        let estimate = if pass.outcome.is_some() { done } else { facts::table(conn).await?.rows as i64 };
+        let estimate = if pass.outcome.is_some() { done } else { pass.estimated_rows };
         let total = estimate.max(done);
         let (waiting, leased, finished) = chunk::census(conn, r.id, pass.number).await?;
         chunks = Some(Chunks { waiting, leased, done: finished });

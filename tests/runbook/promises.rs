@@ -6,6 +6,8 @@ use clap::{CommandFactory as _, Parser as _};
 use rekey::cli::Cli;
 use rekey::error::Exit;
 
+use crate::support::rekey_without_database;
+
 const PAGES: [&str; 3] = ["RUNBOOK.md", "README.md", "tests/README.md"];
 
 /// A file of the repository, as it stands now.
@@ -203,4 +205,21 @@ fn the_sbom_lists_what_is_shipped() {
     assert_eq!(sqlx["licenses"][0]["expression"], "MIT OR Apache-2.0");
     assert!(named("proptest").is_none() && named("testcontainers").is_none(), "tests are not shipped");
     assert_eq!(licences.lines().count(), parts.len());
+}
+
+/// One manual page a command, and each option in it says what it is for.
+#[test]
+fn the_manual_explains_every_option() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().to_str().expect("a path");
+    rekey_without_database(["man", "--dir", path]).exits(0);
+    let page = std::fs::read_to_string(folder.path().join("rekey-run.1")).expect("rekey-run(1)");
+    let mut rekey = Cli::command();
+    rekey.build();
+    let run = rekey.find_subcommand("run").expect("a command");
+    for arg in run.get_arguments() {
+        let help = arg.get_help().map(ToString::to_string).unwrap_or_default().replace('-', "\\-");
+        assert!(!help.is_empty() && page.replace("\\*(Aq", "'").contains(&help), "{}: {help}", arg.get_id());
+    }
+    assert!(page.contains("Examples:"), "{page}");
 }
