@@ -9,13 +9,21 @@ use crate::store::ledger::Rotation;
 
 /// Attaches both pins where the keys are in Secrets Manager. Idempotent.
 pub async fn pin(sources: &Sources, rotation: &Rotation) -> Result<(), SourceError> {
-    let roles = [
-        (&rotation.old_arn, &rotation.old_version, old_pin(rotation.id)),
-        (&rotation.new_arn, &rotation.new_version, new_pin(rotation.id)),
-    ];
-    for (arn, version, label) in roles {
-        if let (Some(arn), Some(version)) = (arn, version) {
-            sources.aws().await?.attach(arn, &label, version).await?;
+    if let (Some(arn), Some(version)) = (&rotation.old_arn, &rotation.old_version) {
+        sources.aws().await?.attach(arn, &old_pin(rotation.id), version).await?;
+    }
+    if let (Some(arn), Some(version)) = (&rotation.new_arn, &rotation.new_version) {
+        match sources.aws().await?.attach(arn, &new_pin(rotation.id), version).await {
+            // Lost and restored into a secret made anew: the key is found by its fingerprint, and promote writes it
+            // where it stays.
+            Err(SourceError::Missing { .. }) => {
+                tracing::warn!(
+                    secret = arn,
+                    version,
+                    "the new key's first version is gone: nothing is pinned there"
+                );
+            }
+            done => drop(done?),
         }
     }
     Ok(())
