@@ -12,6 +12,7 @@ pub(super) async fn held_back(
     conn: &mut PgConnection,
     findings: &mut Vec<Finding>,
 ) -> Result<(), StoreError> {
+    findings.extend(sight(conn).await?);
     sessions(conn, findings).await?;
     let rows = sqlx::query(
         "SELECT 'prepared transaction ' || quote_literal(gid) || ' of ' || owner, extract(epoch FROM clock_timestamp() - prepared)::float8, \
@@ -36,6 +37,23 @@ fn costs(who: &str) -> String {
     format!(
         "{who} holds back the horizon: no dead row can be pruned, so expect half the rate and a table twice as large"
     )
+}
+
+/// Without that right a session's snapshot is hidden from us, and its absence below says nothing.
+async fn sight(conn: &mut PgConnection) -> Result<Option<Finding>, StoreError> {
+    let blind: Option<String> = sqlx::query_scalar(
+        "SELECT quote_ident(current_user) WHERE NOT pg_has_role('pg_read_all_stats', 'USAGE')",
+    )
+    .fetch_optional(conn)
+    .during("ask what may be seen of other sessions")
+    .await?;
+    Ok(blind.map(|role| {
+        Finding::note(
+            Kind::Monitoring,
+            format!("role {role} may not see other sessions' transactions: who holds back the horizon is not known"),
+            format!("GRANT pg_monitor TO {role}"),
+        )
+    }))
 }
 
 async fn sessions(conn: &mut PgConnection, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
