@@ -102,6 +102,23 @@ fn a_run_tells_over_http_and_in_a_file_what_it_did() {
     }
 }
 
+/// A Job's pod is gone when somebody asks: its last word says what comes next.
+#[test]
+fn every_job_names_the_next_command() {
+    let db = Db::new();
+    Load::rows(100).into(&db);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("last-word");
+    for (arguments, next) in
+        [(&["plan"][..], "rekey run --dry-run"), (&["run"], "rekey verify"), (&["verify"], "rekey promote")]
+    {
+        rekey(&db, []).more(arguments).env("REKEY_TERMINATION_LOG", &path).exits(0);
+        let word = std::fs::read_to_string(&path).expect("it is there");
+        let word: serde_json::Value = serde_json::from_str(&word).expect("JSON");
+        assert_eq!(word["next"], next, "{arguments:?}: {word}");
+    }
+}
+
 #[test]
 fn an_error_has_a_last_word_too() {
     let folder = tempfile::tempdir().expect("a folder");

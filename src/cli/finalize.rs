@@ -32,6 +32,7 @@ pub async fn run(args: FinalizeArgs, context: &Context) -> Result<Exit> {
     let ending = finalize(&mut conn, &alone, &target, args.recovery_window, &context.actor).await?;
     let now = rotation::by_id(&mut conn, r.id).await?;
     let (seq, hash) = audit::head(&mut conn).await?;
+    context.last_word.say("finalized", Some("rekey report"));
     if context.json() {
         context.print_json(&json!({
             "outcome": "finalized", "ending": ending, "rotation": now, "event_head": format!("{seq}:{hash}"),

@@ -91,6 +91,7 @@ pub async fn run(args: PlanArgs, context: &Context) -> Result<Exit> {
         _ => None,
     };
     let plan = put_together(&connector, exit, active, report, &settings, rehearsal);
+    context.last_word.say(plan.outcome, Some(plan.next));
     if context.json() {
         context.print_json(&plan)?;
     } else {

@@ -43,6 +43,7 @@ pub async fn run(args: PromoteArgs, context: &Context) -> Result<Exit> {
     let cache = cache_after::purge(context, &mut conn, &r).await;
     let now = rotation::by_id(&mut conn, r.id).await?;
     let (seq, hash) = audit::head(&mut conn).await?;
+    context.last_word.say("promoted", Some("restart the application, then rekey finalize"));
     if context.json() {
         context.print_json(&json!({
             "outcome": "promoted", "already": done.already, "target": target.source.to_string(), "version_id": done.version_id,

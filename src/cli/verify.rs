@@ -45,6 +45,7 @@ pub async fn run(args: VerifyArgs, context: &Context) -> Result<Exit> {
     let key = rotation.direction().target();
     let printed =
         Printed { rotation: &rotation, key, exit_code: exit.code(), recorded, report: &report, event_head };
+    context.last_word.say(exit.meaning(), next(&rotation, exit));
     if context.json() {
         context.print_json(&printed)?;
     } else {
@@ -145,20 +146,27 @@ fn text(p: &Printed<'_>, exit: Exit) {
         }
     }
     println!();
-    match exit {
-        Exit::Ok => match p.rotation.state {
-            State::Migrating => println!("next: rekey run"),
-            State::Migrated | State::Promoting => println!("next: rekey promote"),
-            State::Promoted | State::Finalizing => println!("next: rekey finalize"),
-            State::RollingBack | State::Unpromoting => println!("next: rekey rollback --yes"),
-            State::Finalized | State::RolledBack => {}
-        },
-        Exit::Quarantined => println!("next: rekey quarantine list"),
-        _ if p.rotation.direction() == Direction::Forward => println!("next: rekey run"),
-        _ => println!("next: rekey rollback --yes"),
+    if let Some(next) = next(p.rotation, exit) {
+        println!("next: {next}");
     }
     match &p.event_head {
         Some(head) => println!("audit chain head: {head}"),
         None => println!("printed only, not recorded"),
     }
+}
+
+/// The command to type after a verify with this result.
+fn next(rotation: &Rotation, exit: Exit) -> Option<&'static str> {
+    Some(match exit {
+        Exit::Ok => match rotation.state {
+            State::Migrating => "rekey run",
+            State::Migrated | State::Promoting => "rekey promote",
+            State::Promoted | State::Finalizing => "rekey finalize",
+            State::RollingBack | State::Unpromoting => "rekey rollback --yes",
+            State::Finalized | State::RolledBack => return None,
+        },
+        Exit::Quarantined => "rekey quarantine list",
+        _ if rotation.direction() == Direction::Forward => "rekey run",
+        _ => "rekey rollback --yes",
+    })
 }
