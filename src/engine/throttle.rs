@@ -41,9 +41,9 @@ impl Watchman {
         shared: Arc<Shared>,
         conn: &mut PgConnection,
     ) -> Result<(Watchman, Verdict), StoreError> {
-        let version = job.connector.server(conn).await?.version;
-        let throttle = Throttle::new(job.limits.clone());
-        let (watch, started) = (Watch { version }, Instant::now());
+        let server = job.connector.server(conn).await?;
+        let watch = Watch::of(conn, server).await?;
+        let (throttle, started) = (Throttle::new(job.limits.clone()), Instant::now());
         let mut watchman = Watchman { job, shared, throttle, watch, started, unreadable_since: None };
         let verdict = watchman.look(conn).await?;
         tell(&Verdict::default(), &verdict);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use sqlx::{PgConnection, Row};
 
+use super::connect::Server;
 use super::error::{StoreError, bounded};
 use crate::rotation::throttle::{Archive, Replica, Signals, Slot};
 
@@ -18,6 +19,12 @@ const SERVER: &str = "SELECT extract(epoch FROM clock_timestamp())::float8, pg_w
      (SELECT setting::int8 FROM pg_catalog.pg_settings WHERE name = 'wal_segment_size'), \
      current_setting('archive_mode') <> 'off', a.last_archived_wal, \
      coalesce(a.last_failed_time > coalesce(a.last_archived_time, '-infinity'), false) FROM pg_catalog.pg_stat_archiver a";
+
+const SERVER_WITHOUT_WAL: &str =
+    "SELECT extract(epoch FROM clock_timestamp())::float8, '', 0::int8, false, NULL::text, false";
+
+/// feature_not_supported.
+const UNSUPPORTED: &str = "0A000";
 
 /// A base backup streams WAL too, and an initial table synchronisation: they come and go.
 const REPLICAS: &str = "SELECT application_name, \
@@ -43,17 +50,30 @@ pub async fn backend_pid(conn: &mut PgConnection) -> Result<i32, StoreError> {
         .await
 }
 
-/// What to ask, and of which server.
+/// What to ask a server.
 #[derive(Clone, Copy, Debug)]
 pub struct Watch {
-    /// `server_version_num`.
-    pub version: i32,
+    checkpoints: &'static str,
+    /// It has WAL to speak of: servers whose storage replicates itself refuse to say where theirs ends.
+    wal: bool,
 }
 
 impl Watch {
+    /// For the server at the other end.
+    pub async fn of(conn: &mut PgConnection, server: Server) -> Result<Watch, StoreError> {
+        let end = bounded(OP, LIMIT, sqlx::query("SELECT pg_current_wal_lsn()").execute(conn)).await;
+        let wal = match end {
+            Ok(_) => true,
+            Err(error) if error.sqlstate().as_deref() == Some(UNSUPPORTED) => false,
+            Err(error) => return Err(error),
+        };
+        Ok(Watch { checkpoints: if server.version >= 170_000 { CHECKPOINTS_17 } else { CHECKPOINTS }, wal })
+    }
+
     /// Takes one look. `ours` are the backends whose locks are ours.
     pub async fn look(self, conn: &mut PgConnection, ours: &[i32]) -> Result<Signals, StoreError> {
-        let row = bounded(OP, LIMIT, sqlx::query(SERVER).fetch_one(&mut *conn)).await?;
+        let server = if self.wal { SERVER } else { SERVER_WITHOUT_WAL };
+        let row = bounded(OP, LIMIT, sqlx::query(server).fetch_one(&mut *conn)).await?;
         let segment_bytes = u64::try_from(row.get::<i64, _>(2)).unwrap_or(16 << 20).max(1);
         let (timeline, segment) = file_name(row.get(1), segment_bytes).unwrap_or_default();
         let archived: Option<&str> = row.get(4);
@@ -63,8 +83,7 @@ impl Watch {
                 .map(|(_, segment)| segment),
             failing: row.get(5),
         });
-        let (replicas, unreadable) = replicas(conn).await?;
-        let checkpoints = if self.version >= 170_000 { CHECKPOINTS_17 } else { CHECKPOINTS };
+        let (replicas, unreadable) = if self.wal { replicas(conn).await? } else { (Vec::new(), None) };
         let blocked: i64 = if ours.is_empty() {
             0
         } else {
@@ -78,9 +97,9 @@ impl Watch {
             archive,
             replicas,
             unreadable,
-            slots: slots(conn).await?,
+            slots: if self.wal { slots(conn).await? } else { Vec::new() },
             blocked: u32::try_from(blocked).unwrap_or(u32::MAX),
-            checkpoints_requested: bounded(OP, LIMIT, sqlx::query_scalar(checkpoints).fetch_one(conn))
+            checkpoints_requested: bounded(OP, LIMIT, sqlx::query_scalar(self.checkpoints).fetch_one(conn))
                 .await?,
         })
     }

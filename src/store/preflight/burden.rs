@@ -19,7 +19,7 @@ pub(super) async fn reached(
     if server.in_recovery {
         return Ok(());
     }
-    let signals = Watch { version: server.version }.look(conn, &[]).await?;
+    let signals = Watch::of(conn, server).await?.look(conn, &[]).await?;
     let mut found = |kind, message: String, remedy: String| {
         findings.push(match purpose {
             For::Run | For::Reading => Finding::refuse(kind, message, remedy),

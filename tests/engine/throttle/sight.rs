@@ -40,6 +40,23 @@ fn lag_that_may_not_be_seen_is_refused_unless_told_otherwise() {
     judge.all_on(db, NEW);
 }
 
+/// A server whose storage replicates itself refuses to say where its WAL ends: there is nothing to watch, then.
+#[test]
+fn a_server_without_wal_to_speak_of_is_no_reason_to_wait() {
+    let db = Db::new();
+    Load::rows(300).into(&db);
+    let mut judge = Judge::look(&db, &[OLD]);
+    db.execute(
+        "CREATE SCHEMA elsewhere;
+         CREATE FUNCTION elsewhere.pg_current_wal_lsn() RETURNS pg_lsn LANGUAGE plpgsql AS $$
+         BEGIN RAISE EXCEPTION 'currently not supported' USING ERRCODE = 'feature_not_supported'; END $$",
+    );
+    db.execute(&format!("ALTER DATABASE {} SET search_path = elsewhere, pg_catalog, public", db.name));
+    rekey(&db, ["plan"]).exits(0);
+    rekey(&db, ["run"]).exits(0);
+    judge.all_on(&db, NEW);
+}
+
 /// Not for ever: it ends with the remedy, and the checkpoint is there.
 #[test]
 fn a_replica_that_appears_midway_and_may_not_be_seen_ends_the_run() {
