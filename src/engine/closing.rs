@@ -17,7 +17,7 @@ use crate::crypto::{IvSource, Rewrapper, Scratch};
 use crate::rotation::Counters;
 use crate::store::ledger::chunk::{self, Checkpoint};
 use crate::store::ledger::pass::{self, PassKind, Verdict};
-use crate::store::ledger::quarantine::{self, Finding};
+use crate::store::ledger::quarantine::{self, Entry, Finding};
 use crate::store::ledger::{Addressing, Lease};
 use crate::store::rows::{self, INLINE_BYTES, MAX_ROW_BYTES, Stretch};
 use crate::store::{During, Statement, StoreError};
@@ -40,7 +40,8 @@ const PROOF_SETTINGS: &str =
 struct Sorted {
     stragglers: Vec<Uuid>,
     bad: Vec<Finding>,
-    fine: HashSet<Uuid>,
+    /// Rows on the target key; not kept by the proof itself, which may meet any number of them.
+    fine: Option<Vec<Uuid>>,
     too_many: bool,
 }
 
@@ -87,22 +88,34 @@ pub async fn prove(job: &SharedJob, conn: &mut PgConnection, lease: &Lease) -> R
     let tried = pass.kind == PassKind::Full || pass.sweeps > 0;
     let written_since: HashSet<Uuid> =
         sorted.stragglers.iter().copied().chain(large.iter().map(|(id, _)| *id)).collect();
-    let entries = quarantine::list(conn, pass.rotation).await?;
-    let rejected: HashSet<Uuid> =
-        entries.iter().filter(|e| tried && e.reason == "rejected").map(|e| e.id).collect();
-    let suspects: Vec<Uuid> = entries.iter().map(|e| e.id).collect();
-    large.extend(suspects.iter().map(|id| (*id, MAX_ROW_BYTES as usize / 2)));
     for group in by_bytes(large, MAX_ROW_BYTES as usize) {
         let stretch = Stretch::Ids { ids: group, max: MAX_ROW_BYTES };
         rows::read(conn, &stretch, |row| sorted.sort(&job.rewrapper, &mut scratch, &mut ivs, row)).await?;
     }
-    sorted.stragglers.retain(|id| written_since.contains(id) || !rejected.contains(id));
-    let mut settled = rows::gone(conn, &suspects).await?;
-    settled.extend(suspects.iter().filter(|id| sorted.fine.contains(id)));
+    let mut settled = Vec::new();
+    let mut after = None;
+    loop {
+        let page = quarantine::page(conn, pass.rotation, after).await?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.id);
+        let suspects: Vec<Uuid> = page.iter().map(|e| e.id).collect();
+        settled.extend(rows::gone(conn, &suspects).await?);
+        let mut again = Sorted { fine: Some(Vec::new()), ..Sorted::default() };
+        let sizes = page.iter().map(|e| (e.id, e.length.unwrap_or_default().max(512) as usize)).collect();
+        for group in by_bytes(sizes, MAX_ROW_BYTES as usize) {
+            let stretch = Stretch::Ids { ids: group, max: MAX_ROW_BYTES };
+            rows::read(conn, &stretch, |row| again.sort(&job.rewrapper, &mut scratch, &mut ivs, row)).await?;
+        }
+        let spent = |e: &Entry| tried && e.reason == "rejected" && !written_since.contains(&e.id);
+        settled.extend(sorted.take_up(&page, again, spent));
+    }
 
     let by_blocks = pass.addressing == Addressing::Blocks && pass.kind == PassKind::Full;
     let rewritten = by_blocks && filenode != pass.filenode;
-    let verdict = if rewritten {
+    let verdict = if !pass::horizon_is_usable(conn, pass).await? {
+        tracing::warn!("the horizon of this pass is too old, or of another server: walking the table again");
+        Verdict::WalkAgain(job.settings.walk)
+    } else if rewritten {
         tracing::warn!(
             "the table was rewritten (VACUUM FULL or CLUSTER) under block ranges: walking it again"
         );
@@ -167,12 +180,27 @@ impl Sorted {
         match rewrap(keys, scratch, ivs, row)? {
             Rewrapped::Move(write) if self.stragglers.len() < MAX_LISTED => self.stragglers.push(write.id),
             Rewrapped::Move(_) => self.too_many = true,
-            Rewrapped::OnTarget { id, .. } => {
-                self.fine.insert(id);
-            }
-            Rewrapped::Null => {}
+            Rewrapped::OnTarget { id, .. } => self.fine.iter_mut().for_each(|fine| fine.push(id)),
+            Rewrapped::Null { .. } => {}
             Rewrapped::Bad(finding) => self.bad.push(finding),
         }
         Ok(())
+    }
+
+    /// Takes over what one page of the quarantine turned out to be, and returns the rows that are fine now. Entries
+    /// that are `spent` are not tried again, those that have not changed not recorded again.
+    fn take_up(&mut self, page: &[Entry], again: Sorted, spent: impl Fn(&Entry) -> bool) -> Vec<Uuid> {
+        let entry = |id: &Uuid| page.binary_search_by_key(id, |e| e.id).ok().map(|at| &page[at]);
+        for id in again.stragglers {
+            match entry(&id) {
+                Some(e) if spent(e) => {}
+                _ if self.stragglers.len() < MAX_LISTED => self.stragglers.push(id),
+                _ => self.too_many = true,
+            }
+        }
+        let news =
+            |f: &Finding| entry(&f.id).is_none_or(|e| e.reason != f.reason || e.length != Some(f.length));
+        self.bad.extend(again.bad.into_iter().filter(news));
+        again.fine.unwrap_or_default()
     }
 }

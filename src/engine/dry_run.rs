@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::Serialize;
 use sqlx::PgConnection;
@@ -21,7 +21,7 @@ use crate::rotation::{Counters, Progress};
 use crate::store::ledger::chunk::next_key;
 use crate::store::ledger::quarantine::Finding;
 use crate::store::rows::{self, INLINE_BYTES, MAX_ROW_BYTES, READ_ROWS, Stretch};
-use crate::store::{Class, Connector, Purpose, Statement, connect};
+use crate::store::{Connector, Purpose, Statement, connect};
 
 /// What a dry run found. Rows; nothing was written.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -73,7 +73,7 @@ pub async fn dry_run(
         let (found, stop, progress) = (found.clone(), stop.clone(), progress.clone());
         workers.spawn(async move {
             let mut conn = connector.connect(Purpose::ReadOnly).await?;
-            while let Some((lo, hi)) = carve(&mut conn, &frontier, settings.chunk.rows).await? {
+            while let Some((lo, hi)) = carve(&connector, &mut conn, &frontier, settings.chunk.rows).await? {
                 let Some(part) = range(&connector, &mut conn, &rewrapper, lo, hi, &stop).await? else {
                     break;
                 };
@@ -108,6 +108,7 @@ pub async fn dry_run(
 }
 
 async fn carve(
+    connector: &Connector,
     conn: &mut PgConnection,
     frontier: &Mutex<Frontier>,
     rows: u32,
@@ -116,8 +117,13 @@ async fn carve(
     if at.done {
         return Ok(None);
     }
-    let lo = at.after;
-    let hi = next_key(conn, lo, i64::from(rows)).during("divide the table").await?;
+    let (lo, since) = (at.after, Instant::now());
+    let hi = loop {
+        match next_key(conn, lo, i64::from(rows)).during("divide the table").await {
+            Ok(hi) => break hi,
+            Err(e) => connector.again(Purpose::ReadOnly, conn, since, e).await?,
+        }
+    };
     *at = Frontier { after: hi, done: hi.is_none() };
     Ok(Some((lo, hi)))
 }
@@ -131,24 +137,20 @@ async fn range(
     hi: Option<Uuid>,
     stop: &Stop,
 ) -> Result<Option<DryRun>, Error> {
-    let mut tries = 0;
+    let mut since = None;
     loop {
         if stop.is_set() {
             return Ok(None);
         }
         match try_range(conn, rewrapper, lo, hi, stop).await {
             Ok(part) => return Ok(part),
-            Err(Fault::Store(e)) if tries < 20 && matches!(e.class(), Class::Retry | Class::LockTimeout) => {
-                tokio::time::sleep(connect::jitter(Duration::from_millis(200))).await;
+            Err(Fault::Store(e)) => {
+                let since = *since.get_or_insert_with(Instant::now);
+                connector.again(Purpose::ReadOnly, conn, since, e).await?;
             }
-            Err(Fault::Store(e)) if tries < 20 && e.class() == Class::ConnectionLost => {
-                *conn = connector.connect(Purpose::ReadOnly).await?;
-            }
-            Err(Fault::Store(e)) => return Err(e.into()),
             Err(Fault::Fatal(e)) => return Err(e),
             Err(Fault::LeaseLost | Fault::Yield) => return Ok(None),
         }
-        tries += 1;
     }
 }
 
@@ -204,7 +206,7 @@ impl DryRun {
         match outcome {
             Rewrapped::Move(_) => self.would_re_encrypt += 1,
             Rewrapped::OnTarget { .. } => self.already_on_key += 1,
-            Rewrapped::Null => self.null += 1,
+            Rewrapped::Null { .. } => self.null += 1,
             Rewrapped::Bad(Finding { id, reason, .. }) => {
                 self.unreadable += 1;
                 *self.unreadable_by_reason.entry(reason).or_default() += 1;

@@ -4,6 +4,7 @@
 //! or less where rows turn out to be large.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -15,7 +16,7 @@ use crate::error::{Error, Exit};
 use crate::rotation::{Bounds, ChunkSize, Counters, Direction};
 use crate::store::ledger::chunk::{self, Owner};
 use crate::store::ledger::quarantine::Finding;
-use crate::store::ledger::{Lease, Pass, pass, proof};
+use crate::store::ledger::{Addressing, Lease, Pass, pass, proof};
 use crate::store::rows::{self, INLINE_BYTES, MAX_ROW_BYTES, READ_ROWS, Stretch, Write};
 use crate::store::{Class, StoreError, Xid};
 
@@ -183,7 +184,7 @@ impl Reader {
             let fresh = &taken.rows[before..];
             bytes += fresh.iter().map(|w| w.envelope.len() + ChunkSize::ROW_OVERHEAD).sum::<usize>();
             if !cursor.is_ids() {
-                self.refuse_hopeless(&taken)?;
+                self.refuse_hopeless(&cursor.lease, &taken).await?;
             }
         }
         let last = cursor.is_read();
@@ -206,16 +207,36 @@ impl Reader {
         Ok(segment)
     }
 
-    /// Rows found on the target key count once: not those we moved there ourselves in an earlier attempt, and only
-    /// in the first pass.
+    /// Rows left alone count once, and only in the first pass: not those we moved ourselves in an earlier attempt at
+    /// this chunk, even if the application has written them again since.
     async fn count_untouched(&mut self, cursor: &mut Cursor, taken: &mut Taken) -> Result<(), StoreError> {
         if !self.pass.first {
             return Ok(());
         }
-        let xmins: HashSet<Xid> = taken.on_target.iter().copied().collect();
-        let ours = proof::ours(&mut self.conn, self.job.rotation, self.pass.direction, &xmins).await?;
-        cursor.counters.already_on_key += taken.on_target.iter().filter(|x| !ours.contains(x)).count() as i64;
-        cursor.counters.null_rows += taken.nulls;
+        let (rotation, direction) = (self.job.rotation, self.pass.direction);
+        let xmins: HashSet<Xid> = taken.on_target.iter().map(|(_, xmin)| *xmin).collect();
+        let ours = proof::ours(&mut self.conn, rotation, Some(direction), &xmins).await?;
+        taken.on_target.retain(|(_, xmin)| !ours.contains(xmin));
+        let began = self.pass.horizon_xid();
+        let young = taken.on_target.iter().chain(&taken.nulls).filter(|(_, xmin)| !xmin.precedes(began));
+        let young: Vec<Uuid> = young.map(|(id, _)| *id).collect();
+        let moved = match (self.pass.addressing, self.pass.estimated_rows) {
+            // By keys a row stays in its chunk; what is claimed for the first time has no batch yet.
+            (Addressing::Keys, _) if cursor.lease.batch_seq == 0 => HashSet::new(),
+            (Addressing::Keys, _) => {
+                let chunk = Some(cursor.lease.chunk);
+                proof::moved(&mut self.conn, rotation, direction, chunk, &young).await?
+            }
+            (Addressing::Blocks, ..LARGE) => {
+                proof::moved(&mut self.conn, rotation, direction, None, &young).await?
+            }
+            // Too many proofs to search for each chunk. Nobody but us is likely to have written the target key.
+            (Addressing::Blocks, _) => young.into_iter().collect(),
+        };
+        let left_alone =
+            |rows: &[(Uuid, Xid)]| rows.iter().filter(|(id, _)| !moved.contains(id)).count() as i64;
+        cursor.counters.already_on_key += left_alone(&taken.on_target);
+        cursor.counters.null_rows += left_alone(&taken.nulls);
         Ok(())
     }
 
@@ -238,15 +259,16 @@ impl Reader {
         Ok(wrong)
     }
 
-    /// A first batch that mostly opens with neither key means a wrong key, not bad rows.
-    fn refuse_hopeless(&mut self, taken: &Taken) -> Result<(), Fault> {
+    /// A first batch that mostly opens with neither key means a wrong key, not bad rows; unless rows elsewhere have
+    /// shown that the keys are right.
+    async fn refuse_hopeless(&mut self, lease: &Lease, taken: &Taken) -> Result<(), Fault> {
         let bad = taken.quarantine.len();
         let all = bad + taken.rows.len() + taken.on_target.len();
         if self.proven || all == 0 {
             return Ok(());
         }
         self.proven = true;
-        if bad * 2 > all {
+        if bad * 2 > all && !self.others_found_the_keys_right(lease).await? {
             return Err(Error::new(
                 Exit::Key,
                 format!("{bad} of the first {all} credentials open with neither key: this looks like a wrong key, not like bad rows"),
@@ -256,14 +278,32 @@ impl Reader {
         }
         Ok(())
     }
+
+    /// Whether either key has opened a row of this pass. Whoever reads its first chunk need not wait for others.
+    async fn others_found_the_keys_right(&mut self, lease: &Lease) -> Result<bool, Fault> {
+        for _ in 0..ASK_TIMES {
+            let (found, first) = chunk::any_opened(&mut self.conn, lease).await?;
+            if found || first {
+                return Ok(found);
+            }
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+        Ok(false)
+    }
 }
+
+/// A table of this many rows has too many proofs to be searched by row for every chunk.
+const LARGE: i64 = 5_000_000;
+/// How often and how long somebody whose first rows are bad asks what others found.
+const ASK_EVERY: Duration = Duration::from_millis(100);
+const ASK_TIMES: u32 = 50;
 
 /// What reading has found so far.
 #[derive(Default)]
 struct Taken {
     rows: Vec<Write>,
-    on_target: Vec<Xid>,
-    nulls: i64,
+    on_target: Vec<(Uuid, Xid)>,
+    nulls: Vec<(Uuid, Xid)>,
     quarantine: Vec<Finding>,
 }
 
@@ -277,8 +317,8 @@ impl Taken {
     ) -> Result<(), Fault> {
         match rewrap(keys, scratch, ivs, row)? {
             Rewrapped::Move(write) => self.rows.push(write),
-            Rewrapped::OnTarget { xmin, .. } => self.on_target.push(xmin),
-            Rewrapped::Null => self.nulls += 1,
+            Rewrapped::OnTarget { id, xmin } => self.on_target.push((id, xmin)),
+            Rewrapped::Null { id, xmin } => self.nulls.push((id, xmin)),
             Rewrapped::Bad(finding) => self.quarantine.push(finding),
         }
         Ok(())
@@ -292,7 +332,7 @@ pub enum Rewrapped {
     /// Already where it should be.
     OnTarget { id: Uuid, xmin: Xid },
     /// No credential.
-    Null,
+    Null { id: Uuid, xmin: Xid },
     /// For the quarantine.
     Bad(Finding),
 }
@@ -304,7 +344,7 @@ pub fn rewrap(
     ivs: &mut IvSource,
     row: rows::Read<'_>,
 ) -> Result<Rewrapped, Fault> {
-    let Some(length) = row.length else { return Ok(Rewrapped::Null) };
+    let Some(length) = row.length else { return Ok(Rewrapped::Null { id: row.id, xmin: row.xmin }) };
     let Some(envelope) = row.envelope else {
         return Ok(Rewrapped::Bad(Finding { id: row.id, reason: "too_large", length }));
     };

@@ -3,9 +3,9 @@
 //! Reads without the engine's chunk bounds, in key order and short statements, and is held against `count(*)`:
 //! every row that existed before and did not change must have been seen.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::Serialize;
 use sqlx::PgConnection;
@@ -23,7 +23,7 @@ use crate::store::ledger::chunk::next_key;
 use crate::store::ledger::proof::Tagged;
 use crate::store::ledger::{proof, quarantine};
 use crate::store::rows::{self, INLINE_BYTES, MAX_ROW_BYTES, Stretch};
-use crate::store::{Class, Connector, Purpose, Statement, Xid, connect};
+use crate::store::{Connector, Purpose, Statement, StoreError, Xid, connect};
 
 /// Rows one worker holds tags for at a time: at most, and at least where the table is small.
 const PART_ROWS: std::ops::RangeInclusive<i64> = 20_000..=500_000;
@@ -81,8 +81,6 @@ struct Shared {
     connector: Connector,
     keys: Keys,
     rotation: Uuid,
-    ours: HashSet<Xid>,
-    quarantine: HashMap<Uuid, bool>,
     /// H of the first pass: untagged rows older than it were there before.
     first_horizon: Option<Xid>,
     /// Taken when the verify began.
@@ -102,20 +100,16 @@ pub async fn verify(
 ) -> Result<VerifyReport, Error> {
     let started = Instant::now();
     let mut conn = connector.connect(Purpose::ReadOnly).await?;
-    let horizon: String = sqlx::query_scalar("SELECT pg_snapshot_xmin(pg_current_snapshot())::text")
-        .fetch_one(&mut conn)
-        .during("take the horizon")
-        .await?;
-    let horizon = Xid(horizon.parse::<u64>().unwrap_or_default() as u32);
-    let ours = proof::all_xids(&mut conn, rotation).await?;
-    let tagged: i64 = proof::count(&mut conn, rotation).await?;
-    let entries = quarantine::list(&mut conn, rotation).await?;
+    let (horizon, tagged) = loop {
+        match begin(&mut conn, rotation).await {
+            Ok(begun) => break begun,
+            Err(e) => connector.again(Purpose::ReadOnly, &mut conn, started, e).await?,
+        }
+    };
     let shared = Arc::new(Shared {
         connector,
         keys,
         rotation,
-        ours,
-        quarantine: entries.into_iter().map(|e| (e.id, e.accepted)).collect(),
         first_horizon: first_horizon.map(|h| Xid(h as u32)),
         horizon,
         part_rows: (tagged / (4 * workers as i64)).clamp(*PART_ROWS.start(), *PART_ROWS.end()),
@@ -138,20 +132,39 @@ pub async fn verify(
             .hint("run `rekey verify` again"));
     }
     // Rows that are as old as this verify were there all along: each must have been seen.
-    sqlx::query("SET statement_timeout = 0").execute(&mut conn).during("count the connections").await?;
-    let unchanged: i64 = sqlx::query_scalar(
-        "SELECT count(*) FILTER (WHERE age(xmin) > age($1)) FROM public.provider_connections",
-    )
-    .bind(horizon)
-    .fetch_one(&mut conn)
-    .during("count the connections")
-    .await?;
+    let since = Instant::now();
+    let unchanged = loop {
+        match count_older(&mut conn, horizon).await {
+            Ok(rows) => break rows,
+            Err(e) => shared.connector.again(Purpose::ReadOnly, &mut conn, since, e).await?,
+        }
+    };
     report.unseen = (unchanged - old_seen).max(0);
     report.clean =
         report.wrong_key == 0 && report.unreadable == 0 && report.other_bytes == 0 && report.unseen == 0;
     report.seconds = started.elapsed().as_secs_f64();
     connect::close(conn).await;
     Ok(report)
+}
+
+/// The horizon, taken now, and about how many rows have a tag.
+async fn begin(conn: &mut PgConnection, rotation: Uuid) -> Result<(Xid, i64), StoreError> {
+    let horizon: String = sqlx::query_scalar("SELECT pg_snapshot_xmin(pg_current_snapshot())::text")
+        .fetch_one(&mut *conn)
+        .during("take the horizon")
+        .await?;
+    let tagged = proof::count(conn, rotation).await?;
+    Ok((Xid(horizon.parse::<u64>().unwrap_or_default() as u32), tagged))
+}
+
+async fn count_older(conn: &mut PgConnection, horizon: Xid) -> Result<i64, StoreError> {
+    const OP: &str = "count the connections";
+    sqlx::query("SET statement_timeout = 0").execute(&mut *conn).during(OP).await?;
+    sqlx::query_scalar("SELECT count(*) FILTER (WHERE age(xmin) > age($1)) FROM public.provider_connections")
+        .bind(horizon)
+        .fetch_one(conn)
+        .however_long(OP)
+        .await
 }
 
 /// A verify that found nothing wrong; only [`VerifyReport::into_clean`] makes one.
@@ -226,12 +239,17 @@ async fn work(shared: Arc<Shared>, stop: Stop) -> Result<(VerifyReport, i64), Er
             if frontier.1 || stop.is_set() {
                 break;
             }
-            let lo = frontier.0;
-            let hi = next_key(&mut conn, lo, shared.part_rows).during("divide the table").await?;
+            let (lo, since) = (frontier.0, Instant::now());
+            let hi = loop {
+                match next_key(&mut conn, lo, shared.part_rows).during("divide the table").await {
+                    Ok(hi) => break hi,
+                    Err(e) => shared.connector.again(Purpose::ReadOnly, &mut conn, since, e).await?,
+                }
+            };
             *frontier = (hi, hi.is_none());
             (lo, hi)
         };
-        let mut tries = 0;
+        let mut since = None;
         loop {
             match part(&shared, &mut conn, lo, hi, &stop).await {
                 Ok((more, seen)) => {
@@ -239,19 +257,13 @@ async fn work(shared: Arc<Shared>, stop: Stop) -> Result<(VerifyReport, i64), Er
                     old += seen;
                     break;
                 }
-                Err(Fault::Store(e))
-                    if tries < 20 && matches!(e.class(), Class::Retry | Class::LockTimeout) =>
-                {
-                    tokio::time::sleep(connect::jitter(Duration::from_millis(200))).await;
+                Err(Fault::Store(e)) => {
+                    let since = *since.get_or_insert_with(Instant::now);
+                    shared.connector.again(Purpose::ReadOnly, &mut conn, since, e).await?;
                 }
-                Err(Fault::Store(e)) if tries < 20 && e.class() == Class::ConnectionLost => {
-                    conn = shared.connector.connect(Purpose::ReadOnly).await?;
-                }
-                Err(Fault::Store(e)) => return Err(e.into()),
                 Err(Fault::Fatal(e)) => return Err(e),
                 Err(Fault::LeaseLost | Fault::Yield) => break,
             }
-            tries += 1;
         }
     }
     connect::close(conn).await;
@@ -276,6 +288,8 @@ async fn part(
         tags,
         at: 0,
         plaintext: Zeroizing::new(Vec::new()),
+        unopened: Vec::new(),
+        differing: Vec::new(),
         report: VerifyReport::default(),
         old: 0,
     };
@@ -309,6 +323,7 @@ async fn part(
             })
             .await?;
         }
+        judge.settle(conn).await?;
         if seen < READ {
             break;
         }
@@ -324,8 +339,21 @@ struct Judge<'a> {
     /// Rows mostly come in key order: where the last one's tag was.
     at: usize,
     plaintext: Zeroizing<Vec<u8>>,
+    /// Rows the expected key does not open, and what is known of each; until the ledger has been asked about them.
+    unopened: Vec<(Uuid, Why)>,
+    /// Rows whose tag differs, and who wrote them; until the ledger has been asked about them.
+    differing: Vec<(Uuid, Xid)>,
     report: VerifyReport,
     old: i64,
+}
+
+/// Why the expected key does not open a row.
+#[derive(Clone, Copy)]
+enum Why {
+    WrongKey,
+    NoKey,
+    /// There is no other key to try: whether it is quarantined tells.
+    Unknown,
 }
 
 impl Judge<'_> {
@@ -348,26 +376,25 @@ impl Judge<'_> {
             self.report.null += 1;
             return;
         }
-        let Some(envelope) = row.envelope else { return self.unopened(row.id, true) };
+        let Some(envelope) = row.envelope else { return self.unopened.push((row.id, Why::NoKey)) };
         match shared.keys.expected.open_into(envelope, &mut self.plaintext) {
             Ok(()) => {}
             Err(OpenError::NotThisKey) => {
-                let unreadable = match &shared.keys.other {
-                    Some(other) => other.open_into(envelope, &mut self.plaintext).is_err(),
-                    None => shared.quarantine.contains_key(&row.id),
+                let why = match &shared.keys.other {
+                    Some(other) if other.open_into(envelope, &mut self.plaintext).is_ok() => Why::WrongKey,
+                    Some(_) => Why::NoKey,
+                    None => Why::Unknown,
                 };
-                return self.unopened(row.id, unreadable);
+                return self.unopened.push((row.id, why));
             }
-            Err(OpenError::Empty | OpenError::TooShort { .. }) => return self.unopened(row.id, true),
+            Err(OpenError::Empty | OpenError::TooShort { .. }) => {
+                return self.unopened.push((row.id, Why::NoKey));
+            }
         }
         let Some(tags) = &shared.keys.tags else { return };
         match tag {
             Some(tag) if tag == tags.tag(row.id.as_bytes(), &self.plaintext) => self.report.identical += 1,
-            Some(_) if shared.ours.contains(&row.xmin) => {
-                self.report.other_bytes += 1;
-                self.report.note("other_bytes", row.id);
-            }
-            Some(_) => self.report.changed_since += 1,
+            Some(_) => self.differing.push((row.id, row.xmin)),
             None if shared.first_horizon.is_some_and(|h| row.xmin.precedes(h)) => {
                 self.report.already_on_key += 1
             }
@@ -375,15 +402,39 @@ impl Judge<'_> {
         }
     }
 
-    fn unopened(&mut self, id: Uuid, unreadable: bool) {
-        if self.shared.quarantine.get(&id) == Some(&true) {
-            self.report.accepted += 1;
-        } else if unreadable {
-            self.report.unreadable += 1;
-            self.report.note("unreadable", id);
-        } else {
-            self.report.wrong_key += 1;
-            self.report.note("wrong_key", id);
+    /// Asks the ledger about the rows that were not plainly in order, a stretch at a time: neither our transactions
+    /// nor the quarantine are ever in memory as a whole.
+    async fn settle(&mut self, conn: &mut PgConnection) -> Result<(), StoreError> {
+        let rotation = self.shared.rotation;
+        let unopened = std::mem::take(&mut self.unopened);
+        if !unopened.is_empty() {
+            let ids: Vec<Uuid> = unopened.iter().map(|(id, _)| *id).collect();
+            let quarantined = quarantine::among(conn, rotation, &ids).await?;
+            for (id, why) in unopened {
+                match (quarantined.get(&id), why) {
+                    (Some(true), _) => self.report.accepted += 1,
+                    (_, Why::NoKey) | (Some(false), Why::Unknown) => {
+                        self.report.unreadable += 1;
+                        self.report.note("unreadable", id);
+                    }
+                    (_, Why::WrongKey) | (None, Why::Unknown) => {
+                        self.report.wrong_key += 1;
+                        self.report.note("wrong_key", id);
+                    }
+                }
+            }
         }
+        let differing = std::mem::take(&mut self.differing);
+        let xmins = differing.iter().map(|(_, xmin)| *xmin).collect();
+        let ours = proof::ours(conn, rotation, None, &xmins).await?;
+        for (id, xmin) in differing {
+            if ours.contains(&xmin) {
+                self.report.other_bytes += 1;
+                self.report.note("other_bytes", id);
+            } else {
+                self.report.changed_since += 1;
+            }
+        }
+        Ok(())
     }
 }

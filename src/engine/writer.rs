@@ -261,7 +261,7 @@ impl Writer {
                         on_target.push(xmin);
                         settled.push(id);
                     }
-                    Rewrapped::Null => {
+                    Rewrapped::Null { .. } => {
                         *lost += 1;
                         left.counters.null_rows += 1;
                         settled.push(id);
@@ -278,7 +278,7 @@ impl Writer {
         if !on_target.is_empty() {
             // Where the heap was rewritten between two reads a row is read twice: then it was us who moved it.
             let (pass, xmins) = (&lease.pass, on_target.iter().copied().collect());
-            let ours = proof::ours(&mut self.conn, pass.rotation, pass.direction, &xmins).await?;
+            let ours = proof::ours(&mut self.conn, pass.rotation, Some(pass.direction), &xmins).await?;
             let others = on_target.iter().filter(|x| !ours.contains(x)).count() as i64;
             self.lost += others;
             left.counters.already_on_key += others;

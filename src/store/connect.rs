@@ -144,6 +144,9 @@ impl Connector {
              SET idle_in_transaction_session_timeout = {idle}; SET row_security = off; SET jit = off; \
              SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3; \
              SET client_min_messages = error; SET default_transaction_deferrable = off; SET idle_session_timeout = 0; \
+             SET quote_all_identifiers = off; SET standard_conforming_strings = on; \
+             SELECT pg_catalog.set_config('search_path', pg_catalog.concat_ws(', ', 'pg_catalog', \
+             nullif(pg_catalog.current_setting('search_path'), '')), false); \
              SELECT set_config('transaction_timeout', '0', false) \
              WHERE current_setting('server_version_num')::int >= 170000; ",
             lock_timeout.as_millis().max(1),
@@ -187,6 +190,27 @@ impl Connector {
             tokio::time::sleep(jitter(pause).min(left)).await;
             pause = (pause * 2).min(Duration::from_secs(5));
         }
+    }
+
+    /// After a failed read that is simply done again: waits a little, or makes the connection anew. Gives the error
+    /// back when trying again cannot help, or has not helped since `since` for as long as a database is waited for.
+    pub async fn again(
+        &self,
+        purpose: Purpose,
+        conn: &mut PgConnection,
+        since: Instant,
+        error: StoreError,
+    ) -> Result<(), StoreError> {
+        if since.elapsed() > self.retry_for {
+            return Err(error);
+        }
+        tracing::debug!(%error, "reading again");
+        match error.class() {
+            Class::Retry | Class::LockTimeout => tokio::time::sleep(jitter(Duration::from_millis(200))).await,
+            Class::ConnectionLost => *conn = self.connect(purpose).await?,
+            Class::Data | Class::Denied | Class::Fatal => return Err(error),
+        }
+        Ok(())
     }
 
     /// Asks the server what it is.

@@ -169,10 +169,20 @@ impl<T> During<T> for Result<T, sqlx::Error> {
     }
 }
 
+/// No statement takes longer to be answered, those apart that say so: the longest, which waits for batches in
+/// flight while a rotation is turned round, is cut off by the server after 90 s.
+const SILENCE: Duration = Duration::from_secs(100);
+
 /// The same for a statement that is still to be sent: with a fault point on either side of it.
 pub trait Statement<T>: Future<Output = Result<T, sqlx::Error>> + Sized {
-    /// `op` completes "could not …".
+    /// `op` completes "could not …". Statements have timeouts on the server; one that went silent itself is given
+    /// up after [`SILENCE`].
     fn during(self, op: &'static str) -> impl Future<Output = Result<T, StoreError>> {
+        bounded(op, SILENCE, self)
+    }
+
+    /// The same for the few statements that may take as long as they must.
+    fn however_long(self, op: &'static str) -> impl Future<Output = Result<T, StoreError>> {
         async move { watched(op, self).await.during(op) }
     }
 }

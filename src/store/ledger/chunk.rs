@@ -389,6 +389,20 @@ pub async fn totals(
     })
 }
 
+/// Whether anything of a lease's pass was opened by either key so far, and whether its chunk is the pass's first.
+pub async fn any_opened(conn: &mut PgConnection, lease: &Lease) -> Result<(bool, bool), StoreError> {
+    sqlx::query_as(
+        "SELECT coalesce(bool_or(re_encrypted + already_on_key > 0), false), min(id) = $3 \
+         FROM rekey.chunks WHERE rotation = $1 AND pass = $2",
+    )
+    .bind(lease.pass.rotation)
+    .bind(lease.pass.number)
+    .bind(lease.chunk)
+    .fetch_one(conn)
+    .during("look whether the keys open anything")
+    .await
+}
+
 /// Chunks of a pass by state: open and unclaimed, leased, done.
 pub async fn census(
     conn: &mut PgConnection,

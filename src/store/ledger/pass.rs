@@ -170,10 +170,11 @@ pub async fn first_horizon(conn: &mut PgConnection, rotation: Uuid) -> Result<Op
     Ok(text.and_then(|t| t.parse().ok()))
 }
 
-async fn horizon_is_usable(conn: &mut PgConnection, pass: &Pass) -> Result<bool, StoreError> {
-    // Comparing xmin with H is exact while H is less than 2^31 transactions old.
+/// Whether rows can still be told older or younger than H by their xmin: exact while H is less than 2^31 transactions
+/// old. In a database that was dumped and loaded into another server H may lie in the future.
+pub async fn horizon_is_usable(conn: &mut PgConnection, pass: &Pass) -> Result<bool, StoreError> {
     sqlx::query_scalar(
-        "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::numeric - $1::numeric < 2000000000",
+        "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::numeric - $1::numeric BETWEEN 0 AND 2000000000",
     )
     .bind(pass.horizon.to_string())
     .fetch_one(conn)

@@ -22,11 +22,11 @@ pub async fn current_xid(conn: &mut PgConnection) -> Result<u64, StoreError> {
     })
 }
 
-/// Which of these xmins are batches of ours in this direction.
+/// Which of these xmins are batches of ours, in one direction or in either.
 pub async fn ours(
     conn: &mut PgConnection,
     rotation: Uuid,
-    direction: Direction,
+    direction: Option<Direction>,
     xmins: &HashSet<Xid>,
 ) -> Result<HashSet<Xid>, StoreError> {
     if xmins.is_empty() {
@@ -34,10 +34,11 @@ pub async fn ours(
     }
     let wide = widened(conn, xmins).await?;
     let found: Vec<String> = sqlx::query_scalar(
-        "SELECT xid::text FROM rekey.proofs WHERE rotation = $1 AND direction = $2 AND xid = ANY($3::text[]::xid8[])",
+        "SELECT xid::text FROM rekey.proofs WHERE rotation = $1 AND ($2::text IS NULL OR direction = $2) \
+         AND xid = ANY($3::text[]::xid8[])",
     )
     .bind(rotation)
-    .bind(direction.as_str())
+    .bind(direction.map(Direction::as_str))
     .bind(&wide)
     .fetch_all(conn)
     .during("recognise our own batches")
@@ -80,15 +81,31 @@ pub async fn tags_of(
     Ok(found)
 }
 
-/// All transactions of ours in a rotation, both ways.
-pub async fn all_xids(conn: &mut PgConnection, rotation: Uuid) -> Result<HashSet<Xid>, StoreError> {
-    let found: Vec<i64> =
-        sqlx::query_scalar("SELECT xid::text::bigint FROM rekey.proofs WHERE rotation = $1")
-            .bind(rotation)
-            .fetch_all(conn)
-            .during("recognise our own batches")
-            .await?;
-    Ok(found.into_iter().map(|x| Xid(x as u32)).collect())
+/// Which of these rows batches of ours have moved: those of one chunk, or of any.
+pub async fn moved(
+    conn: &mut PgConnection,
+    rotation: Uuid,
+    direction: Direction,
+    chunk: Option<i64>,
+    ids: &[Uuid],
+) -> Result<HashSet<Uuid>, StoreError> {
+    if ids.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let found: Vec<Uuid> = sqlx::query_scalar(
+        "SELECT DISTINCT w.id FROM rekey.proofs p CROSS JOIN LATERAL unnest(p.ids) m(id) JOIN unnest($4::uuid[]) w(id) ON w.id = m.id \
+         WHERE p.rotation = $1 AND p.direction = $2 AND ($3::bigint IS NULL OR p.chunk = $3) AND p.lo <= $5 AND p.hi >= $6",
+    )
+    .bind(rotation)
+    .bind(direction.as_str())
+    .bind(chunk)
+    .bind(ids)
+    .bind(ids.iter().max())
+    .bind(ids.iter().min())
+    .fetch_all(conn)
+    .during("look for rows moved before")
+    .await?;
+    Ok(found.into_iter().collect())
 }
 
 /// Rows tagged in a rotation, both ways.

@@ -1,5 +1,7 @@
 //! `rekey.quarantine`: rows that open with neither key. An entry never excludes a row from a later pass.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 use serde_json::json;
 use sqlx::{Connection, FromRow, PgConnection};
@@ -38,16 +40,63 @@ pub struct Entry {
     pub accept_reason: Option<String>,
 }
 
+macro_rules! columns {
+    () => {
+        "row_id AS id, reason, length, to_char(found_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS found_at, \
+         accepted_at IS NOT NULL AS accepted, accepted_by, accept_reason"
+    };
+}
+
 /// All entries of a rotation.
 pub async fn list(conn: &mut PgConnection, rotation: Uuid) -> Result<Vec<Entry>, StoreError> {
-    sqlx::query_as(
-        "SELECT row_id AS id, reason, length, to_char(found_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS found_at, \
-         accepted_at IS NOT NULL AS accepted, accepted_by, accept_reason FROM rekey.quarantine WHERE rotation = $1 ORDER BY row_id",
-    )
+    sqlx::query_as(concat!(
+        "SELECT ",
+        columns!(),
+        " FROM rekey.quarantine WHERE rotation = $1 ORDER BY row_id"
+    ))
     .bind(rotation)
     .fetch_all(conn)
     .during("read the quarantine")
     .await
+}
+
+/// Entries of one page.
+const PAGE: i64 = 1000;
+
+/// The next entries after `after`, in the order of their ids: there may be more than should be in memory together.
+pub async fn page(
+    conn: &mut PgConnection,
+    rotation: Uuid,
+    after: Option<Uuid>,
+) -> Result<Vec<Entry>, StoreError> {
+    sqlx::query_as(concat!(
+        "SELECT ",
+        columns!(),
+        " FROM rekey.quarantine WHERE rotation = $1 AND ($2::uuid IS NULL OR row_id > $2) ORDER BY row_id LIMIT $3"
+    ))
+    .bind(rotation)
+    .bind(after)
+    .bind(PAGE)
+    .fetch_all(conn)
+    .during("read the quarantine")
+    .await
+}
+
+/// Which of these rows are quarantined, and whether somebody accepted them.
+pub async fn among(
+    conn: &mut PgConnection,
+    rotation: Uuid,
+    ids: &[Uuid],
+) -> Result<HashMap<Uuid, bool>, StoreError> {
+    let found: Vec<(Uuid, bool)> = sqlx::query_as(
+        "SELECT row_id, accepted_at IS NOT NULL FROM rekey.quarantine WHERE rotation = $1 AND row_id = ANY($2)",
+    )
+    .bind(rotation)
+    .bind(ids)
+    .fetch_all(conn)
+    .during("look rows up in the quarantine")
+    .await?;
+    Ok(found.into_iter().collect())
 }
 
 /// Entries nobody accepted.

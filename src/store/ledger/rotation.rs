@@ -351,7 +351,8 @@ pub async fn turn_back(conn: &mut PgConnection, id: Uuid, actor: &Actor) -> Resu
     .execute(&mut *tx)
     .during("turn the rotation round")
     .await?;
-    sqlx::query("UPDATE rekey.rotations SET desired = 'running', verified_clean = NULL WHERE id = $1")
+    // The deadline was the window's of the way out.
+    sqlx::query("UPDATE rekey.rotations SET desired = 'running', deadline = NULL, verified_clean = NULL WHERE id = $1")
         .bind(id)
         .execute(&mut *tx)
         .during("turn the rotation round")
