@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::args::ResumeArgs;
 use super::context::Context;
+use super::preflight::primary_only;
 use crate::error::{Error, Exit, Result};
 use crate::rotation::Desired;
 use crate::store::ledger::{Rotation, rotation};
@@ -11,22 +12,28 @@ use crate::store::{Purpose, audit};
 
 /// Lets workers finish their batch and wait.
 pub async fn pause(context: &Context) -> Result<Exit> {
-    set(context, Desired::Paused, None).await
+    set(context, "pause", Desired::Paused, None).await
 }
 
 /// Lets them go on.
 pub async fn resume(args: ResumeArgs, context: &Context) -> Result<Exit> {
-    set(context, Desired::Running, args.deadline).await
+    set(context, "resume", Desired::Running, args.deadline).await
 }
 
 /// Lets workers finish their batch and end.
 pub async fn abort(context: &Context) -> Result<Exit> {
-    set(context, Desired::Aborted, None).await
+    set(context, "abort", Desired::Aborted, None).await
 }
 
-async fn set(context: &Context, desired: Desired, deadline: Option<rotation::Deadline>) -> Result<Exit> {
+async fn set(
+    context: &Context,
+    name: &str,
+    desired: Desired,
+    deadline: Option<rotation::Deadline>,
+) -> Result<Exit> {
     let connector = context.connector()?;
     let mut conn = connector.connect(Purpose::Control).await?;
+    primary_only(&connector, &mut conn, name).await?;
     let active = rotation::latest(&mut conn).await?.filter(|r| r.state.is_active());
     let Some(r) = active else {
         return Err(Error::new(Exit::State, "there is no active rotation").hint("rekey status"));

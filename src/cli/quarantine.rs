@@ -5,10 +5,12 @@ use uuid::Uuid;
 
 use super::args::{KeyArgs, QuarantineCommand, WorkArgs};
 use super::context::Context;
+use super::preflight::primary_only;
 use super::{key_pair, run, signals, summary, throttle_args, work};
 use crate::crypto::EncryptionKey;
 use crate::error::{Error, Exit, Result};
 use crate::rotation::{Direction, State};
+use crate::store::ledger::quarantine::Entry;
 use crate::store::ledger::{Rotation, chunk, quarantine, rotation};
 use crate::store::{Purpose, audit, connect, facts};
 
@@ -28,31 +30,48 @@ fn none() -> Error {
 async fn list(context: &Context) -> Result<Exit> {
     let mut conn = context.connector()?.connect(Purpose::Control).await?;
     let r = rotation::latest(&mut conn).await?;
-    let entries = match &r {
-        Some(r) => quarantine::list(&mut conn, r.id).await?,
-        None => Vec::new(),
-    };
-    if context.json() {
-        context.print_json(&entries)?;
-        return Ok(Exit::Ok);
+    let (mut shown, mut after) = (0, None);
+    // A page at a time: there may be very many.
+    while let Some(r) = &r {
+        let entries = quarantine::page(&mut conn, r.id, after).await?;
+        let Some(last) = entries.last() else { break };
+        after = Some(last.id);
+        for e in &entries {
+            match (context.json(), shown) {
+                (true, 0) => println!("["),
+                (true, _) => println!(","),
+                (false, 0) => println!("{:<36}  {:<12} {:>9}  accepted", "id", "reason", "bytes"),
+                (false, _) => {}
+            }
+            shown += 1;
+            if context.json() { json_entry(e)? } else { text_entry(e) }
+        }
     }
-    if entries.is_empty() {
-        println!("no row is quarantined");
-        return Ok(Exit::Ok);
+    match (context.json(), shown) {
+        (true, 0) => println!("[]"),
+        (true, _) => println!("\n]"),
+        (false, 0) => println!("no row is quarantined"),
+        (false, _) => println!(
+            "\nnext: repair the rows and rekey quarantine retry, or rekey quarantine accept ID --reason TEXT"
+        ),
     }
-    println!("{:<36}  {:<12} {:>9}  accepted", "id", "reason", "bytes");
-    for e in &entries {
-        let accepted = match (&e.accepted_by, &e.accept_reason) {
-            (Some(by), why) => format!("by {by}: {}", why.as_deref().unwrap_or("-")),
-            _ => "no".into(),
-        };
-        let length = e.length.map_or_else(String::new, |l| l.to_string());
-        println!("{:<36}  {:<12} {length:>9}  {accepted}", e.id, e.reason);
-    }
-    println!(
-        "\nnext: repair the rows and rekey quarantine retry, or rekey quarantine accept ID --reason TEXT"
-    );
     Ok(Exit::Ok)
+}
+
+fn json_entry(e: &Entry) -> Result<()> {
+    let text = serde_json::to_string(e)
+        .map_err(|e| Error::new(Exit::Internal, format!("cannot print the result: {e}")))?;
+    print!("  {text}");
+    Ok(())
+}
+
+fn text_entry(e: &Entry) {
+    let accepted = match (&e.accepted_by, &e.accept_reason) {
+        (Some(by), why) => format!("by {by}: {}", why.as_deref().unwrap_or("-")),
+        _ => "no".into(),
+    };
+    let length = e.length.map_or_else(String::new, |l| l.to_string());
+    println!("{:<36}  {:<12} {length:>9}  {accepted}", e.id, e.reason);
 }
 
 /// The closing proof looks at every quarantined row again: retrying is sweeping once more.
@@ -61,6 +80,7 @@ async fn retry(context: &Context, keys: &KeyArgs, args: &WorkArgs, also: Option<
     let stop = signals::listen()?;
     let also = key_pair::given(&also)?;
     let mut conn = connector.connect(Purpose::Control).await?;
+    primary_only(&connector, &mut conn, "quarantine retry").await?;
     let r: Rotation = rotation::latest(&mut conn).await?.ok_or_else(none)?;
     let direction = r.direction();
     match r.state {
@@ -76,6 +96,9 @@ async fn retry(context: &Context, keys: &KeyArgs, args: &WorkArgs, also: Option<
         Some(source) => Some(key_pair::fetch(context, &source).await?),
         None => None,
     };
+    if let Some(deadline) = args.deadline {
+        rotation::set_deadline(&mut conn, r.id, deadline).await?;
+    }
     let facts = facts::table(&mut conn).await?;
     let settings = work::settings(args, context, &facts);
     let before = chunk::totals(&mut conn, r.id, direction).await?;
@@ -92,7 +115,7 @@ async fn retry(context: &Context, keys: &KeyArgs, args: &WorkArgs, also: Option<
     connect::close(conn).await;
     let how = (settings, throttle_args::limits(args, direction));
     let (end, took) = work::drive(context, &r, direction, rewrapper, how, stop).await?;
-    let mut conn = connector.connect(Purpose::Control).await?;
+    let mut conn = work::connect_to_tell(&connector, &end).await?;
     summary::print(context, &mut conn, r.id, direction, &end, took, before).await
 }
 
@@ -101,7 +124,9 @@ async fn accept(context: &Context, id: Uuid) -> Result<Exit> {
         return Err(Error::new(Exit::Usage, "accepting a row needs a reason")
             .hint(format!("rekey quarantine accept {id} --reason TEXT")));
     };
-    let mut conn = context.connector()?.connect(Purpose::Control).await?;
+    let connector = context.connector()?;
+    let mut conn = connector.connect(Purpose::Control).await?;
+    primary_only(&connector, &mut conn, "quarantine accept").await?;
     let r = rotation::latest(&mut conn).await?.ok_or_else(none)?;
     if direction_is_over(&r) {
         return Err(Error::new(Exit::State, format!("rotation {} is {}", r.id, r.state)).hint("rekey status"));

@@ -5,65 +5,33 @@ use std::time::Duration;
 use super::args::RollbackArgs;
 use super::confirm::confirm;
 use super::context::Context;
+use super::key_pair::{self, KeyPair};
 use super::preflight::{Purpose as Asked, preflight};
-use super::{cache_after, key_pair, signals, summary, throttle_args, work};
-use crate::engine::End;
+use super::{cache_after, signals, summary, throttle_args, work};
 use crate::engine::lifecycle::{Exclusive, Target, unpromote};
+use crate::engine::{End, Limits, Settings};
 use crate::error::{Error, Exit, Result};
-use crate::rotation::{Direction, State};
+use crate::rotation::{Counters, Direction, State};
 use crate::store::ledger::{Rotation, chunk, quarantine, rotation};
 use crate::store::preflight::{Allowed, For};
-use crate::store::{Purpose, connect};
+use crate::store::{Connector, Purpose, connect};
 
 /// Runs the command.
 pub async fn run(args: RollbackArgs, context: &Context) -> Result<Exit> {
     let connector = context.connector()?;
     let allowed = Allowed::parse(&args.work.allow)?;
-    let mut stop = signals::listen()?;
     confirm(args.yes, "This returns every connection to the old key. Go on?")?;
-    let mut conn = tokio::select! {
-        conn = connector.connect(Purpose::Control) => conn?,
-        () = stop.wait() => return Ok(Exit::Signalled),
-    };
-    let found = rotation::latest(&mut conn).await?;
-    let rotation = may_roll_back(found, &args)?;
-    let keys = key_pair::for_rotation(context, &args.keys, &rotation).await?;
-    // Before anything turns: a rollback that could not be finished is worse than none.
-    let limits = throttle_args::limits(&args.work, Direction::Backward);
-    let asked = Asked {
-        purpose: For::Rollback,
-        allowed: &allowed,
-        limits: &limits,
-        direction: Direction::Backward,
-        fresh: false,
-    };
-    let report = preflight(context, &connector, &mut conn, &keys, asked).await?.into_result()?;
-    let settings = work::settings(&args.work, context, &report.facts);
-
-    if rotation.state.may_roll_back() {
-        // Not while somebody is in the middle of promoting.
-        let _alone = Exclusive::take(&mut conn).await?;
-        if !rotation::turn_back(&mut conn, rotation.id, &context.actor).await? {
-            tracing::info!("another process turned the rotation round; joining it");
-        }
-        _alone.give_back(&mut conn).await?;
-    }
-    if let Some(deadline) = args.work.deadline {
-        rotation::set_deadline(&mut conn, rotation.id, deadline).await?;
-    }
-    let before = chunk::totals(&mut conn, rotation.id, Direction::Backward).await?;
+    let mut stop = signals::listen()?;
+    let prepared = prepare(&args, context, &connector, &allowed);
+    let Prepared { rotation, keys, how, before } = signals::unless_stopped(&mut stop, prepared).await?;
     let rewrapper = work::rewrapper(&keys, rotation.id, Direction::Backward, None)?;
     let old = keys.old;
-    connect::close(conn).await;
     let (end, took) = match rotation.state {
         // Rows are back; only the outside is left.
         State::Unpromoting => (End::Clean, Duration::ZERO),
-        _ => {
-            let how = (settings, limits);
-            work::drive(context, &rotation, Direction::Backward, rewrapper, how, stop).await?
-        }
+        _ => work::drive(context, &rotation, Direction::Backward, rewrapper, how, stop).await?,
     };
-    let mut conn = connector.connect(Purpose::Control).await?;
+    let mut conn = work::connect_to_tell(&connector, &end).await?;
     let mut cache = None;
     if end == End::Clean && quarantine::unaccepted(&mut conn, rotation.id).await? == 0 {
         let alone = Exclusive::take(&mut conn).await?;
@@ -80,6 +48,53 @@ pub async fn run(args: RollbackArgs, context: &Context) -> Result<Exit> {
         println!("{line}");
     }
     Ok(exit)
+}
+
+/// What the engine needs to start, and the keys for what comes after it.
+struct Prepared {
+    rotation: Rotation,
+    keys: KeyPair,
+    how: (Settings, Limits),
+    before: Counters,
+}
+
+/// State, keys, preflight; then the rotation is turned round, in one transaction. May be given up anywhere.
+async fn prepare(
+    args: &RollbackArgs,
+    context: &Context,
+    connector: &Connector,
+    allowed: &Allowed,
+) -> Result<Prepared> {
+    let mut conn = connector.connect(Purpose::Control).await?;
+    let found = rotation::latest(&mut conn).await?;
+    let rotation = may_roll_back(found, args)?;
+    let keys = key_pair::for_rotation(context, &args.keys, &rotation).await?;
+    // Before anything turns: a rollback that could not be finished is worse than none.
+    let limits = throttle_args::limits(&args.work, Direction::Backward);
+    let asked = Asked {
+        purpose: For::Rollback,
+        allowed,
+        limits: &limits,
+        direction: Direction::Backward,
+        fresh: false,
+    };
+    let report = preflight(context, connector, &mut conn, &keys, asked).await?.into_result()?;
+    let settings = work::settings(&args.work, context, &report.facts);
+
+    if rotation.state.may_roll_back() {
+        // Not while somebody is in the middle of promoting.
+        let _alone = Exclusive::take(&mut conn).await?;
+        if !rotation::turn_back(&mut conn, rotation.id, &context.actor).await? {
+            tracing::info!("another process turned the rotation round; joining it");
+        }
+        _alone.give_back(&mut conn).await?;
+    }
+    if let Some(deadline) = args.work.deadline {
+        rotation::set_deadline(&mut conn, rotation.id, deadline).await?;
+    }
+    let before = chunk::totals(&mut conn, rotation.id, Direction::Backward).await?;
+    connect::close(conn).await;
+    Ok(Prepared { rotation, keys, how: (settings, limits), before })
 }
 
 fn may_roll_back(found: Option<Rotation>, args: &RollbackArgs) -> Result<Rotation> {

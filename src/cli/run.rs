@@ -12,7 +12,8 @@ use super::context::Context;
 use super::key_pair::{self, KeyPair};
 use super::preflight::{Purpose as Asked, preflight};
 use super::{signals, summary, throttle_args, work};
-use crate::engine::{DryRun, Stop, dry_run, lifecycle};
+use crate::crypto::Rewrapper;
+use crate::engine::{DryRun, Limits, Settings, Stop, dry_run, lifecycle};
 use crate::error::{Error, Exit, Result};
 use crate::rotation::{Counters, Desired, Direction, Progress, State};
 use crate::store::ledger::rotation::{self, NewRotation};
@@ -26,15 +27,38 @@ pub async fn run(args: RunArgs, context: &Context) -> Result<Exit> {
     let connector = context.connector()?;
     let allowed = Allowed::parse(&args.work.allow)?;
     let mut stop = signals::listen()?;
-    let mut conn = tokio::select! {
-        conn = connector.connect(Purpose::Control) => conn?,
-        () = stop.wait() => return Ok(Exit::Signalled),
-    };
+    if args.dry_run {
+        let prepared = prepare_dry(&args, context, &connector, &allowed);
+        let (rewrapper, settings) = signals::unless_stopped(&mut stop, prepared).await?;
+        return dry(context, rewrapper, settings, stop).await;
+    }
+    let prepared = prepare(&args, context, &connector, &allowed);
+    let Prepared { rotation, rewrapper, how, before } =
+        signals::unless_stopped(&mut stop, prepared).await?;
+    let (end, took) = work::drive(context, &rotation, Direction::Forward, rewrapper, how, stop).await?;
+    let mut conn = work::connect_to_tell(&connector, &end).await?;
+    summary::print(context, &mut conn, rotation.id, Direction::Forward, &end, took, before).await
+}
+
+/// What the engine needs to start.
+struct Prepared {
+    rotation: Rotation,
+    rewrapper: Rewrapper,
+    how: (Settings, Limits),
+    before: Counters,
+}
+
+/// State, keys, preflight; then the rotation is recorded or joined. May be given up anywhere: nothing but the
+/// rotation's own row has been written by then, in one transaction.
+async fn prepare(
+    args: &RunArgs,
+    context: &Context,
+    connector: &Connector,
+    allowed: &Allowed,
+) -> Result<Prepared> {
+    let mut conn = connector.connect(Purpose::Control).await?;
     let latest = rotation::latest(&mut conn).await?;
     let active = latest.clone().filter(|r| r.state.is_active());
-    if args.dry_run {
-        return dry(&args, context, &connector, conn, active, &allowed, stop).await;
-    }
     if let Some(active) = &active {
         may_run(&mut conn, active, args.work.deadline.is_some()).await?;
     }
@@ -48,16 +72,16 @@ pub async fn run(args: RunArgs, context: &Context) -> Result<Exit> {
     let limits = throttle_args::limits(&args.work, Direction::Forward);
     let purpose = Asked {
         purpose: For::Run,
-        allowed: &allowed,
+        allowed,
         limits: &limits,
         direction: Direction::Forward,
         fresh: active.is_none(),
     };
-    let report = preflight(context, &connector, &mut conn, &keys, purpose).await?.into_result()?;
+    let report = preflight(context, connector, &mut conn, &keys, purpose).await?.into_result()?;
     let settings = work::settings(&args.work, context, &report.facts);
     let rotation = match active {
         Some(active) => active,
-        None => begin(&args, context, &mut conn, &keys).await?,
+        None => begin(args, context, &mut conn, &keys).await?,
     };
     if rotation.state == State::Migrating
         && let Err(error) = lifecycle::pin(&context.sources, &rotation).await
@@ -71,10 +95,7 @@ pub async fn run(args: RunArgs, context: &Context) -> Result<Exit> {
     let rewrapper = work::rewrapper(&keys, rotation.id, Direction::Forward, None)?;
     drop(keys);
     connect::close(conn).await;
-    let how = (settings, limits);
-    let (end, took) = work::drive(context, &rotation, Direction::Forward, rewrapper, how, stop).await?;
-    let mut conn = connector.connect(Purpose::Control).await?;
-    summary::print(context, &mut conn, rotation.id, Direction::Forward, &end, took, before).await
+    Ok(Prepared { rotation, rewrapper, how: (settings, limits), before })
 }
 
 /// Whether `run` may work in this rotation's state.
@@ -183,15 +204,14 @@ struct DryReport {
     next: Vec<&'static str>,
 }
 
-async fn dry(
+async fn prepare_dry(
     args: &RunArgs,
     context: &Context,
     connector: &Connector,
-    mut conn: PgConnection,
-    active: Option<Rotation>,
     allowed: &Allowed,
-    stop: Stop,
-) -> Result<Exit> {
+) -> Result<(Rewrapper, Settings)> {
+    let mut conn = connector.connect(Purpose::ReadOnly).await?;
+    let active = rotation::latest(&mut conn).await?.filter(|r| r.state.is_active());
     let keys = match &active {
         Some(active) => key_pair::for_rotation(context, &args.keys, active).await?,
         None => key_pair::for_new(context, &args.keys).await?,
@@ -209,7 +229,10 @@ async fn dry(
     let settings = work::settings(&args.work, context, &report.facts);
     let rewrapper =
         work::rewrapper(&keys, active.map_or_else(Uuid::now_v7, |r| r.id), Direction::Forward, None)?;
-    drop(keys);
+    Ok((rewrapper, settings))
+}
+
+async fn dry(context: &Context, rewrapper: Rewrapper, settings: Settings, stop: Stop) -> Result<Exit> {
     let (sender, receiver) = watch::channel(Progress { totals: Counters::default(), ..Default::default() });
     context.metrics.follow(receiver.clone());
     let shown = progress::show(context.global.log_format, std::time::Duration::from_secs(3), receiver);

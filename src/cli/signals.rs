@@ -1,9 +1,16 @@
-//! SIGTERM and SIGINT ask to stop; a second one stops at once. Either way the checkpoint in the database stands.
+//! SIGTERM and SIGINT ask to stop; a second one stops at once, and so does time. Either way the checkpoint in the
+//! database stands.
+
+use std::future::Future;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::engine::{Stop, StopSource};
 use crate::error::{Error, Exit, Result};
+
+/// Longer than that nobody waits for us: a database that hangs must not make it more than ten seconds.
+const LIMIT: Duration = Duration::from_secs(9);
 
 /// Listens from now on.
 pub fn listen() -> Result<Stop> {
@@ -21,7 +28,28 @@ pub fn listen() -> Result<Stop> {
                 std::process::exit(i32::from(Exit::Signalled.code()));
             }
             tracing::info!("stopping after the batch under way; a second signal stops at once");
+            tokio::spawn(async {
+                tokio::time::sleep(LIMIT).await;
+                tracing::warn!(
+                    "what was under way did not end; ending all the same, the last checkpoint stands"
+                );
+                std::process::exit(i32::from(Exit::Signalled.code()));
+            });
         }
     });
     Ok(stop)
+}
+
+/// For what may be given up in the middle: reading, asking, waiting.
+pub async fn unless_stopped<T>(stop: &mut Stop, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        done = work => done,
+        () = stop.wait() => Err(stopped()),
+    }
+}
+
+/// What is said where there is nothing more to say.
+pub fn stopped() -> Error {
+    Error::new(Exit::Signalled, "stopped by a signal; what was committed until then stands")
+        .hint("run the same command again")
 }

@@ -7,7 +7,6 @@ use sqlx::PgConnection;
 
 use super::args::StatusArgs;
 use super::context::Context;
-use super::signals;
 use crate::error::{Exit, Result};
 use crate::rotation::Counters;
 use crate::store::ledger::process::{self, Process};
@@ -63,7 +62,6 @@ struct Quarantine {
 /// Runs the command.
 pub async fn run(args: StatusArgs, context: &Context) -> Result<Exit> {
     let connector = context.connector()?;
-    let mut stop = signals::listen()?;
     let mut conn = connector.connect(Purpose::Control).await?;
     loop {
         let status = look(context, &mut conn).await?;
@@ -80,10 +78,8 @@ pub async fn run(args: StatusArgs, context: &Context) -> Result<Exit> {
         if !args.watch || resting {
             return Ok(Exit::Ok);
         }
-        tokio::select! {
-            () = tokio::time::sleep(std::time::Duration::from_secs(2)) => println!(),
-            () = stop.wait() => return Ok(Exit::Signalled),
-        }
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        println!();
     }
 }
 

@@ -43,7 +43,8 @@ pub async fn print(
     let unaccepted = quarantine::unaccepted(conn, rotation_id).await?;
     let other_bytes =
         direction == Direction::Backward && audit::happened(conn, rotation_id, "other_bytes").await?;
-    let (exit, outcome, next) = outcome(end, direction, rotation.state, unaccepted, other_bytes);
+    let (exit, outcome, next) =
+        outcome(end, direction, rotation.state, (unaccepted, totals.quarantined - unaccepted), other_bytes);
     context.metrics.settled(totals);
     context.last_word.say(outcome, next.first().copied());
     let seconds = took.as_secs_f64();
@@ -72,7 +73,7 @@ fn outcome(
     end: &End,
     direction: Direction,
     state: State,
-    unaccepted: i64,
+    (unaccepted, accepted): (i64, i64),
     other_bytes: bool,
 ) -> (Exit, &'static str, Vec<&'static str>) {
     let again = match direction {
@@ -95,12 +96,20 @@ fn outcome(
             vec!["rekey report"],
         ),
         End::Clean if direction == Direction::Backward => {
-            (Exit::Ok, "every row is on the old key", vec!["rekey verify"])
+            let outcome = match accepted {
+                0 => "every row is on the old key",
+                _ => "every row is on the old key, except those that were accepted",
+            };
+            (Exit::Ok, outcome, vec!["rekey verify"])
         }
-        End::Clean if state == State::Promoted => {
-            (Exit::Ok, "every row is on the new key", vec!["rekey verify", "rekey finalize"])
+        End::Clean => {
+            let outcome = match accepted {
+                0 => "every row is on the new key",
+                _ => "every row is on the new key, except those that were accepted",
+            };
+            let then = if state == State::Promoted { "rekey finalize" } else { "rekey promote" };
+            (Exit::Ok, outcome, vec!["rekey verify", then])
         }
-        End::Clean => (Exit::Ok, "every row is on the new key", vec!["rekey verify", "rekey promote"]),
         End::Unsettled => (
             Exit::VerifyFailed,
             "writers kept saving rows on the old key: stop them, then go on",
@@ -113,7 +122,10 @@ fn outcome(
         End::PastDeadline => (
             Exit::Stopped,
             "past its deadline, checkpoint saved",
-            vec!["rekey resume", "rekey run --deadline 2h"],
+            match direction {
+                Direction::Forward => vec!["rekey resume", "rekey run --deadline 2h"],
+                Direction::Backward => vec!["rekey resume", "rekey rollback --yes --deadline 2h"],
+            },
         ),
         End::Superseded(State::RollingBack | State::Unpromoting | State::RolledBack) => {
             (Exit::Busy, "the rotation is being rolled back", vec!["rekey status", "rekey rollback --yes"])

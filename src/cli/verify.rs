@@ -6,9 +6,8 @@ use sqlx::PgConnection;
 use super::args::{KeyArgs, VerifyArgs};
 use super::context::Context;
 use super::key_pair::{self, Role};
-use super::signals;
 use crate::crypto::{Cipher, TagKey};
-use crate::engine::{Stop, VerifyKeys, VerifyReport, verify};
+use crate::engine::{Stop, StopSource, VerifyKeys, VerifyReport, verify};
 use crate::error::{Error, Exit, Result};
 use crate::rotation::{Direction, State};
 use crate::store::ledger::{Rotation, pass, rotation};
@@ -29,7 +28,8 @@ struct Printed<'a> {
 /// Runs the command.
 pub async fn run(args: VerifyArgs, context: &Context) -> Result<Exit> {
     let connector = context.connector()?;
-    let stop = signals::listen()?;
+    // A signal drops all of this (`Command::may_be_given_up`).
+    let (_never, stop) = StopSource::new();
     let mut conn = connector.connect(Purpose::Control).await?;
     let Some(rotation) = rotation::latest(&mut conn).await? else {
         return Err(Error::new(Exit::State, "there is no rotation to verify").hint("rekey run starts one"));

@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use sqlx::PgConnection;
 use tokio::sync::watch;
 
 use super::args::WorkArgs;
 use super::context::{Context, process_name};
 use super::key_pair::KeyPair;
+use super::signals;
 use crate::crypto::{EncryptionKey, Rewrapper, TagKey};
 use crate::engine::{End, Job, Settings, Stop, execute};
 use crate::error::Result;
@@ -14,6 +16,7 @@ use crate::rotation::throttle::Limits;
 use crate::rotation::{ChunkSize, Direction, Progress, TableFacts};
 use crate::store::ledger::Rotation;
 use crate::store::ledger::pass::{Addressing, Walk};
+use crate::store::{Connector, Purpose};
 use crate::telemetry::progress;
 
 /// How often a progress line is logged where there is no terminal.
@@ -53,6 +56,15 @@ pub fn rewrapper(
         Direction::Backward => (&keys.new.key, &keys.old.key),
     };
     Ok(Rewrapper::new(source, target, tags, also)?)
+}
+
+/// A connection for the summary. After a signal there is no time to wait for a database that is away.
+pub async fn connect_to_tell(connector: &Connector, end: &End) -> Result<PgConnection> {
+    if *end != End::Signalled {
+        return Ok(connector.connect(Purpose::Control).await?);
+    }
+    let soon = tokio::time::timeout(Duration::from_secs(2), connector.try_connect(Purpose::Control));
+    soon.await.ok().and_then(std::result::Result::ok).ok_or_else(signals::stopped)
 }
 
 /// Runs the engine with progress shown; returns how it ended and how long it took.

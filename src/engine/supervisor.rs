@@ -12,8 +12,8 @@ use super::throttle::Watchman;
 use super::worker::{Ended, Worker, release_all};
 use super::{Job, Stop, StopSource};
 use crate::error::{Error, Exit};
-use crate::rotation::{Desired, Progress, State};
-use crate::store::ledger::chunk::Owner;
+use crate::rotation::{Counters, Desired, Progress, State};
+use crate::store::ledger::chunk::{self, Owner};
 use crate::store::ledger::{pass, process, rotation};
 use crate::store::{Purpose, connect};
 
@@ -37,12 +37,20 @@ pub enum End {
 /// Works on a rotation until its pass is over. `progress` is fed about twice a second.
 pub async fn execute(job: Job, stop: Stop, progress: watch::Sender<Progress>) -> Result<End, Error> {
     let job = Arc::new(job);
-    let mut conn = job.connector.connect(Purpose::Control).await?;
-    let pass = pass::open_or_join(&mut conn, job.rotation, job.direction, job.settings.walk).await?;
-    let now = rotation::by_id(&mut conn, job.rotation).await?;
     let shared = Shared::new(job.limits.max_rate);
-    let (watchman, verdict) = Watchman::first_look(job.clone(), shared.clone(), &mut conn).await?;
-    connect::close(conn).await;
+    let opened = async {
+        let mut conn = job.connector.connect(Purpose::Control).await?;
+        let pass = pass::open_or_join(&mut conn, job.rotation, job.direction, job.settings.walk).await?;
+        let now = rotation::by_id(&mut conn, job.rotation).await?;
+        let watching = Watchman::first_look(job.clone(), shared.clone(), &mut conn).await?;
+        connect::close(conn).await;
+        Ok::<_, Error>((pass, now, watching))
+    };
+    let mut signal = stop.clone();
+    let (pass, now, (watchman, verdict)) = tokio::select! {
+        opened = opened => opened?,
+        () = signal.wait() => return Ok(End::Signalled),
+    };
 
     let (pace_sender, pace) = watch::channel(verdict);
     let (wish_sender, wish) = watch::channel(Wish {
@@ -52,7 +60,7 @@ pub async fn execute(job: Job, stop: Stop, progress: watch::Sender<Progress>) ->
         past_deadline: now.past_deadline,
         over: None,
     });
-    let beat = tokio::spawn(heartbeat::run(job.clone(), wish_sender, pace.clone(), progress));
+    let beat = tokio::spawn(heartbeat::run(job.clone(), wish_sender, pace.clone(), progress.clone()));
     let mut watchman = tokio::spawn(watchman.keep(pace_sender));
 
     // One worker's failure stops the others between batches.
@@ -115,8 +123,15 @@ pub async fn execute(job: Job, stop: Stop, progress: watch::Sender<Progress>) ->
     relay.abort();
     let signalled = stop.is_set();
     let last = sign_off(&job, signalled || failed.is_some()).await;
-    if let Some(e) = failed {
-        return Err(e);
+    if let Ok((_, totals)) = &last {
+        progress.send_modify(|p| p.finish(*totals));
+    }
+    let last = last.map(|(now, _)| now);
+    match failed {
+        // A database that is away is no news to someone who wants us gone.
+        Some(e) if signalled && e.exit == Exit::Unavailable => return Ok(End::Signalled),
+        Some(e) => return Err(e),
+        None => {}
     }
     match (outcome, last) {
         (Some(Ended::Pass(p)), _) if p == "clean" => Ok(End::Clean),
@@ -132,7 +147,7 @@ pub async fn execute(job: Job, stop: Stop, progress: watch::Sender<Progress>) ->
 }
 
 /// Gives leases back and says good-bye; in a hurry, only as far as two seconds go.
-async fn sign_off(job: &Job, hurry: bool) -> Result<rotation::Rotation, Error> {
+async fn sign_off(job: &Job, hurry: bool) -> Result<(rotation::Rotation, Counters), Error> {
     let work = async {
         let mut conn = if hurry {
             job.connector.try_connect(Purpose::Control).await?
@@ -152,8 +167,9 @@ async fn sign_off(job: &Job, hurry: bool) -> Result<rotation::Rotation, Error> {
         }
         process::leave(&mut conn, &job.process).await?;
         let now = rotation::by_id(&mut conn, job.rotation).await?;
+        let totals = chunk::totals(&mut conn, job.rotation, job.direction).await?;
         connect::close(conn).await;
-        Ok::<_, Error>(now)
+        Ok::<_, Error>((now, totals))
     };
     if !hurry {
         return work.await;

@@ -118,7 +118,10 @@ impl Worker {
     /// Two connections and everything done on them. Ends with a fault as soon as either is in doubt.
     async fn session(&mut self, last: &mut Option<Lease>, faults: &mut Faults) -> Result<Ended, Fault> {
         let mut reading = self.connect(Purpose::Read).await?;
-        Writer::settle(&mut reading, last.as_ref(), &self.owner.process, self.owner.worker).await?;
+        tokio::select! {
+            settled = Writer::settle(&mut reading, last.as_ref(), &self.owner.process, self.owner.worker) => settled?,
+            () = self.stop.wait() => return Err(Fault::Yield),
+        }
         *last = None;
         let mut writing = self.connect(Purpose::Write).await?;
         let _ours = self.gate.shared.register(signals::backend_pid(&mut writing).await?);

@@ -25,3 +25,14 @@ pub struct Progress {
     /// It waits, and is not merely slow.
     pub waiting: bool,
 }
+
+impl Progress {
+    /// The work has ended, one way or another, with these totals.
+    pub fn finish(&mut self, totals: Counters) {
+        self.rows_done = totals.settled();
+        self.rows_total = self.rows_total.max(self.rows_done);
+        self.eta_seconds = None;
+        self.pass = self.pass.max(1);
+        self.totals = totals;
+    }
+}

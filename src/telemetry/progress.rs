@@ -9,14 +9,19 @@ use tokio::task::JoinHandle;
 use super::logging::LogFormat;
 use crate::rotation::Progress;
 
-/// Shows progress until dropped.
-pub struct Shown(JoinHandle<()>, Option<ProgressBar>);
+/// Shows progress until dropped; the last line tells how far it went, however short the work was.
+pub struct Shown {
+    shower: JoinHandle<()>,
+    bar: Option<ProgressBar>,
+    progress: watch::Receiver<Progress>,
+}
 
 impl Drop for Shown {
     fn drop(&mut self) {
-        self.0.abort();
-        if let Some(bar) = &self.1 {
-            bar.finish_and_clear();
+        self.shower.abort();
+        match &self.bar {
+            Some(bar) => bar.finish_and_clear(),
+            None => line(&self.progress.borrow()),
         }
     }
 }
@@ -24,7 +29,8 @@ impl Drop for Shown {
 /// Starts showing what `progress` is fed with.
 pub fn show(format: LogFormat, every: Duration, progress: watch::Receiver<Progress>) -> Shown {
     if format.is_json() {
-        return Shown(tokio::spawn(lines(every, progress)), None);
+        let shower = tokio::spawn(lines(every, progress.clone()));
+        return Shown { shower, bar: None, progress };
     }
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(5));
     // The message has lines of its own below the bar, so that all of it fits into 80 columns.
@@ -32,32 +38,36 @@ pub fn show(format: LogFormat, every: Duration, progress: watch::Receiver<Progre
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("━╸─");
     bar.set_style(style);
-    Shown(tokio::spawn(bars(bar.clone(), progress)), Some(bar))
+    let shower = tokio::spawn(bars(bar.clone(), progress.clone()));
+    Shown { shower, bar: Some(bar), progress }
 }
 
 async fn lines(every: Duration, progress: watch::Receiver<Progress>) {
     loop {
         tokio::time::sleep(every).await;
-        let p = progress.borrow().clone();
-        if p.pass == 0 {
-            continue;
-        }
-        tracing::info!(
-            rows_done = p.rows_done,
-            rows_total = p.rows_total,
-            rows_per_second = p.rows_per_second.round(),
-            eta_seconds = p.eta_seconds.map(f64::round),
-            pass = p.pass,
-            pass_kind = p.pass_kind,
-            re_encrypted = p.totals.re_encrypted,
-            already_on_key = p.totals.already_on_key,
-            null = p.totals.null_rows,
-            lost_races = p.totals.lost_races,
-            quarantined = p.totals.quarantined,
-            throttle = p.throttle.map(|why| why.to_string()),
-            "progress"
-        );
+        line(&progress.borrow().clone());
     }
+}
+
+fn line(p: &Progress) {
+    if p.pass == 0 {
+        return;
+    }
+    tracing::info!(
+        rows_done = p.rows_done,
+        rows_total = p.rows_total,
+        rows_per_second = p.rows_per_second.round(),
+        eta_seconds = p.eta_seconds.map(f64::round),
+        pass = p.pass,
+        pass_kind = p.pass_kind,
+        re_encrypted = p.totals.re_encrypted,
+        already_on_key = p.totals.already_on_key,
+        null = p.totals.null_rows,
+        lost_races = p.totals.lost_races,
+        quarantined = p.totals.quarantined,
+        throttle = p.throttle.as_ref().map(ToString::to_string),
+        "progress"
+    );
 }
 
 async fn bars(bar: ProgressBar, mut progress: watch::Receiver<Progress>) {
