@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use uuid::Uuid;
 
@@ -184,7 +185,7 @@ pub enum Command {
     #[command(after_long_help = examples::MAN)]
     Man {
         /// Write rekey.1, rekey-run.1, … into this folder
-        #[arg(long, value_name = "PATH")]
+        #[arg(long, env = "REKEY_DIR", hide_env_values = true, value_name = "PATH")]
         dir: Option<PathBuf>,
     },
     /// Generate, check, back up, restore and replace keys
@@ -193,6 +194,47 @@ pub enum Command {
     /// The application's cache in Redis
     #[command(subcommand, after_long_help = examples::CACHE)]
     Cache(CacheCommand),
+}
+
+impl Command {
+    /// The key sources named on the command line, where the command takes any.
+    pub fn keys(&self) -> Option<&KeyArgs> {
+        match self {
+            Command::Plan(args) => Some(&args.keys),
+            Command::Run(args) => Some(&args.keys),
+            Command::Verify(args) => Some(&args.keys),
+            Command::Promote(args) => Some(&args.keys),
+            Command::Finalize(args) => Some(&args.keys),
+            Command::Rollback(args) => Some(&args.keys),
+            Command::Quarantine(QuarantineCommand::Retry { keys, .. }) => Some(keys),
+            _ => None,
+        }
+    }
+
+    /// Whether a signal may end it anywhere: it reads, or writes in one transaction. The others listen for
+    /// themselves, or ask at the terminal.
+    pub const fn may_be_given_up(&self) -> bool {
+        match self {
+            Command::Plan(_)
+            | Command::Init(_)
+            | Command::Status(_)
+            | Command::Verify(_)
+            | Command::Report(_)
+            | Command::Pause
+            | Command::Resume(_)
+            | Command::Abort
+            | Command::Quarantine(QuarantineCommand::List | QuarantineCommand::Accept { .. }) => true,
+            Command::Run(_)
+            | Command::Promote(_)
+            | Command::Finalize(_)
+            | Command::Rollback(_)
+            | Command::Quarantine(QuarantineCommand::Retry { .. })
+            | Command::Completions { .. }
+            | Command::Man { .. }
+            | Command::Keys(_)
+            | Command::Cache(_) => false,
+        }
+    }
 }
 
 /// Where the two keys are. Kept as text: clap would echo what it cannot parse, and that may be a key.
@@ -242,10 +284,10 @@ pub struct WorkArgs {
 #[derive(Args)]
 pub struct RunArgs {
     /// Read, re-encrypt and re-open every row, and write nothing at all
-    #[arg(long, env = "REKEY_DRY_RUN", hide_env_values = true)]
+    #[arg(long, env = "REKEY_DRY_RUN", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub dry_run: bool,
     /// The old key is known to others: rolling back will ask twice
-    #[arg(long, env = "REKEY_COMPROMISED", hide_env_values = true)]
+    #[arg(long, env = "REKEY_COMPROMISED", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub compromised: bool,
     #[command(flatten)]
     pub keys: KeyArgs,
@@ -256,10 +298,10 @@ pub struct RunArgs {
 #[derive(Args)]
 pub struct RollbackArgs {
     /// Do not ask
-    #[arg(long, env = "REKEY_YES", hide_env_values = true)]
+    #[arg(long, env = "REKEY_YES", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub yes: bool,
     /// Return rows to a key that others know
-    #[arg(long)]
+    #[arg(long, env = "REKEY_I_KNOW_THE_OLD_KEY_IS_COMPROMISED", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub i_know_the_old_key_is_compromised: bool,
     #[command(flatten)]
     pub keys: KeyArgs,
@@ -282,10 +324,10 @@ pub struct PromoteArgs {
     #[arg(long, env = "REKEY_TARGET", hide_env_values = true, value_name = "SOURCE")]
     pub target: Option<String>,
     /// Somebody else changes it: say what to change, and go on once it is changed
-    #[arg(long, env = "REKEY_EXTERNAL", hide_env_values = true)]
+    #[arg(long, env = "REKEY_EXTERNAL", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub external: bool,
     /// Do not ask
-    #[arg(long, env = "REKEY_YES", hide_env_values = true)]
+    #[arg(long, env = "REKEY_YES", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub yes: bool,
     /// Readers of the verify before it
     #[arg(long, env = "REKEY_WORKERS", hide_env_values = true, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64), value_name = "N")]
@@ -300,7 +342,7 @@ pub struct FinalizeArgs {
     #[arg(long, env = "REKEY_RECOVERY_WINDOW", hide_env_values = true, default_value_t = 30, value_parser = clap::value_parser!(u8).range(7..=30), value_name = "DAYS")]
     pub recovery_window: u8,
     /// Do not ask
-    #[arg(long, env = "REKEY_YES", hide_env_values = true)]
+    #[arg(long, env = "REKEY_YES", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub yes: bool,
     /// Readers of the verify before it
     #[arg(long, env = "REKEY_WORKERS", hide_env_values = true, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64), value_name = "N")]
@@ -325,20 +367,20 @@ pub struct ReportArgs {
     #[arg(long, env = "REKEY_FORMAT", hide_env_values = true, value_enum, default_value_t)]
     pub format: ReportFormat,
     /// Which rotation [default: the active one, or the latest]
-    #[arg(long, value_name = "ID", conflicts_with = "all")]
+    #[arg(long, env = "REKEY_ROTATION", hide_env_values = true, value_name = "ID", conflicts_with = "all")]
     pub rotation: Option<Uuid>,
     /// All rotations
-    #[arg(long)]
+    #[arg(long, env = "REKEY_ALL", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub all: bool,
     /// Users and providers whose credentials were under the old key, and should reconnect after a compromise
-    #[arg(long)]
+    #[arg(long, env = "REKEY_AFFECTED", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub affected: bool,
 }
 
 #[derive(Args)]
 pub struct StatusArgs {
     /// Print again every two seconds until the rotation rests
-    #[arg(long)]
+    #[arg(long, env = "REKEY_WATCH", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub watch: bool,
 }
 
@@ -396,4 +438,36 @@ fn deadline(text: &str) -> Result<Deadline, String> {
         .parse()
         .map_err(|_| "write a duration like 2h, or a time like 2026-11-24T05:00:00Z".to_owned())?;
     Ok(Deadline::At(time))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    /// `rekey COMMAND --flag` for every flag whose environment variable is not REKEY_FLAG.
+    fn without_variable(path: &str, command: &clap::Command, found: &mut Vec<String>) {
+        for flag in command.get_arguments().filter_map(|arg| Some((arg, arg.get_long()?))) {
+            let expected = format!("REKEY_{}", flag.1.to_uppercase().replace('-', "_"));
+            let named = flag.0.get_env().and_then(|name| name.to_str());
+            // The application's own variable, which everybody has set already.
+            let known = [Some(expected.as_str()), Some("REDIS_URL")].contains(&named);
+            if !known && !["help", "version"].contains(&flag.1) {
+                found.push(format!("{path} --{}", flag.1));
+            }
+        }
+        for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+            without_variable(&format!("{path} {}", sub.get_name()), sub, found);
+        }
+    }
+
+    #[test]
+    fn every_flag_has_an_environment_variable() {
+        let mut found = Vec::new();
+        let mut rekey = Cli::command();
+        rekey.build();
+        without_variable("rekey", &rekey, &mut found);
+        assert_eq!(found, Vec::<String>::new());
+    }
 }

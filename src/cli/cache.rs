@@ -1,5 +1,6 @@
 //! `rekey cache purge`: the application's stale entries in Redis. Needs no database.
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -35,10 +36,10 @@ pub struct PurgeArgs {
     )]
     pub prefix: String,
     /// Count, and delete nothing
-    #[arg(long, env = "REKEY_DRY_RUN", hide_env_values = true)]
+    #[arg(long, env = "REKEY_DRY_RUN", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub dry_run: bool,
     /// Do not ask
-    #[arg(long, env = "REKEY_YES", hide_env_values = true)]
+    #[arg(long, env = "REKEY_YES", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub yes: bool,
 }
 

@@ -1,6 +1,7 @@
 //! `rekey init`: creates schema `rekey`, and shows the grants each role needs. `--print-sql` needs no database.
 
 use clap::Args;
+use clap::builder::BoolishValueParser;
 use serde::Serialize;
 
 use super::context::Context;
@@ -11,7 +12,7 @@ use crate::store::{Purpose, grants, schema};
 #[derive(Args)]
 pub struct InitArgs {
     /// Print the schema and the grants as SQL, and do nothing
-    #[arg(long, env = "REKEY_PRINT_SQL", hide_env_values = true)]
+    #[arg(long, env = "REKEY_PRINT_SQL", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub print_sql: bool,
 }
 

@@ -10,6 +10,15 @@ macro_rules! println {
     }};
 }
 
+/// The same for text that ends its own lines.
+macro_rules! print {
+    ($($what:tt)*) => {{
+        use std::io::Write as _;
+        let mut out = std::io::stdout();
+        let _ = write!(out, $($what)*).and_then(|()| out.flush());
+    }};
+}
+
 mod args;
 mod cache;
 mod cache_after;
@@ -30,6 +39,7 @@ mod plan_text;
 mod preflight;
 mod promote;
 mod quarantine;
+mod refusal;
 mod report;
 mod rollback;
 mod run;
@@ -58,6 +68,11 @@ pub fn main() -> ExitCode {
             if !e.use_stderr() {
                 return ExitCode::from(Exit::Ok.code());
             }
+            if help::wants_json() {
+                let said = e.render().to_string();
+                let said = said.trim_start_matches("error: ").lines().next().unwrap_or_default();
+                refusal::print(&Error::new(Exit::Usage, said).hint("rekey --help"));
+            }
             LastWord::default().write(Exit::Usage.code(), Exit::Usage.meaning());
             return ExitCode::from(Exit::Usage.code());
         }
@@ -69,6 +84,9 @@ pub fn main() -> ExitCode {
         Ok(exit) => exit,
         Err(e) => {
             report(&e, json_logs);
+            if context.json() {
+                refusal::print(&e);
+            }
             context.last_word.say(&e.message, e.hint.as_deref());
             e.exit
         }
@@ -120,7 +138,20 @@ async fn serve_metrics(context: &Context) -> Result<()> {
 }
 
 async fn dispatch(command: Command, context: &Context) -> Result<Exit> {
+    // Usage before anything is contacted.
+    if let Some(keys) = command.keys() {
+        key_pair::given(&keys.old_key)?;
+        key_pair::given(&keys.new_key)?;
+    }
     serve_metrics(context).await?;
+    if command.may_be_given_up() {
+        let mut stop = signals::listen()?;
+        return signals::unless_stopped(&mut stop, carry_out(command, context)).await;
+    }
+    carry_out(command, context).await
+}
+
+async fn carry_out(command: Command, context: &Context) -> Result<Exit> {
     match command {
         Command::Plan(args) => plan::run(args, context).await,
         Command::Init(args) => init::run(args, context).await,

@@ -13,8 +13,9 @@ use super::key_pair::{self, KeyPair};
 use super::preflight::{Purpose as Asked, preflight};
 use super::{signals, summary, throttle_args, work};
 use crate::crypto::Rewrapper;
-use crate::engine::{DryRun, Limits, Settings, Stop, dry_run, lifecycle};
+use crate::engine::{DryRun, Settings, Stop, dry_run, lifecycle};
 use crate::error::{Error, Exit, Result};
+use crate::rotation::throttle::Limits;
 use crate::rotation::{Counters, Desired, Direction, Progress, State};
 use crate::store::ledger::rotation::{self, NewRotation};
 use crate::store::ledger::{Rotation, chunk};
@@ -33,8 +34,7 @@ pub async fn run(args: RunArgs, context: &Context) -> Result<Exit> {
         return dry(context, rewrapper, settings, stop).await;
     }
     let prepared = prepare(&args, context, &connector, &allowed);
-    let Prepared { rotation, rewrapper, how, before } =
-        signals::unless_stopped(&mut stop, prepared).await?;
+    let Prepared { rotation, rewrapper, how, before } = signals::unless_stopped(&mut stop, prepared).await?;
     let (end, took) = work::drive(context, &rotation, Direction::Forward, rewrapper, how, stop).await?;
     let mut conn = work::connect_to_tell(&connector, &end).await?;
     summary::print(context, &mut conn, rotation.id, Direction::Forward, &end, took, before).await

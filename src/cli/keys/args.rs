@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::super::examples;
@@ -64,7 +65,7 @@ pub struct GenerateArgs {
     #[command(flatten)]
     pub destination: Destination,
     /// Replace keys that are there; the former ones stay in PATH.bak, or at AWSPREVIOUS
-    #[arg(long, env = "REKEY_FORCE", hide_env_values = true, conflicts_with = "stdout")]
+    #[arg(long, env = "REKEY_FORCE", hide_env_values = true, value_parser = BoolishValueParser::new(), conflicts_with = "stdout")]
     pub force: bool,
 }
 
@@ -76,10 +77,10 @@ pub struct Destination {
     #[arg(long, env = "REKEY_ENV_FILE", hide_env_values = true, value_name = "PATH")]
     pub env_file: Option<PathBuf>,
     /// One key's place: file:PATH, dotenv:PATH#VAR, aws:SECRET_ID[#JSON_FIELD][@AWSPENDING]
-    #[arg(long, value_name = "SOURCE")]
+    #[arg(long, env = "REKEY_TO", hide_env_values = true, value_name = "SOURCE")]
     pub to: Option<String>,
     /// Print the keys; refuses a terminal
-    #[arg(long)]
+    #[arg(long, env = "REKEY_STDOUT", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub stdout: bool,
 }
 
@@ -98,7 +99,14 @@ pub struct ValidateArgs {
     )]
     pub env_file: Option<PathBuf>,
     /// Which key SOURCE is [default: as its name says]
-    #[arg(long = "as", value_enum, value_name = "KIND", requires = "source")]
+    #[arg(
+        long = "as",
+        env = "REKEY_AS",
+        hide_env_values = true,
+        value_enum,
+        value_name = "KIND",
+        requires = "source"
+    )]
     pub kind: Option<Kind>,
     #[command(flatten)]
     pub layout: Layout,
@@ -145,10 +153,10 @@ pub struct RotateSecretKeyArgs {
     )]
     pub env_file: Option<PathBuf>,
     /// Bring the former SECRET_KEY back
-    #[arg(long)]
+    #[arg(long, env = "REKEY_ROLLBACK", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub rollback: bool,
     /// Do not ask
-    #[arg(long, env = "REKEY_YES", hide_env_values = true)]
+    #[arg(long, env = "REKEY_YES", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub yes: bool,
     #[command(flatten)]
     pub layout: Layout,
@@ -179,7 +187,7 @@ pub struct RestoreArgs {
     #[arg(long, env = "REKEY_FROM", hide_env_values = true, value_name = "SOURCE")]
     pub from: Option<String>,
     /// Do not ask
-    #[arg(long, env = "REKEY_YES", hide_env_values = true)]
+    #[arg(long, env = "REKEY_YES", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub yes: bool,
     #[command(flatten)]
     pub passphrase: Passphrase,
@@ -194,7 +202,7 @@ pub struct DestroyArgs {
     /// The secret that holds it [default: where the application's settings say]
     pub source: Option<String>,
     /// Do not ask
-    #[arg(long, env = "REKEY_YES", hide_env_values = true)]
+    #[arg(long, env = "REKEY_YES", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub yes: bool,
     #[command(flatten)]
     pub layout: Layout,

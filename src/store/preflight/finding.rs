@@ -138,7 +138,8 @@ pub struct Allowed(Vec<String>);
 impl Allowed {
     /// Refuses a name that is none, or that nobody may allow, with exit 2.
     pub fn parse(names: &[String]) -> Result<Allowed, Error> {
-        for name in names {
+        let names: Vec<String> = names.iter().map(|name| name.trim().to_owned()).collect();
+        for name in &names {
             match FINDINGS.iter().find(|(known, ..)| known == name) {
                 Some((_, true, _)) => {}
                 Some((_, false, meaning)) => {
@@ -156,7 +157,7 @@ impl Allowed {
                 }
             }
         }
-        Ok(Allowed(names.to_vec()))
+        Ok(Allowed(names))
     }
 
     /// Marks what is let pass, and puts what matters most first.
