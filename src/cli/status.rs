@@ -105,7 +105,7 @@ async fn look(context: &Context, conn: &mut PgConnection) -> Result<Status> {
     if let Some(pass) = pass::latest(conn, r.id, direction).await? {
         let rate = processes.iter().map(|p| p.rate).fold(0.0, f64::max);
         let done = totals.settled();
-        let estimate = if pass.outcome.is_some() { done } else { pass.estimated_rows };
+        let estimate = if pass.outcome.is_some() || !pass.first { done } else { pass.estimated_rows };
         let total = estimate.max(done);
         let (waiting, leased, finished) = chunk::census(conn, r.id, pass.number).await?;
         chunks = Some(Chunks { waiting, leased, done: finished });

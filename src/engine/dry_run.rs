@@ -89,7 +89,13 @@ pub async fn dry_run(
                     eta_seconds: Some((total - found.rows) as f64 / rate.max(1.0)),
                     pass: 1,
                     pass_kind: "dry run",
-                    totals: Counters { quarantined: found.unreadable, ..Default::default() },
+                    totals: Counters {
+                        re_encrypted: found.would_re_encrypt,
+                        already_on_key: found.already_on_key,
+                        null_rows: found.null,
+                        quarantined: found.unreadable,
+                        ..Default::default()
+                    },
                     throttle: None,
                     waiting: false,
                 });

@@ -87,7 +87,9 @@ async fn beat(
         if let Some(pass) = pass {
             let done = totals.settled();
             rate.observe(totals.re_encrypted + totals.already_on_key);
-            let total = job.settings.walk.estimated_rows.max(done);
+            // An estimate until the first pass has counted.
+            let estimated = if pass.first { job.settings.walk.estimated_rows } else { done };
+            let total = estimated.max(done);
             let per_second = rate.rows_per_second();
             progress.send_replace(Progress {
                 rows_done: done,

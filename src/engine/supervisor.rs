@@ -12,7 +12,7 @@ use super::throttle::Watchman;
 use super::worker::{Ended, Worker, release_all};
 use super::{Job, Stop, StopSource};
 use crate::error::{Error, Exit};
-use crate::rotation::{Counters, Desired, Progress, State};
+use crate::rotation::{Counted, Counters, Desired, Progress, State};
 use crate::store::ledger::chunk::{self, Owner};
 use crate::store::ledger::{pass, process, rotation};
 use crate::store::{Purpose, connect};
@@ -124,7 +124,8 @@ pub async fn execute(job: Job, stop: Stop, progress: watch::Sender<Progress>) ->
     let signalled = stop.is_set();
     let last = sign_off(&job, signalled || failed.is_some()).await;
     if let Ok((_, totals)) = &last {
-        progress.send_modify(|p| p.finish(*totals));
+        let counted = if matches!(outcome, Some(Ended::Pass(_))) { Counted::Whole } else { Counted::Partly };
+        progress.send_modify(|p| p.finish(*totals, counted));
     }
     let last = last.map(|(now, _)| now);
     match failed {

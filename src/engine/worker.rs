@@ -120,7 +120,7 @@ impl Worker {
         let mut reading = self.connect(Purpose::Read).await?;
         tokio::select! {
             settled = Writer::settle(&mut reading, last.as_ref(), &self.owner.process, self.owner.worker) => settled?,
-            () = self.stop.wait() => return Err(Fault::Yield),
+            () = self.gate.stop.wait() => return Err(Fault::Yield),
         }
         *last = None;
         let mut writing = self.connect(Purpose::Write).await?;
@@ -176,6 +176,7 @@ impl Worker {
         let done = tokio::select! {
             done = closing::prove(&self.job, &mut conn, lease) => done,
             () = self.gate.stop.wait() => return Err(Fault::Yield),
+            () = silence(self.gate.wish.clone()) => return Err(StoreError::Timeout { op: "prove that none is left", limit: SILENCE }.into()),
         };
         close(conn).await;
         done
@@ -197,6 +198,13 @@ impl Worker {
             () = self.gate.stop.wait() => Err(Fault::Yield),
         }
     }
+}
+
+/// The closing proof may take as long as it must, but not while the server answers nobody, the heartbeat included.
+const SILENCE: Duration = Duration::from_secs(60);
+
+async fn silence(mut heard: watch::Receiver<Wish>) {
+    while let Ok(Ok(())) = tokio::time::timeout(SILENCE, heard.changed()).await {}
 }
 
 fn read_ahead(mut reader: Reader) -> Ahead {

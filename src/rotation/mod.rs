@@ -18,7 +18,7 @@ pub use bounds::{Bounds, ChunkSize};
 pub use counters::Counters;
 pub use forecast::{Forecast, Rehearsal, TableFacts};
 pub use pressure::Pace;
-pub use progress::Progress;
+pub use progress::{Counted, Progress};
 pub use rate::{Limiter, Rate};
 pub use servo::{BatchServo, Held};
 pub use state::{Desired, Direction, State};

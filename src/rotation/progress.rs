@@ -26,11 +26,23 @@ pub struct Progress {
     pub waiting: bool,
 }
 
+/// How much of the table a pass has counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// All of it: the pass is over.
+    Whole,
+    /// The total is still an estimate.
+    Partly,
+}
+
 impl Progress {
-    /// The work has ended, one way or another, with these totals.
-    pub fn finish(&mut self, totals: Counters) {
+    /// This process has stopped working, at these totals; `counted` tells whether the table is known to the end.
+    pub fn finish(&mut self, totals: Counters, counted: Counted) {
         self.rows_done = totals.settled();
-        self.rows_total = self.rows_total.max(self.rows_done);
+        self.rows_total = match counted {
+            Counted::Whole => self.rows_done,
+            Counted::Partly => self.rows_total.max(self.rows_done),
+        };
         self.eta_seconds = None;
         self.pass = self.pass.max(1);
         self.totals = totals;

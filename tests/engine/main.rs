@@ -9,6 +9,7 @@ mod support;
 
 mod clean_run;
 mod commit;
+mod counted;
 mod exhausted;
 mod exit_codes;
 mod keys;
@@ -22,6 +23,8 @@ mod quarantine;
 mod replica;
 mod rewritten;
 mod rollback;
+mod settings;
+mod signals;
 mod states;
 mod support_works;
 mod surroundings;
