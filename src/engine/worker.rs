@@ -3,10 +3,12 @@
 use std::time::{Duration, Instant};
 
 use sqlx::PgConnection;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::fault::Fault;
 use super::gate::Gate;
+use super::heartbeat::Wish;
 use super::reader::{Next, Reader, Segment};
 use super::writer::Writer;
 use super::{SharedJob, closing};
