@@ -208,7 +208,7 @@ impl Connector {
         match error.class() {
             Class::Retry | Class::LockTimeout => tokio::time::sleep(jitter(Duration::from_millis(200))).await,
             Class::ConnectionLost => *conn = self.connect(purpose).await?,
-            Class::Data | Class::Denied | Class::Fatal => return Err(error),
+            Class::Exhausted | Class::Data | Class::Denied | Class::Fatal => return Err(error),
         }
         Ok(())
     }
