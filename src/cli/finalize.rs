@@ -6,7 +6,7 @@ use super::args::FinalizeArgs;
 use super::confirm::confirm;
 use super::context::Context;
 use super::{signals, verify};
-use crate::engine::lifecycle::{Exclusive, Target, finalize};
+use crate::engine::lifecycle::{Exclusive, Target, clean_up, finalize};
 use crate::error::{Error, Exit, Result};
 use crate::rotation::State;
 use crate::store::ledger::{Rotation, rotation};
@@ -18,9 +18,16 @@ pub async fn run(args: FinalizeArgs, context: &Context) -> Result<Exit> {
     let stop = signals::listen()?;
     confirm(args.yes, "After this there is no rollback. Go on?")?;
     let mut conn = connector.connect(Purpose::Control).await?;
-    let r = may_finalize(rotation::latest(&mut conn).await?)?;
-    let target = Target::of(&context.sources, &r, None)?;
+    let found = rotation::latest(&mut conn).await?;
+    if let Some(over) = found.as_ref().filter(|r| r.state == State::Finalized) {
+        // Killed after its last commit, a finalize leaves its labels and the backup behind.
+        clean_up(&Target::of(&context.sources, over, None)?).await;
+    }
+    let r = may_finalize(found)?;
     let alone = Exclusive::take(&mut conn).await?;
+    // Until the lock was ours, a rollback may have turned the rotation round.
+    let r = may_finalize(Some(rotation::by_id(&mut conn, r.id).await?))?;
+    let target = Target::of(&context.sources, &r, None)?;
     super::preflight::primary_only(&connector, &mut conn, "finalize").await?;
     if r.state == State::Promoted {
         let report =

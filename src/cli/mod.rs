@@ -56,6 +56,8 @@ pub use args::{Cli, Command};
 pub use context::Context;
 
 use crate::error::{Error, Exit, Result};
+use crate::store::connect::answer_limit;
+use crate::store::with_answer_limit;
 use crate::telemetry::termination::LastWord;
 use crate::telemetry::{http, logging};
 
@@ -110,7 +112,8 @@ fn start(command: Command, context: &Context) -> Result<Exit> {
         .enable_all()
         .build()
         .map_err(|e| Error::new(Exit::Internal, format!("cannot start the runtime: {e}")))?;
-    let exit = runtime.block_on(dispatch(command, context));
+    let exit = runtime
+        .block_on(with_answer_limit(answer_limit(context.global.lease_ttl), dispatch(command, context)));
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
     exit
 }

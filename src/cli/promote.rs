@@ -22,6 +22,9 @@ pub async fn run(args: PromoteArgs, context: &Context) -> Result<Exit> {
     let mut conn = connector.connect(Purpose::Control).await?;
     let found = rotation::latest(&mut conn).await?;
     let r = may_promote(found)?;
+    let alone = Exclusive::take(&mut conn).await?;
+    // Until the lock was ours, a rollback may have turned the rotation round.
+    let r = may_promote(Some(rotation::by_id(&mut conn, r.id).await?))?;
     let target = Target::of(&context.sources, &r, named)?;
     if !args.external && !target.is_writable() && !r.external {
         return Err(Error::new(
@@ -31,7 +34,6 @@ pub async fn run(args: PromoteArgs, context: &Context) -> Result<Exit> {
         .hint("rekey promote --external --yes says what to change, and goes on once it is changed"));
     }
     let external = args.external || r.external;
-    let alone = Exclusive::take(&mut conn).await?;
     let new = key_pair::one(context, &args.keys, &r, Role::New).await?;
     super::preflight::primary_only(&connector, &mut conn, "promote").await?;
     let report =

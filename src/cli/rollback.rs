@@ -8,7 +8,7 @@ use super::context::Context;
 use super::key_pair::{self, KeyPair};
 use super::preflight::{Purpose as Asked, preflight};
 use super::{cache_after, signals, summary, throttle_args, work};
-use crate::engine::lifecycle::{Exclusive, Target, unpromote};
+use crate::engine::lifecycle::{Exclusive, Target, clean_up, unpromote};
 use crate::engine::{End, Settings};
 use crate::error::{Error, Exit, Result};
 use crate::rotation::throttle::Limits;
@@ -37,8 +37,11 @@ pub async fn run(args: RollbackArgs, context: &Context) -> Result<Exit> {
     if end == End::Clean && quarantine::unaccepted(&mut conn, rotation.id).await? == 0 {
         let alone = Exclusive::take(&mut conn).await?;
         let now = rotation::by_id(&mut conn, rotation.id).await?;
-        if now.state != State::RolledBack {
-            let target = Target::of(&context.sources, &now, None)?;
+        let target = Target::of(&context.sources, &now, None)?;
+        if now.state == State::RolledBack {
+            // Killed after its last commit, a rollback leaves its labels and the backup behind.
+            clean_up(&target).await;
+        } else {
             unpromote(&mut conn, &alone, &target, &old.key, &context.actor).await?;
             cache = Some(cache_after::purge(context, &mut conn, &now).await);
         }

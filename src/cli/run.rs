@@ -57,27 +57,39 @@ async fn prepare(
     allowed: &Allowed,
 ) -> Result<Prepared> {
     let mut conn = connector.connect(Purpose::Control).await?;
-    let latest = rotation::latest(&mut conn).await?;
-    let active = latest.clone().filter(|r| r.state.is_active());
-    if let Some(active) = &active {
-        may_run(&mut conn, active, args.work.deadline.is_some()).await?;
-    }
-    let keys = match &active {
-        Some(active) => key_pair::for_rotation(context, &args.keys, active).await?,
-        None => key_pair::for_new(context, &args.keys).await?,
-    };
-    if let (None, Some(last)) = (&active, &latest) {
-        refuse_compromised_pair(last, &keys)?;
-    }
+    let mut latest = rotation::latest(&mut conn).await?;
+    let mut active = latest.clone().filter(|r| r.state.is_active());
     let limits = throttle_args::limits(&args.work, Direction::Forward);
-    let purpose = Asked {
-        purpose: For::Run,
-        allowed,
-        limits: &limits,
-        direction: Direction::Forward,
-        fresh: active.is_none(),
+    let (keys, report) = loop {
+        if let Some(active) = &active {
+            may_run(&mut conn, active, args.work.deadline.is_some()).await?;
+        }
+        let keys = match &active {
+            Some(active) => key_pair::for_rotation(context, &args.keys, active).await?,
+            None => key_pair::for_new(context, &args.keys).await?,
+        };
+        if let (None, Some(last)) = (&active, &latest) {
+            refuse_compromised_pair(last, &keys)?;
+        }
+        let purpose = Asked {
+            purpose: For::Run,
+            allowed,
+            limits: &limits,
+            direction: Direction::Forward,
+            fresh: active.is_none(),
+        };
+        let refused = match preflight(context, connector, &mut conn, &keys, purpose).await?.into_result() {
+            Ok(report) => break (keys, report),
+            Err(refused) => refused,
+        };
+        // What is no state to begin in may be where a rotation stands that another process has begun since.
+        latest = rotation::latest(&mut conn).await?;
+        let begun = latest.clone().filter(|r| r.state.is_active());
+        if active.is_some() || begun.is_none() {
+            return Err(refused);
+        }
+        active = begun;
     };
-    let report = preflight(context, connector, &mut conn, &keys, purpose).await?.into_result()?;
     let settings = work::settings(&args.work, context, &report.facts);
     let rotation = match active {
         Some(active) => active,

@@ -41,6 +41,9 @@ pub async fn print(
     let rotation = rotation::by_id(conn, rotation_id).await?;
     let totals = chunk::totals(conn, rotation_id, direction).await?;
     let unaccepted = quarantine::unaccepted(conn, rotation_id).await?;
+    // Whoever wakes up after a rollback must not say that its goal holds.
+    let turned = End::Superseded(rotation.state);
+    let end = if *end == End::Clean && rotation.state.direction() != direction { &turned } else { end };
     let other_bytes =
         direction == Direction::Backward && audit::happened(conn, rotation_id, "other_bytes").await?;
     let (exit, outcome, next) =

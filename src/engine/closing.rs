@@ -26,10 +26,13 @@ use crate::store::{During, Statement, StoreError};
 const MAX_LISTED: usize = 10_000;
 
 /// The fence (OFFSET 0) keeps `age()` above the join: it is not parallel-safe, and below it would keep the scan on one core.
+/// A proof row vouches only for what the very transaction that wrote it wrote: in a ledger that was restored from a dump
+/// its recorded id is another database's, and may be an application's here.
 const PROOF: &str = "SELECT * FROM (SELECT t.id, t.ctid, t.xmin, octet_length(t.encrypted_credentials), \
      CASE WHEN octet_length(t.encrypted_credentials) <= 8192 THEN t.encrypted_credentials END \
      FROM public.provider_connections t WHERE t.encrypted_credentials IS NOT NULL AND NOT EXISTS (SELECT FROM rekey.proofs p \
-     WHERE p.rotation = $2 AND p.direction = $3 AND p.xid::xid = t.xmin) OFFSET 0) s WHERE age(s.xmin) <= age($1)";
+     WHERE p.rotation = $2 AND p.direction = $3 AND p.xid::xid = t.xmin \
+     AND p.xmin = t.xmin) OFFSET 0) s WHERE age(s.xmin) <= age($1)";
 
 /// The proof may be long, and should not be: next to nothing comes back, so sharing the scan costs nothing.
 const PROOF_SETTINGS: &str =
@@ -117,7 +120,7 @@ pub async fn prove(job: &SharedJob, conn: &mut PgConnection, lease: &Lease) -> R
         Verdict::WalkAgain(job.settings.walk)
     } else if rewritten {
         tracing::warn!(
-            "the table was rewritten (VACUUM FULL or CLUSTER) under block ranges: walking it again"
+            "the table was rewritten (VACUUM FULL, CLUSTER, a restore) under this pass: walking it again"
         );
         Verdict::WalkAgain(job.settings.walk)
     } else if sorted.stragglers.is_empty() {

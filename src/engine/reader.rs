@@ -120,9 +120,7 @@ impl Reader {
         }
         let (job, direction) = (&self.job, self.pass.direction);
         let Some(latest) = pass::latest(&mut self.conn, job.rotation, direction).await? else {
-            return Err(
-                Error::new(Exit::Internal, "the pass under way has vanished from rekey.passes").into()
-            );
+            return Err(pass::vanished().into());
         };
         let moved_on = latest.number != self.pass.number;
         self.pass = latest;

@@ -15,7 +15,7 @@ use crate::error::{Error, Exit};
 use crate::rotation::{Counted, Counters, Desired, Progress, State};
 use crate::store::ledger::chunk::{self, Owner};
 use crate::store::ledger::{pass, process, rotation};
-use crate::store::{Purpose, connect};
+use crate::store::{Purpose, connect, with_answer_limit};
 
 /// How a process ended, without an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,8 +60,10 @@ pub async fn execute(job: Job, stop: Stop, progress: watch::Sender<Progress>) ->
         past_deadline: now.past_deadline,
         over: None,
     });
-    let beat = tokio::spawn(heartbeat::run(job.clone(), wish_sender, pace.clone(), progress.clone()));
-    let mut watchman = tokio::spawn(watchman.keep(pace_sender));
+    let limit = job.connector.answer_limit();
+    let beating = heartbeat::run(job.clone(), wish_sender, pace.clone(), progress.clone());
+    let beat = tokio::spawn(with_answer_limit(limit, beating));
+    let mut watchman = tokio::spawn(with_answer_limit(limit, watchman.keep(pace_sender)));
 
     // One worker's failure stops the others between batches.
     let (give_up, given_up) = StopSource::new();
@@ -86,7 +88,7 @@ pub async fn execute(job: Job, stop: Stop, progress: watch::Sender<Progress>) ->
                 shared: shared.clone(),
             },
         };
-        workers.spawn(worker.run());
+        workers.spawn(with_answer_limit(limit, worker.run()));
     }
     let mut watching = true;
     let mut outcome: Option<Ended> = None;

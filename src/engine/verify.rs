@@ -23,7 +23,7 @@ use crate::store::ledger::chunk::next_key;
 use crate::store::ledger::proof::Tagged;
 use crate::store::ledger::{proof, quarantine};
 use crate::store::rows::{self, INLINE_BYTES, MAX_ROW_BYTES, Stretch};
-use crate::store::{Connector, Purpose, Statement, StoreError, Xid, connect};
+use crate::store::{Connector, Purpose, Statement, StoreError, Xid, connect, with_answer_limit};
 
 /// Rows one worker holds tags for at a time: at most, and at least where the table is small.
 const PART_ROWS: std::ops::RangeInclusive<i64> = 20_000..=500_000;
@@ -116,8 +116,9 @@ pub async fn verify(
         frontier: Mutex::new((None, false)),
     });
     let mut tasks = JoinSet::new();
+    let limit = shared.connector.answer_limit();
     for _ in 0..workers {
-        tasks.spawn(work(shared.clone(), stop.clone()));
+        tasks.spawn(with_answer_limit(limit, work(shared.clone(), stop.clone())));
     }
     let mut report = VerifyReport { bytes_compared: shared.keys.tags.is_some(), ..Default::default() };
     let mut old_seen = 0;

@@ -16,9 +16,8 @@ use crate::error::{Error, Exit};
 use crate::rotation::{Desired, State};
 use crate::store::connect::{close, jitter};
 use crate::store::ledger::chunk::{self, Owner};
-use crate::store::ledger::{Lease, Pass};
-use crate::store::{Class, Purpose, StoreError, signals};
-
+use crate::store::ledger::{Lease, Pass, pass};
+use crate::store::{Class, Purpose, StoreError, signals, with_answer_limit};
 /// Why a worker ended without an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -125,11 +124,15 @@ impl Worker {
             () = self.gate.stop.wait() => return Err(Fault::Yield),
         }
         *last = None;
+        // After a failover to a standby that had not got it yet, this pass may be another one, with another horizon.
+        let (rotation, direction) = (self.job.rotation, self.pass.direction);
+        self.pass = pass::latest(&mut reading, rotation, direction).await?.ok_or_else(pass::vanished)?;
         let mut writing = self.connect(Purpose::Write).await?;
         let _ours = self.gate.shared.register(signals::backend_pid(&mut writing).await?);
         let mut writer = Writer::new(self.job.clone(), writing, self.gate.clone());
         let reader = Reader::new(self.job.clone(), self.owner.clone(), reading, self.pass.clone());
-        let mut ahead = read_ahead(reader);
+        let limit = self.job.connector.answer_limit();
+        let mut ahead = read_ahead(reader, limit);
         loop {
             let (reader, next) = tokio::select! {
                 done = &mut ahead.0 => done.map_err(|e| Error::new(Exit::Internal, format!("a reader panicked: {e}")))?,
@@ -137,7 +140,7 @@ impl Worker {
             };
             match next? {
                 Next::Segment(mut segment) => {
-                    ahead = read_ahead(reader);
+                    ahead = read_ahead(reader, limit);
                     *last = Some(segment.lease.clone());
                     self.write(&mut writer, &mut segment).await?;
                     faults.progress();
@@ -149,11 +152,11 @@ impl Worker {
                     self.prove(&lease).await?;
                     faults.progress();
                     *last = None;
-                    ahead = read_ahead(reader);
+                    ahead = read_ahead(reader, limit);
                 }
                 Next::Wait => {
                     self.pause_briefly().await?;
-                    ahead = read_ahead(reader);
+                    ahead = read_ahead(reader, limit);
                 }
                 Next::Ended(outcome) => return Ok(Ended::Pass(outcome)),
             }
@@ -209,11 +212,11 @@ async fn silence(mut heard: watch::Receiver<Wish>) {
     while let Ok(Ok(())) = tokio::time::timeout(SILENCE, heard.changed()).await {}
 }
 
-fn read_ahead(mut reader: Reader) -> Ahead {
-    Ahead(tokio::spawn(async move {
+fn read_ahead(mut reader: Reader, limit: Duration) -> Ahead {
+    Ahead(tokio::spawn(with_answer_limit(limit, async move {
         let next = reader.next().await;
         (reader, next)
-    }))
+    })))
 }
 
 /// Gives back what a process holds, as far as the database can be reached.

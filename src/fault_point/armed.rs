@@ -1,7 +1,8 @@
 //! Fault points that work. All they know comes from the environment:
 //!
 //! - `REKEY_FAULT_AT=N`: the N-th point that this process reaches fails, counted from 1.
-//! - `REKEY_FAULT_KIND=error|error:SQLSTATE|drop|abort`: how. `abort` is SIGKILL.
+//! - `REKEY_FAULT_KIND=error|error:SQLSTATE|drop|abort|freeze`: how. `abort` is SIGKILL; `freeze` is SIGSTOP, and
+//!   whoever sends SIGCONT decides what happened meanwhile.
 //! - `REKEY_FAULT_TRACE=PATH`: every point reached is appended there as a line, so that they can be counted.
 
 use std::fs::File;
@@ -26,6 +27,7 @@ enum Kind {
     Error(&'static str),
     Drop,
     Abort,
+    Freeze,
 }
 
 struct Progress {
@@ -53,6 +55,10 @@ pub fn reach(side: Side, operation: &str) -> Option<Fault> {
             cut_connections();
             Some(Fault::Dropped)
         }
+        Kind::Freeze => {
+            let _ = process::kill_process(process::getpid(), Signal::STOP);
+            None
+        }
         Kind::Abort => loop {
             let _ = process::kill_process(process::getpid(), Signal::KILL);
         },
@@ -67,9 +73,10 @@ impl Plan {
             None | Some("error") => Kind::Error(IO_ERROR),
             Some("drop") => Kind::Drop,
             Some("abort") => Kind::Abort,
+            Some("freeze") => Kind::Freeze,
             Some(other) => match other.strip_prefix("error:") {
                 Some(sqlstate) => Kind::Error(sqlstate.to_owned().leak()),
-                None => panic!("REKEY_FAULT_KIND is error, error:SQLSTATE, drop or abort"),
+                None => panic!("REKEY_FAULT_KIND is error, error:SQLSTATE, drop, abort or freeze"),
             },
         };
         let trace = var("REKEY_FAULT_TRACE")

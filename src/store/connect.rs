@@ -86,12 +86,12 @@ impl Connector {
 
     /// Statements are cut off well before the lease they work under could expire.
     pub fn statement_timeout(&self) -> Duration {
-        self.lease_ttl.mul_f64(0.45)
+        statement_timeout(self.lease_ttl)
     }
 
     /// The longest we wait for an answer to one statement before the connection counts as lost.
     pub fn answer_limit(&self) -> Duration {
-        self.statement_timeout() + Duration::from_secs(5)
+        answer_limit(self.lease_ttl)
     }
 
     /// One attempt, with no setting of ours: nothing is left behind in a pooled session.
@@ -227,6 +227,15 @@ impl Connector {
             deadlock_timeout: Duration::from_millis(ms.max(1) as u64),
         })
     }
+}
+
+fn statement_timeout(lease_ttl: Duration) -> Duration {
+    lease_ttl.mul_f64(0.45)
+}
+
+/// [`Connector::answer_limit`] under a lease lifetime.
+pub fn answer_limit(lease_ttl: Duration) -> Duration {
+    statement_timeout(lease_ttl) + Duration::from_secs(5)
 }
 
 /// A random share, half to whole, of a pause, so that retrying processes do not march in step.

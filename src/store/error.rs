@@ -115,6 +115,17 @@ impl StoreError {
         }
     }
 
+    /// A rotation under way, or all of rekey's tables, have vanished: this is another database than a moment ago.
+    fn ledger_is_gone(&self) -> bool {
+        match self {
+            StoreError::Sql { source: sqlx::Error::RowNotFound, .. } => true,
+            StoreError::Sql { source: sqlx::Error::Database(db), .. } => {
+                matches!(db.code().as_deref(), Some("42P01" | "3F000")) && db.message().contains("\"rekey.")
+            }
+            _ => false,
+        }
+    }
+
     /// The server's SQLSTATE, where it sent one.
     pub fn sqlstate(&self) -> Option<String> {
         match self {
@@ -131,6 +142,13 @@ impl From<StoreError> for Error {
         if matches!(e.sqlstate().as_deref(), Some("42P05" | "26000")) {
             return Error::new(Exit::Preflight, format!("pooling: a pooler in transaction mode stands in between: {e}"))
                 .hint("name the server itself in DATABASE_URL, or a pool in session mode (PgBouncer: pool_mode = session)");
+        }
+        if e.ledger_is_gone() {
+            return Error::new(
+                Exit::Unavailable,
+                format!("this rotation is not in this database any more: {e}"),
+            )
+            .hint("after a restore, or a failover to a standby that had not got it yet: run the same command again, and `rekey status` shows what there is");
         }
         let (exit, hint) = match (e.class(), &e) {
             (Class::ConnectionLost | Class::LockTimeout | Class::Retry, _) => (
@@ -173,12 +191,34 @@ impl<T> During<T> for Result<T, sqlx::Error> {
 /// flight while a rotation is turned round, is cut off by the server after 90 s.
 const SILENCE: Duration = Duration::from_secs(100);
 
+tokio::task_local! {
+    static ANSWER_LIMIT: Duration;
+}
+
+/// Runs `work`, no statement of which may go without an answer for longer than `limit`: a peer that fell silent, on a
+/// connection that stays open, would be waited for without end. Tasks spawned within set their own.
+pub async fn with_answer_limit<T>(limit: Duration, work: impl Future<Output = T>) -> T {
+    ANSWER_LIMIT.scope(limit, work).await
+}
+
+/// The next part of an answer, within the limit.
+pub(super) async fn answered<T>(
+    op: &'static str,
+    part: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, StoreError> {
+    let limit = ANSWER_LIMIT.try_with(|limit| *limit).unwrap_or(SILENCE);
+    match tokio::time::timeout(limit, part).await {
+        Ok(done) => done.during(op),
+        Err(_) => Err(StoreError::Timeout { op, limit }),
+    }
+}
+
 /// The same for a statement that is still to be sent: with a fault point on either side of it.
 pub trait Statement<T>: Future<Output = Result<T, sqlx::Error>> + Sized {
     /// `op` completes "could not …". Statements have timeouts on the server; one that went silent itself is given
     /// up after [`SILENCE`].
     fn during(self, op: &'static str) -> impl Future<Output = Result<T, StoreError>> {
-        bounded(op, SILENCE, self)
+        answered(op, watched(op, self))
     }
 
     /// The same for the few statements that may take as long as they must.

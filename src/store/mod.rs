@@ -18,7 +18,7 @@ pub mod signals;
 
 pub use connect::{Connector, Purpose, Server};
 pub use dsn::{Dsn, DsnError};
-pub use error::{Class, During, Statement, StoreError, bounded};
+pub use error::{Class, During, Statement, StoreError, bounded, with_answer_limit};
 pub use pg_types::Xid;
 
 /// The table whose credentials are moved.

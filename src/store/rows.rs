@@ -2,13 +2,11 @@
 //!
 //! No transaction is held open while reading: an open snapshot stops the pruning that waves live on.
 
-use std::time::Duration;
-
 use futures::TryStreamExt;
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
-use super::error::{During, Statement, StoreError, pass};
+use super::error::{During, Statement, StoreError, answered, pass};
 use super::pg_types::Xid;
 use crate::fault_point::Side;
 use crate::rotation::{Tid, Wavable};
@@ -19,9 +17,6 @@ pub const INLINE_BYTES: i32 = 8 << 10;
 pub const MAX_ROW_BYTES: i32 = 8 << 20;
 /// Rows of one reading statement.
 pub const READ_ROWS: i64 = 3000;
-
-/// A server that sends nothing for so long while rows are read has gone silent; statements time out before.
-const SILENCE: Duration = Duration::from_secs(30);
 
 /// One row as read. `length` is `None` for a NULL credential; `envelope` is `None` when it is longer than the
 /// statement carries.
@@ -114,10 +109,7 @@ pub async fn read<E: From<StoreError>>(
     };
     pass(Side::Before, OP).during(OP)?;
     let mut rows = query.fetch(conn);
-    loop {
-        let next = tokio::time::timeout(SILENCE, rows.try_next()).await;
-        let next = next.map_err(|_| StoreError::Timeout { op: OP, limit: SILENCE })?;
-        let Some(row) = next.during(OP)? else { break };
+    while let Some(row) = answered(OP, rows.try_next()).await? {
         each(decode(&row).during(OP)?)?;
     }
     pass(Side::After, OP).during(OP)?;

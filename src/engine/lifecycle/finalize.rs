@@ -5,7 +5,7 @@ use serde_json::json;
 use sqlx::{Connection, PgConnection};
 
 use super::Exclusive;
-use super::pins::unpin;
+use super::pins::clean_up;
 use super::target::{Target, Yields};
 use crate::error::{Error, Exit, Result};
 use crate::rotation::State;
@@ -75,7 +75,6 @@ pub async fn finalize(
     let detail = serde_json::to_value(&ending).unwrap_or_default();
     rotation::advance(&mut tx, r.id, &[State::Finalizing], State::Finalized, actor, detail).await?;
     tx.commit().during("record the end").await?;
-    target.drop_backup();
-    unpin(target.sources, r, target_arn.as_deref()).await;
+    clean_up(target).await;
     Ok(ending)
 }

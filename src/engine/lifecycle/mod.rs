@@ -10,7 +10,7 @@ mod target;
 mod unpromote;
 
 pub use finalize::{Ending, finalize};
-pub use pins::pin;
+pub use pins::{clean_up, pin};
 pub use promote::{Promotion, promote};
 pub use target::Target;
 pub use unpromote::unpromote;

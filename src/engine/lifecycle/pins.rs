@@ -2,9 +2,10 @@
 
 use uuid::Uuid;
 
+use super::target::Target;
 use crate::error::Result;
 use crate::secrets::aws::{new_pin, old_pin};
-use crate::secrets::{SourceError, Sources};
+use crate::secrets::{KeySource, SourceError, Sources};
 use crate::store::ledger::Rotation;
 
 /// Attaches both pins where the keys are in Secrets Manager. Idempotent.
@@ -29,9 +30,15 @@ pub async fn pin(sources: &Sources, rotation: &Rotation) -> Result<(), SourceErr
     Ok(())
 }
 
-/// Takes our pins and private labels off again, at the end of a rotation. Best effort: twenty labels fit on a
-/// version, and one that stays harms nobody.
-pub async fn unpin(sources: &Sources, rotation: &Rotation, also: Option<&str>) {
+/// Once a rotation is over: takes our pins and private labels off again, and removes the dotenv file's backup. Best
+/// effort: twenty labels fit on a version, and one that stays harms nobody. May be repeated.
+pub async fn clean_up(target: &Target<'_>) {
+    target.drop_backup();
+    let (sources, rotation) = (target.sources, target.rotation);
+    let also = match &target.source {
+        KeySource::Aws(aws) => Some(aws.secret_id.as_str()),
+        _ => None,
+    };
     let mut secrets: Vec<&str> =
         [rotation.old_arn.as_deref(), rotation.new_arn.as_deref(), also].into_iter().flatten().collect();
     secrets.sort_unstable();

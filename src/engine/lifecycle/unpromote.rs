@@ -4,7 +4,7 @@ use serde_json::json;
 use sqlx::{Connection, PgConnection};
 
 use super::Exclusive;
-use super::pins::unpin;
+use super::pins::clean_up;
 use super::target::{Target, Yields};
 use crate::crypto::EncryptionKey;
 use crate::error::Result;
@@ -43,7 +43,6 @@ pub async fn unpromote(
     rotation::advance(&mut tx, r.id, &from, State::RolledBack, actor, json!({ "version_id": version_id }))
         .await?;
     tx.commit().during("end the rollback").await?;
-    target.drop_backup();
-    unpin(target.sources, r, None).await;
+    clean_up(target).await;
     Ok(version_id)
 }

@@ -112,6 +112,11 @@ pub async fn latest(
     row.map(|r| decode(&r)).transpose().during("read the pass")
 }
 
+/// The pass under way is not there any more: this is another database than the one it was opened in.
+pub fn vanished() -> StoreError {
+    StoreError::Sql { op: "read the pass", source: sqlx::Error::RowNotFound }
+}
+
 /// How a new full pass should walk.
 #[derive(Clone, Copy, Debug)]
 pub struct Walk {

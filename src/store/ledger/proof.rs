@@ -1,4 +1,7 @@
 //! `rekey.proofs`: which transactions were ours, and the tag of every row they wrote.
+//!
+//! A proof row bears the id of the transaction that inserted it twice: as recorded, and as its own xmin. Where the two
+//! differ, the ledger was restored from a dump, and the recorded id says nothing about this database's rows.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,7 +10,7 @@ use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
 use crate::rotation::Direction;
-use crate::store::error::{During, Statement, StoreError};
+use crate::store::error::{Statement, StoreError, answered};
 use crate::store::pg_types::Xid;
 
 /// The current transaction id, full width; xmins are widened with it.
@@ -35,7 +38,7 @@ pub async fn ours(
     let wide = widened(conn, xmins).await?;
     let found: Vec<String> = sqlx::query_scalar(
         "SELECT xid::text FROM rekey.proofs WHERE rotation = $1 AND ($2::text IS NULL OR direction = $2) \
-         AND xid = ANY($3::text[]::xid8[])",
+         AND xid = ANY($3::text[]::xid8[]) AND xmin = xid::xid",
     )
     .bind(rotation)
     .bind(direction.map(Direction::as_str))
@@ -65,13 +68,14 @@ pub async fn tags_of(
     }
     let wide = widened(conn, xmins).await?;
     let mut rows = sqlx::query(
-        "SELECT xid::text, ids, tags FROM rekey.proofs WHERE rotation = $1 AND direction = $2 AND xid = ANY($3::text[]::xid8[])",
+        "SELECT xid::text, ids, tags FROM rekey.proofs WHERE rotation = $1 AND direction = $2 AND xid = ANY($3::text[]::xid8[]) \
+         AND xmin = xid::xid",
     )
     .bind(rotation)
     .bind(direction.as_str())
     .bind(&wide)
     .fetch(conn);
-    while let Some(row) = rows.try_next().await.during(OP)? {
+    while let Some(row) = answered(OP, rows.try_next()).await? {
         let xid: u64 = row.get::<&str, _>(0).parse().unwrap_or_default();
         let (ids, tags): (Vec<Uuid>, &[u8]) = (row.get(1), row.get(2));
         for (id, tag) in ids.into_iter().zip(tags.as_chunks::<8>().0) {
@@ -139,7 +143,7 @@ pub async fn tags_in(
         .bind(above)
         .bind(to)
         .fetch(conn);
-        while let Some(row) = rows.try_next().await.during(OP)? {
+        while let Some(row) = answered(OP, rows.try_next()).await? {
             let (ids, bytes): (Vec<Uuid>, &[u8]) = (row.get(0), row.get(1));
             let pairs = ids.into_iter().zip(bytes.as_chunks::<8>().0);
             tags.extend(

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::rotation::{Desired, Direction, State};
 use crate::store::audit::{self, Actor};
-use crate::store::error::{Statement, StoreError};
+use crate::store::error::{Statement, StoreError, with_answer_limit};
 use crate::store::{TABLE, schema};
 
 /// A rotation as recorded.
@@ -174,17 +174,10 @@ pub async fn by_id(conn: &mut PgConnection, id: Uuid) -> Result<Rotation, StoreE
 
 /// Takes the lock under which rotations, passes and their next steps are created, until the transaction ends.
 pub async fn lock(conn: &mut PgConnection) -> Result<(), StoreError> {
-    // Waited for by asking again, so that the session's short lock_timeout stays in force for everything else.
-    sqlx::query("SET LOCAL lock_timeout = '10s'")
-        .execute(&mut *conn)
-        .during("wait for the rotation's lock")
-        .await?;
-    sqlx::query("SELECT pg_advisory_xact_lock($1)")
-        .bind(schema::LOCK + 1)
-        .execute(conn)
-        .during("wait for the rotation's lock")
-        .await?;
-    Ok(())
+    wait_patiently(conn).await?;
+    let taken =
+        sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(schema::LOCK + 1).execute(conn).during(WAITING);
+    with_answer_limit(TURN_LIMIT, taken).await.map(drop)
 }
 
 /// Records a new rotation unless another process has just done so; returns the active one and whether it is ours.
@@ -306,13 +299,33 @@ pub async fn set_promoted_version(
         .map(drop)
 }
 
+const WAITING: &str = "wait for another process of this rotation";
+
+/// How long a command that turns the rotation waits for the workers: the server gives up after 90 s.
+const TURN_LIMIT: std::time::Duration = std::time::Duration::from_secs(95);
+
+/// Locks the rotation's row to turn it. A process that froze in the midst of a batch, or of its last step, holds its
+/// chunk, or this row, until the server ends its idle transaction: that is waited for.
+async fn lock_to_turn(conn: &mut PgConnection, id: Uuid) -> Result<String, StoreError> {
+    wait_patiently(conn).await?;
+    sqlx::query_scalar("SELECT desired FROM rekey.rotations WHERE id = $1 FOR NO KEY UPDATE")
+        .bind(id)
+        .fetch_one(conn)
+        .during(WAITING)
+        .await
+}
+
+/// In this transaction, locks are waited for as long as somebody frozen can hold them.
+async fn wait_patiently(conn: &mut PgConnection) -> Result<(), StoreError> {
+    for set in ["SET LOCAL lock_timeout = 0", "SET LOCAL statement_timeout = '90s'"] {
+        sqlx::query(set).execute(&mut *conn).during(WAITING).await?;
+    }
+    Ok(())
+}
+
 /// Cancels every open chunk and pass, raising each epoch: waits for batches in flight, and fences what comes
 /// later †. Part of the transaction that changes state or desired state.
-pub async fn fence(conn: &mut PgConnection, id: Uuid) -> Result<(), StoreError> {
-    // A process that froze in the midst of a batch holds its chunk until the server ends its idle transaction.
-    for set in ["SET LOCAL lock_timeout = 0", "SET LOCAL statement_timeout = '90s'"] {
-        sqlx::query(set).execute(&mut *conn).during("fence the workers").await?;
-    }
+async fn fence(conn: &mut PgConnection, id: Uuid) -> Result<(), StoreError> {
     // The frontier first: carving locks it, so that no chunk appears behind our back.
     sqlx::query("SELECT FROM rekey.passes WHERE rotation = $1 AND outcome IS NULL FOR NO KEY UPDATE")
         .bind(id)
@@ -332,12 +345,12 @@ pub async fn fence(conn: &mut PgConnection, id: Uuid) -> Result<(), StoreError> 
 
 /// Turns the rotation round: to `rolling_back`, with every batch of the old direction settled and fenced.
 pub async fn turn_back(conn: &mut PgConnection, id: Uuid, actor: &Actor) -> Result<bool, StoreError> {
+    with_answer_limit(TURN_LIMIT, turn(conn, id, actor)).await
+}
+
+async fn turn(conn: &mut PgConnection, id: Uuid, actor: &Actor) -> Result<bool, StoreError> {
     let mut tx = conn.begin().during("begin").await?;
-    sqlx::query("SELECT FROM rekey.rotations WHERE id = $1 FOR NO KEY UPDATE")
-        .bind(id)
-        .execute(&mut *tx)
-        .during("turn the rotation round")
-        .await?;
+    lock_to_turn(&mut tx, id).await?;
     // Chunks before the audit chain: finishing batches lock them in this order.
     fence(&mut tx, id).await?;
     let from = [State::Migrating, State::Migrated, State::Promoting, State::Promoted];
@@ -369,13 +382,12 @@ pub async fn set_desired(
     desired: Desired,
     actor: &Actor,
 ) -> Result<(), StoreError> {
+    with_answer_limit(TURN_LIMIT, want(conn, id, desired, actor)).await
+}
+
+async fn want(conn: &mut PgConnection, id: Uuid, desired: Desired, actor: &Actor) -> Result<(), StoreError> {
     let mut tx = conn.begin().during("begin").await?;
-    let was: String =
-        sqlx::query_scalar("SELECT desired FROM rekey.rotations WHERE id = $1 FOR NO KEY UPDATE")
-            .bind(id)
-            .fetch_one(&mut *tx)
-            .during("change what is wanted")
-            .await?;
+    let was = lock_to_turn(&mut tx, id).await?;
     sqlx::query(
         "UPDATE rekey.rotations SET desired = $2, deadline = CASE WHEN $2 = 'running' AND deadline < clock_timestamp() \
          THEN NULL ELSE deadline END WHERE id = $1",
