@@ -135,9 +135,9 @@ impl Cluster {
     pub fn boot(&self) {
         self.spawn();
         until("PostgreSQL to take connections", Duration::from_secs(60), || {
-            if let Some(status) =
-                self.server.lock().unwrap().as_mut().and_then(|server| server.try_wait().unwrap())
-            {
+            // Not within the condition: there the lock would be held while the server is spawned again.
+            let ended = self.server.lock().unwrap().as_mut().and_then(|server| server.try_wait().unwrap());
+            if let Some(status) = ended {
                 // After a SIGKILL the orphaned backends still hold the shared memory for a moment.
                 let mut said = String::new();
                 File::open(&self.log).and_then(|mut log| log.read_to_string(&mut said)).ok();

@@ -27,17 +27,22 @@ impl Db {
 
     /// A new database on `cluster`.
     pub fn on(cluster: &Cluster) -> Db {
-        static NUMBER: AtomicU32 = AtomicU32::new(1);
-        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-        let name = format!("t{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        let _guard = ONE_AT_A_TIME.lock();
-        block_on(async {
-            let mut connection = PgConnection::connect(&cluster.url("postgres")).await.expect("connects");
-            let sql = format!("CREATE DATABASE {name} TEMPLATE application");
-            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.expect("a database");
-            connection.close().await.expect("closes");
-        });
-        Db::existing(cluster, &name)
+        Template("application".to_owned()).copy(cluster)
+    }
+
+    /// Gives up its connections, so that copies of it can be made.
+    pub fn into_template(self) -> Template {
+        block_on(self.pool.close());
+        Template(self.name)
+    }
+
+    /// Deletes it: hundreds of them would fill the disk.
+    pub fn discard(self) {
+        block_on(self.pool.close());
+        in_postgres(
+            &self.url.replace(&format!("/{}", self.name), "/postgres"),
+            format!("DROP DATABASE {} WITH (FORCE)", self.name),
+        );
     }
 
     /// The database `name` on `cluster`, which may be a standby.
@@ -168,6 +173,29 @@ impl Db {
             "SELECT md5(string_agg(md5(p::text) || xmin::text, '' ORDER BY id)) FROM provider_connections p",
         )
     }
+}
+
+/// A database that nobody is connected to, to copy.
+pub struct Template(String);
+
+impl Template {
+    /// A new database on `cluster` with all that is in this one.
+    pub fn copy(&self, cluster: &Cluster) -> Db {
+        static NUMBER: AtomicU32 = AtomicU32::new(1);
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let name = format!("t{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let _guard = ONE_AT_A_TIME.lock();
+        in_postgres(&cluster.url("postgres"), format!("CREATE DATABASE {name} TEMPLATE {}", self.0));
+        Db::existing(cluster, &name)
+    }
+}
+
+fn in_postgres(url: &str, sql: String) {
+    block_on(async {
+        let mut connection = PgConnection::connect(url).await.expect("connects");
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.expect("a database");
+        connection.close().await.expect("closes");
+    });
 }
 
 /// An open transaction. Dropped, a panic included, it is rolled back: sqlx wants a runtime for that.

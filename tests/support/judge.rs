@@ -71,6 +71,11 @@ impl Judge {
         self.rows.insert(id, Expected { credential, others: None });
     }
 
+    /// The application disconnected row `id`: it has no credential any more.
+    pub fn expect_null(&mut self, id: Uuid) {
+        self.rows.entry(id).and_modify(|row| row.credential = Credential::Null);
+    }
+
     /// Somebody put these bytes, which no key opens, into row `id`.
     pub fn expect_raw(&mut self, id: Uuid, bytes: &[u8]) {
         let credential = Credential::Untouched(hash(bytes));

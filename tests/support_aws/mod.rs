@@ -7,7 +7,8 @@
 pub mod relay;
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read as _, Write as _},
+    net::TcpStream,
     process::{Child, ChildStdin, Command, Stdio},
     time::Duration,
 };
@@ -48,6 +49,19 @@ impl Moto {
     /// The SDK's client, to play the application and its administrators.
     pub fn sdk(&self) -> aws_sdk_secretsmanager::Client {
         aws_sdk_secretsmanager::Client::new(&settings(&self.url))
+    }
+
+    /// Forgets every secret, as if just started.
+    pub fn forget(&self) {
+        let address = self.url.strip_prefix("http://").unwrap();
+        let mut stream = TcpStream::connect(address).unwrap();
+        let request = format!(
+            "POST /moto-api/reset HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains(" 200 "), "{answer}");
     }
 
     /// Creates a secret and returns its first version's id.

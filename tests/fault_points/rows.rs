@@ -1,0 +1,135 @@
+//! Commands that move rows: run, the turn with workers at work, rollback, quarantine retry.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use crate::scene::{NULLS, ON_NEW, ON_OLD, Scene, in_steps, totals_are};
+use crate::support::database::Template;
+use crate::support::judge::stored;
+use crate::support::load::{Load, some_ids, store, store_raw};
+use crate::support::{Cluster, Db, Judge, NEW, OLD, Running, rekey};
+use crate::sweep::sweep;
+
+/// A table with rows on the old key, on the new key, and without a credential.
+pub fn table() -> Db {
+    let db = Db::new();
+    Load::rows((ON_OLD + ON_NEW + NULLS) as u64).into(&db);
+    let ids = some_ids(&db, (ON_NEW + NULLS) as usize, 3);
+    for id in &ids[..ON_NEW as usize] {
+        store(&db, *id, NEW, b"{\"api_key\":\"written under the new key\"}");
+    }
+    for id in &ids[ON_NEW as usize..] {
+        db.execute(&format!(
+            "UPDATE provider_connections SET encrypted_credentials = NULL WHERE id = '{id}'"
+        ));
+    }
+    db
+}
+
+/// A table whose run is over.
+pub fn migrated() -> (Template, Judge) {
+    let db = table();
+    let judge = Judge::look(&db, &[OLD, NEW]);
+    in_steps(rekey(&db, []), ["run"]).exits(0);
+    (db.into_template(), judge)
+}
+
+pub fn scene(template: &Template, judge: &Judge, arguments: &'static [&'static str]) -> Scene {
+    Scene {
+        db: template.copy(Cluster::shared()),
+        judge: judge.clone(),
+        on_new_before: ON_NEW,
+        command: Box::new(|db| in_steps(rekey(db, []).more(arguments), [])),
+        again: 0,
+        always: Box::new(|_| ()),
+        goal: Box::new(|_| ()),
+    }
+}
+
+/// Every row is on the new key and counted once.
+pub fn all_moved(scene: &mut Scene) {
+    scene.judge.all_on(&scene.db, NEW);
+    let found = [
+        ("re_encrypted", ON_OLD),
+        ("already_on_key", ON_NEW),
+        ("null", NULLS),
+        ("quarantined", 0),
+        ("lost_races", 0),
+    ];
+    let status = totals_are(&scene.db, &found);
+    assert_eq!(status["rotation"]["state"], "migrated");
+    let verified = rekey(&scene.db, ["verify"]).json(0);
+    assert_eq!(verified["identical"], ON_OLD, "{verified:#}");
+}
+
+#[test]
+fn run() {
+    let db = table();
+    let judge = Judge::look(&db, &[OLD, NEW]);
+    let template = db.into_template();
+    sweep("run", 67, || Scene { goal: Box::new(all_moved), ..scene(&template, &judge, &["run"]) });
+}
+
+/// Every row is on the old key again, those too that were on the new one before rekey came.
+pub fn all_back(scene: &mut Scene) {
+    scene.judge.all_on(&scene.db, OLD);
+    let status = totals_are(&scene.db, &[("quarantined", 0), ("lost_races", 0)]);
+    assert_eq!(status["rotation"]["state"], "rolled_back");
+}
+
+#[test]
+fn rollback() {
+    let (template, judge) = migrated();
+    sweep("rollback", 67, || Scene {
+        goal: Box::new(all_back),
+        ..scene(&template, &judge, &["rollback", "--yes"])
+    });
+}
+
+/// The rotation is turned round while workers are in the midst of their batches.
+#[test]
+fn turn() {
+    let db = table();
+    let judge = Judge::look(&db, &[OLD, NEW]);
+    let template = db.into_template();
+    sweep("turn", 97, || {
+        let scene = scene(&template, &judge, &["rollback", "--yes"]);
+        scene.db.mark();
+        scene.db.slow_batches(Duration::from_millis(20));
+        let running =
+            rekey(&scene.db, ["run", "--chunk-rows", "60", "--batch-rows", "4", "--lease-ttl", "2s"]).start();
+        scene.db.wait_moved(20);
+        let busy = Mutex::new(Some(running));
+        let goal = move |scene: &mut Scene| {
+            // Told that its direction is over, it ends by itself.
+            if let Some(running) = busy.lock().unwrap().take() {
+                Running::wait(running);
+            }
+            all_back(scene);
+        };
+        Scene { goal: Box::new(goal), ..scene }
+    });
+}
+
+#[test]
+fn quarantine_retry() {
+    let db = table();
+    let ids = some_ids(&db, 4, 5);
+    let before: Vec<_> = ids.iter().map(|id| stored(&db, *id).expect("a credential")).collect();
+    let judge = Judge::look(&db, &[OLD, NEW]);
+    for id in &ids {
+        store_raw(&db, *id, b"no key opens these bytes, which is what makes a quarantine");
+    }
+    in_steps(rekey(&db, []), ["run"]).exits(5);
+    for (id, bytes) in ids.iter().zip(&before) {
+        store_raw(&db, *id, bytes);
+    }
+    let template = db.into_template();
+    sweep("quarantine retry", 67, || Scene {
+        goal: Box::new(|scene| {
+            scene.judge.all_on(&scene.db, NEW);
+            totals_are(&scene.db, &[("quarantined", 0), ("null", NULLS)]);
+        }),
+        ..scene(&template, &judge, &["quarantine", "retry"])
+    });
+}

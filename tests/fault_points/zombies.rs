@@ -1,0 +1,142 @@
+//! The n-th operation freezes its process; another one comes, takes over, and is done; then the first wakes up where it
+//! was. It may find that its work is done, or that it has no say any more, and nothing else.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::outside::{Place, Step};
+use crate::rows::{all_back, all_moved, scene, table};
+use crate::scene::{Scene, in_steps};
+use crate::support::judge::count_on;
+use crate::support::{Judge, NEW, OLD, Outcome, Running, rekey, state, until};
+use crate::sweep::{armed, stride};
+
+/// For each n: the scene's command is frozen at its n-th point, `meanwhile` runs to its end, and the command wakes up.
+fn sweep(
+    name: &str,
+    sample: u64,
+    prepare: impl Fn() -> Scene,
+    meanwhile: impl Fn(&mut Scene, Option<Outcome>),
+) {
+    let stride = stride(sample);
+    let mut n = 1;
+    loop {
+        let mut scene = prepare();
+        let trace = tempfile::NamedTempFile::new().expect("a file");
+        let mut zombie = armed((scene.command)(&scene.db), n, "freeze", trace.path()).start();
+        let frozen = until("it to freeze or to end", Duration::from_secs(60), || {
+            let ended = !zombie.running();
+            (ended || is_frozen(&zombie)).then_some(!ended)
+        });
+        if !frozen {
+            zombie.wait().expect(0);
+            scene.db.discard();
+            break;
+        }
+        meanwhile(&mut scene, None);
+        zombie.signal(Signal::CONT);
+        let woken = zombie.wait();
+        let points = std::fs::read_to_string(trace.path()).expect("a trace");
+        eprintln!("freeze at {}: {}", points.lines().nth(n as usize - 1).unwrap_or_default(), woken.status);
+        scene.holds(&woken);
+        meanwhile(&mut scene, Some(woken));
+        scene.db.discard();
+        n += stride;
+    }
+    println!("{name}: frozen at every {stride}th of {n} operations");
+}
+
+fn is_frozen(process: &Running) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.pid().as_raw_nonzero()));
+    stat.is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T')))
+}
+
+fn fresh() -> impl Fn() -> Scene {
+    let db = table();
+    let judge = Judge::look(&db, &[OLD, NEW]);
+    let template = db.into_template();
+    move || scene(&template, &judge, &["run"])
+}
+
+#[test]
+fn a_run_wakes_up_after_another_has_finished() {
+    sweep("run, then run", 71, fresh(), |scene, woken| match woken {
+        None => {
+            let other = in_steps(rekey(&scene.db, []), ["run"]).exits(0);
+            scene.holds(&other);
+            all_moved(scene);
+        }
+        Some(woken) => {
+            // The server may have ended the transaction it was frozen in: then it is to be run again.
+            assert!([Some(0), Some(69)].contains(&woken.code()), "{woken}");
+            all_moved(scene);
+        }
+    });
+}
+
+#[test]
+fn a_run_wakes_up_after_a_rollback() {
+    sweep("run, then rollback", 71, fresh(), |scene, woken| match woken {
+        None => {
+            let other = in_steps(rekey(&scene.db, []), ["rollback", "--yes"]).run();
+            // Where no rotation was recorded yet there is nothing to roll back.
+            assert!([Some(0), Some(7)].contains(&other.code()), "{other}");
+            scene.holds(&other);
+            if other.code() == Some(0) {
+                all_back(scene);
+            }
+        }
+        // It had not begun: it began a rotation of its own.
+        Some(woken) if state(&scene.db) == "migrated" => {
+            woken.expect(0);
+            scene.judge.all_on(&scene.db, NEW);
+        }
+        Some(woken) => {
+            // 0 where it was frozen between its last look and its last word, and 69 in a transaction.
+            assert!([0, 7, 8, 69].map(Some).contains(&woken.code()), "{woken}");
+            all_back(scene);
+        }
+    });
+}
+
+/// A promotion or a finalization that was looked at before a rollback and is carried out after it.
+fn outside_after_a_rollback(step: Step) {
+    let place = Place::new(step);
+    sweep(
+        &format!("{}, then rollback", step.arguments()[0]),
+        13,
+        || place.scene(),
+        |scene, woken| {
+            let back = scene.db.value::<String>("SELECT state FROM rekey.rotations") == "rolled_back";
+            match woken {
+                None => {
+                    let other = place.command(&scene.db).args(["rollback", "--yes"]).run();
+                    // Whoever holds the lock of promotions keeps the rollback away; a finalized rotation does, too.
+                    assert!([Some(0), Some(7), Some(8)].contains(&other.code()), "{other}");
+                    scene.holds(&other);
+                }
+                Some(woken) if back => {
+                    assert!([Some(7), Some(8)].contains(&woken.code()), "{woken}");
+                    scene.judge.all_on(&scene.db, OLD);
+                    place.is_back();
+                }
+                Some(woken) => {
+                    assert_eq!(count_on(&scene.db, OLD), 0, "{woken}");
+                    woken.expect(0);
+                    scene.reached();
+                }
+            }
+        },
+    );
+}
+
+#[test]
+fn a_promotion_wakes_up_after_a_rollback() {
+    outside_after_a_rollback(Step::Promote);
+}
+
+#[test]
+fn a_finalization_wakes_up_after_a_rollback() {
+    outside_after_a_rollback(Step::Finalize);
+}
