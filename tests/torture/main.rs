@@ -1,0 +1,204 @@
+//! Kills rekey, and the server under it, at random moments, again and again, while an application writes beside it.
+//! After every blow the whole table is judged with cryptography of its own, and the counters are compared with what a
+//! trigger saw moved. Forward runs, rollbacks, the turn between them, and verify come in turns.
+//!
+//! `scripts/torture --kills N --seed S`. The seed decides what is done in which order; the moments are the machine's.
+//! A fault ends it with a panic that names the seed and the blow.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod application;
+mod herd;
+mod options;
+mod tally;
+
+use std::time::Duration;
+
+use application::{Application, State};
+use herd::{Direction, Herd};
+use options::Options;
+use rustix::process::{Pid, Signal, kill_process};
+use support::load::Load;
+use support::{Cluster, Db, Judge, NEW, OLD, Random, Stop, block_on, rekey, status, until};
+use tally::Tally;
+
+fn main() {
+    let Some(options) = Options::parse() else { return };
+    let mut torture = Torture::new(&options);
+    let mut tally = Tally::new(options.seed);
+    while tally.kills() < options.kills {
+        torture.blow(&mut tally);
+    }
+    torture.end(&mut tally);
+    tally.done(torture.application.writes());
+}
+
+struct Torture {
+    cluster: Cluster,
+    db: Db,
+    application: Application,
+    herd: Herd,
+    random: Random,
+    direction: Direction,
+    /// Blows since everything was last brought to an end.
+    since_end: u64,
+}
+
+impl Torture {
+    fn new(options: &Options) -> Torture {
+        let cluster = Cluster::start();
+        let db = Db::on(&cluster);
+        // Commits that do not wait for the disk stay in memory for long, and a crash loses many: their transaction
+        // ids are used again.
+        db.execute("ALTER SYSTEM SET wal_writer_delay = '2s'");
+        db.execute("ALTER SYSTEM SET wal_writer_flush_after = '1GB'");
+        db.execute("ALTER SYSTEM SET autovacuum_naptime = '3s'");
+        db.execute("SELECT pg_reload_conf()");
+        Load::rows(options.rows).mixed().nulls(4).seed(options.seed).into(&db);
+        db.execute(
+            "CREATE SCHEMA judge; CREATE TABLE judge.moves (id uuid);
+             CREATE TABLE judge.earlier (rows bigint); INSERT INTO judge.earlier VALUES (0);
+             CREATE FUNCTION judge.note() RETURNS trigger LANGUAGE plpgsql AS
+                 $$ BEGIN INSERT INTO judge.moves VALUES (NEW.id); RETURN NULL; END $$;
+             CREATE TRIGGER note AFTER UPDATE ON provider_connections FOR EACH ROW
+                 WHEN (current_setting('application_name') <> 'judge') EXECUTE FUNCTION judge.note()",
+        );
+        let judge = Judge::look(&db, &[OLD]);
+        let application = Application::start(&db, judge, options.seed);
+        Torture {
+            cluster,
+            db,
+            application,
+            herd: Herd::default(),
+            random: Random::new(options.seed),
+            direction: Direction::Forward,
+            since_end: 0,
+        }
+    }
+
+    /// Lets processes work for a moment, strikes, and looks at everything.
+    fn blow(&mut self, tally: &mut Tally) {
+        let reached = self.herd.reap(self.direction, tally);
+        let (turn, end) = (self.random.below(30) == 0, self.random.below(60) == 0);
+        if end || self.since_end > 150 {
+            self.end(tally);
+        } else if reached || (turn && self.direction == Direction::Forward) {
+            self.turn(tally);
+        }
+        let wanted = 1 + self.random.below(4) as usize;
+        self.herd.fill(&self.db, wanted, self.direction, &mut self.random);
+        let longest = if self.random.below(8) == 0 { 1200 } else { 400 };
+        std::thread::sleep(Duration::from_millis(self.random.below(longest)));
+        match self.random.below(100) {
+            0..37 => self.herd.kill_one(self.random.bits(), tally),
+            37..68 => self.herd.kill_all(tally),
+            68..79 => self.herd.ask_to_stop(self.random.bits(), tally),
+            79..94 => self.herd.freeze_or_thaw(self.random.bits(), tally),
+            94..96 => self.restart(Stop::Immediate, tally),
+            96..98 => self.restart(Stop::Kill, tally),
+            _ => self.kill_a_backend(tally),
+        }
+        self.since_end += 1;
+        let mut state = self.application.pause();
+        self.check(&mut state, &[OLD, NEW]);
+        tally.checks += 1;
+    }
+
+    fn turn(&mut self, tally: &mut Tally) {
+        let begun =
+            "SELECT EXISTS (SELECT FROM rekey.rotations WHERE state NOT IN ('finalized', 'rolled_back'))";
+        if self.direction == Direction::Forward && !(self.has_ledger() && self.db.value::<bool>(begun)) {
+            return;
+        }
+        if self.direction == Direction::Backward {
+            // A rollback that has not looked yet would turn the next rotation round as well.
+            self.herd.kill_all(tally);
+        }
+        self.direction = self.direction.turned();
+        tally.turns += 1;
+    }
+
+    fn restart(&mut self, how: Stop, tally: &mut Tally) {
+        self.cluster.stop(how);
+        tally.server(how);
+        self.cluster.boot();
+    }
+
+    /// A backend that dies takes every session with it: the server recovers from its log.
+    fn kill_a_backend(&mut self, tally: &mut Tally) {
+        let backends: Vec<i32> = self.db.column(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name <> 'judge'",
+        );
+        if backends.is_empty() {
+            return;
+        }
+        let victim = backends[self.random.below(backends.len() as u64) as usize];
+        // A session of our own tells when the others have been taken along.
+        let mut mine = block_on(self.db.pool().acquire()).expect("a session");
+        if kill_process(Pid::from_raw(victim).expect("a process id"), Signal::KILL).is_err() {
+            return;
+        }
+        tally.backends += 1;
+        // It may have been about to end by itself: then nothing happens.
+        for _ in 0..600 {
+            if block_on(sqlx::query("SELECT 1").execute(&mut *mine)).is_err() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        block_on(async { drop(mine) });
+        until("the server to recover", support::SOON, || self.db.try_value::<i32>("SELECT 1").ok());
+    }
+
+    /// Every row opens to what the application last wrote; what is counted is what was moved.
+    fn check(&self, state: &mut State, keys: &[&str]) {
+        state.judge.none_lost(&self.db, keys);
+        if self.has_ledger() {
+            // One statement, one snapshot: they are equal at every instant.
+            let uncounted: i64 = self.db.value(
+                "SELECT (SELECT count(*) FROM judge.moves) + (SELECT sum(rows) FROM judge.earlier)::bigint
+                     - (SELECT coalesce(sum(re_encrypted), 0) FROM rekey.chunks)::bigint",
+            );
+            assert_eq!(uncounted, 0, "rows moved less rows counted");
+        }
+    }
+
+    fn has_ledger(&self) -> bool {
+        self.db.value("SELECT to_regclass('rekey.chain') IS NOT NULL")
+    }
+
+    /// The maintenance window: writers stop, the command is run to its end, and everything is exactly so.
+    fn end(&mut self, tally: &mut Tally) {
+        self.herd.kill_all(tally);
+        let mut state = self.application.pause();
+        self.check(&mut state, &[OLD, NEW]);
+        let first = herd::command(&self.db, self.direction).run();
+        // The pass it joined may have swept often enough, after the writers of a moment ago: then the next one is the last.
+        if first.code() == Some(6) {
+            herd::command(&self.db, self.direction).exits(0);
+        } else {
+            first.expect(0);
+        }
+        let key = if self.direction == Direction::Forward { NEW } else { OLD };
+        state.judge.all_on(&self.db, key);
+        rekey(&self.db, ["verify"]).exits(0);
+        let shown = status(&self.db);
+        let of_direction: i64 = self.db.value(&format!(
+            "SELECT coalesce(sum(c.re_encrypted), 0)::bigint FROM rekey.chunks c JOIN rekey.passes p USING (rotation, pass)
+             WHERE p.direction = '{}' AND rotation = (SELECT id FROM rekey.rotations ORDER BY id DESC LIMIT 1)",
+            self.direction.word()
+        ));
+        assert_eq!(shown["totals"]["re_encrypted"], of_direction, "{shown:#}");
+        assert_eq!(shown["totals"]["quarantined"], 0, "{shown:#}");
+        self.check(&mut state, &[key]);
+        drop(state);
+        self.db.execute(
+            "BEGIN; INSERT INTO judge.earlier SELECT count(*) FROM judge.moves; TRUNCATE judge.moves; COMMIT",
+        );
+        tally.checks += 2;
+        tally.ends += 1;
+        self.since_end = 0;
+        self.turn(tally);
+    }
+}
