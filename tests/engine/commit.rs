@@ -7,13 +7,18 @@ use crate::support::proxy::{Loss, Proxy};
 use crate::support::{Db, Ids, Judge, NEW, OLD, rekey, run_in_small_steps, total};
 
 fn lost(loss: Loss, load: Load) {
+    lost_at_times(loss, load, 9, 5);
+}
+
+/// Loses one in `every` COMMITs, and at least `least` of them.
+fn lost_at_times(loss: Loss, load: Load, every: i64, least: usize) {
     let db = Db::new();
     let rows = load.shape.rows as i64;
     load.into(&db);
     let mut judge = Judge::look(&db, &[OLD]);
-    let proxy = Proxy::before(&db, loss, 9);
+    let proxy = Proxy::before(&db, loss, every);
     let outcome = run_in_small_steps(&db).env("DATABASE_URL", proxy.url(&db)).exits(0);
-    assert!(proxy.lost() >= 5, "only {} COMMITs were lost by\n{outcome}", proxy.lost());
+    assert!(proxy.lost() >= least, "only {} COMMITs were lost by\n{outcome}", proxy.lost());
     judge.all_on(&db, NEW);
     assert_eq!(total(&db, "re_encrypted"), rows, "{} COMMITs were lost by\n{outcome}", proxy.lost());
     assert_eq!(total(&db, "already_on_key"), 0, "a row of ours is not somebody else's:\n{outcome}");
@@ -40,4 +45,31 @@ fn the_request_is_lost() {
 #[test]
 fn the_old_backend_is_still_at_it() {
     lost(Loss::Late(Duration::from_millis(700)), Load::rows(1500));
+}
+
+#[test]
+fn the_connection_ends_within_the_answer() {
+    lost(Loss::HalfAnswer, Load::rows(3000));
+}
+
+#[test]
+fn the_connection_ends_within_the_request() {
+    lost(Loss::HalfRequest, Load::rows(3000));
+}
+
+/// Nobody says that the connection is gone: it is given up once the answer is overdue.
+#[test]
+fn silence_after_the_commit() {
+    lost_at_times(Loss::SilentAnswer, Load::rows(1500), 30, 1);
+}
+
+/// The transaction stays open in a backend that hears nothing, and its locks with it, until the server ends it.
+#[test]
+fn silence_before_the_commit() {
+    lost_at_times(Loss::SilentRequest, Load::rows(1500), 30, 1);
+}
+
+#[test]
+fn a_slow_network() {
+    lost_at_times(Loss::Delay(Duration::from_millis(4)), Load::rows(1500), 9, 0);
 }

@@ -15,6 +15,7 @@ mod exit_codes;
 mod keys;
 mod kill;
 mod locks;
+mod lost_commits;
 mod no_fault_points;
 mod outage;
 mod preflight;
