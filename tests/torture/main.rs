@@ -35,9 +35,10 @@ fn main() {
 }
 
 struct Torture {
+    // Dropped first: it would wait for a server that is gone.
+    application: Application,
     cluster: Cluster,
     db: Db,
-    application: Application,
     herd: Herd,
     random: Random,
     direction: Direction,
