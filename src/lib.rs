@@ -10,12 +10,17 @@
 //!     rotation  crypto      pure: states, chunks, waves, counters · keys, envelope, rewrap, tag
 //! ```
 //! Imports point downwards only; adapters do not import each other, and the pure modules know neither sqlx,
-//! tokio, aws, clap nor indicatif. [`error`] is the exit-code table, [`fault_point`] is for tests.
+//! tokio, aws, clap nor indicatif. [`error`] is the exit-code table, [`entropy`] the one door to randomness,
+//! [`fault_point`] is for tests.
+
+// Tests make ids and wait as they like; the program has places for that (clippy.toml).
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 pub mod cache;
 pub mod cli;
 pub mod crypto;
 pub mod engine;
+pub mod entropy;
 pub mod error;
 pub mod fault_point;
 pub mod rotation;

@@ -27,7 +27,7 @@ fn written(db: &Db, row: &Row, free: bool) -> bool {
         let mut conn = PgConnection::connect(&db.url).await.unwrap();
         let mut transaction = conn.begin().await.unwrap();
         let done = if free {
-            write_free(&mut transaction, &[&new]).await.unwrap().1.len() as u64
+            write_free(&mut transaction, &[&new]).await.unwrap().written.len() as u64
         } else {
             write(&mut transaction, &[new]).await.unwrap()
         };

@@ -83,6 +83,7 @@ fn operator() -> String {
 /// This process's name in the ledger: host, pid, and something no other process has.
 pub fn process_name() -> String {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let unique = uuid::Uuid::new_v4().simple().to_string();
-    format!("{host}-{}-{}", std::process::id(), &unique[..8])
+    // The end of it: the beginning is the time, which processes may share.
+    let unique = crate::entropy::id().simple().to_string();
+    format!("{host}-{}-{}", std::process::id(), &unique[24..])
 }

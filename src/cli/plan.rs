@@ -90,6 +90,7 @@ pub async fn run(args: PlanArgs, context: &Context) -> Result<Exit> {
         }
         _ => None,
     };
+    drop(keys);
     let plan = put_together(&connector, exit, active, report, &settings, rehearsal);
     context.last_word.say(plan.outcome, Some(plan.next));
     if context.json() {
@@ -127,7 +128,7 @@ async fn measure(
     rows: u64,
     settings: &Settings,
 ) -> Result<Rehearsal> {
-    let rewrapper = work::rewrapper(keys, uuid::Uuid::now_v7(), direction, None)?;
+    let rewrapper = work::rewrapper(keys, crate::entropy::id(), direction, None)?;
     rehearse(connector, &rewrapper, rows, settings.batch_rows).await
 }
 

@@ -26,7 +26,9 @@ pub async fn run(args: RollbackArgs, context: &Context) -> Result<Exit> {
     let prepared = prepare(&args, context, &connector, &allowed);
     let Prepared { rotation, keys, how, before } = signals::unless_stopped(&mut stop, prepared).await?;
     let rewrapper = work::rewrapper(&keys, rotation.id, Direction::Backward, None)?;
-    let old = keys.old;
+    // The old key may have to be made current again; the new one has done its part.
+    let KeyPair { old, new } = keys;
+    drop(new);
     let (end, took) = match rotation.state {
         // Rows are back; only the outside is left.
         State::Unpromoting => (End::Clean, Duration::ZERO),
@@ -46,6 +48,7 @@ pub async fn run(args: RollbackArgs, context: &Context) -> Result<Exit> {
             cache = Some(cache_after::purge(context, &mut conn, &now).await);
         }
     }
+    drop(old);
     let exit =
         summary::print(context, &mut conn, rotation.id, Direction::Backward, &end, took, before).await?;
     if let Some(line) = cache.filter(|_| !context.json()) {

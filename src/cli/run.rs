@@ -5,7 +5,6 @@ use serde::Serialize;
 use serde_json::json;
 use sqlx::PgConnection;
 use tokio::sync::watch;
-use uuid::Uuid;
 
 use super::args::RunArgs;
 use super::context::Context;
@@ -179,7 +178,7 @@ async fn begin(
 ) -> Result<Rotation> {
     schema::ensure(conn).await?;
     let new = NewRotation {
-        id: Uuid::now_v7(),
+        id: crate::entropy::id(),
         old: keys.old.record.clone(),
         new: keys.new.record.clone(),
         compromised: args.compromised,
@@ -240,7 +239,7 @@ async fn prepare_dry(
     connect::close(conn).await;
     let settings = work::settings(&args.work, context, &report.facts);
     let rewrapper =
-        work::rewrapper(&keys, active.map_or_else(Uuid::now_v7, |r| r.id), Direction::Forward, None)?;
+        work::rewrapper(&keys, active.map_or_else(crate::entropy::id, |r| r.id), Direction::Forward, None)?;
     Ok((rewrapper, settings))
 }
 

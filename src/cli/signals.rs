@@ -25,6 +25,7 @@ pub fn listen() -> Result<Stop> {
                 _ = int.recv() => {}
             }
             if source.stop() {
+                #[expect(clippy::disallowed_methods, reason = "the second signal does not wait for main")]
                 std::process::exit(i32::from(Exit::Signalled.code()));
             }
             tracing::info!("stopping after the batch under way; a second signal stops at once");
@@ -33,6 +34,7 @@ pub fn listen() -> Result<Stop> {
                 tracing::warn!(
                     "what was under way did not end; ending all the same, the last checkpoint stands"
                 );
+                #[expect(clippy::disallowed_methods, reason = "main may never come to its end")]
                 std::process::exit(i32::from(Exit::Signalled.code()));
             });
         }

@@ -11,6 +11,7 @@ use aes_gcm::{AeadInOut, Aes256Gcm, KeyInit};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::key::EncryptionKey;
+use super::locked::{Locked, with_clean_stack};
 
 /// Bytes of initialization vector, NIST SP 800-38D §5.2.1.1's recommended 96 bits.
 pub const IV_LEN: usize = 12;
@@ -22,8 +23,8 @@ pub const MIN_LEN: usize = IV_LEN + TAG_LEN;
 /// An initialization vector; never used twice under one key.
 pub type Iv = [u8; IV_LEN];
 
-/// A key made ready to open and seal envelopes. Its key schedule is wiped when dropped.
-pub struct Cipher(Box<Aes256Gcm>);
+/// A key made ready to open and seal envelopes. Its key schedule lies in locked memory, wiped when dropped.
+pub struct Cipher(Locked<Aes256Gcm>);
 
 // The wiping itself is a feature of aes-gcm; this fails to compile if that feature is ever lost.
 const _: fn() = || {
@@ -48,13 +49,18 @@ pub enum OpenError {
 impl Cipher {
     /// Expands the key.
     pub fn new(key: &EncryptionKey) -> Self {
-        Cipher(Box::new(Aes256Gcm::new(key.bytes().into())))
+        with_clean_stack(|| Cipher(Locked::new(Aes256Gcm::new(key.bytes().into()))))
     }
 
     /// Opens an envelope into `plaintext`, whose former content is wiped and whose capacity is reused.
     ///
     /// On failure `plaintext` is empty and holds no byte of anything.
     pub fn open_into(&self, envelope: &[u8], plaintext: &mut Zeroizing<Vec<u8>>) -> Result<(), OpenError> {
+        with_clean_stack(|| self.open(envelope, plaintext))
+    }
+
+    /// The same for callers that clean the stack themselves, once for several steps.
+    pub(super) fn open(&self, envelope: &[u8], plaintext: &mut Zeroizing<Vec<u8>>) -> Result<(), OpenError> {
         wipe(plaintext);
         let (iv, ciphertext, tag) = split(envelope)?;
         if plaintext.capacity() < ciphertext.len() {
@@ -77,6 +83,11 @@ impl Cipher {
     /// # Panics
     /// Beyond GCM's limit of 64 GiB; a `bytea` ends at 1 GiB.
     pub fn seal_into(&self, iv: &Iv, plaintext: &[u8], envelope: &mut Vec<u8>) {
+        with_clean_stack(|| self.seal(iv, plaintext, envelope));
+    }
+
+    /// The same for callers that clean the stack themselves, once for several steps.
+    pub(super) fn seal(&self, iv: &Iv, plaintext: &[u8], envelope: &mut Vec<u8>) {
         envelope.clear();
         envelope.reserve_exact(MIN_LEN + plaintext.len());
         envelope.extend_from_slice(iv);

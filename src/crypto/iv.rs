@@ -1,5 +1,6 @@
 //! Where initialization vectors come from: the operating system's generator, a buffer at a time.
 
+use crate::entropy::{self, NoEntropy};
 use crate::error::{Error, Exit};
 
 use super::envelope::{IV_LEN, Iv};
@@ -17,8 +18,8 @@ pub struct IvSource {
 
 /// The operating system gives no randomness; nothing can be sealed.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the operating system's random generator failed ({0})")]
-pub struct IvError(getrandom::Error);
+#[error(transparent)]
+pub struct IvError(NoEntropy);
 
 impl IvSource {
     /// An empty buffer; the first [`IvSource::fill`] draws.
@@ -29,7 +30,7 @@ impl IvSource {
     /// The next IV. After an error the next call draws again; no IV of a failed draw is ever handed out.
     pub fn fill(&mut self) -> Result<Iv, IvError> {
         if self.next == BUFFERED {
-            getrandom::fill(self.buffer.as_flattened_mut()).map_err(IvError)?;
+            entropy::fill(self.buffer.as_flattened_mut()).map_err(IvError)?;
             self.next = 0;
         }
         let iv = self.buffer[self.next];

@@ -1,7 +1,7 @@
 //! A 256-bit AES key and the fingerprint by which the outside may name it.
 //!
 //! The key's bytes leave this module only towards its siblings. It derives nothing, so it cannot be printed,
-//! cloned or compared by accident; its copies are one heap allocation, wiped when dropped.
+//! cloned or compared by accident; its one copy lies in locked memory and is wiped when dropped.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,6 +10,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use super::locked::{Locked, with_clean_stack};
 use super::strength::{Weakness, weakness};
 use crate::error::{Error, Exit};
 
@@ -20,9 +21,9 @@ const FINGERPRINT_LABEL: &[u8] = b"rekey fingerprint v1";
 
 /// An ENCRYPTION_KEY: the UTF-8 bytes of its 32 characters, used as they are.
 ///
-/// Boxed, so that moving it moves a pointer and leaves no copy of the key on the stack.
+/// Moving it moves a pointer and leaves no copy of the key on the stack.
 #[derive(ZeroizeOnDrop)]
-pub struct EncryptionKey(Box<[u8; KEY_LEN]>);
+pub struct EncryptionKey(Locked<[u8; KEY_LEN]>);
 
 impl EncryptionKey {
     /// Takes a copy of exactly [`KEY_LEN`] bytes; the caller wipes its own.
@@ -31,7 +32,7 @@ impl EncryptionKey {
             let chars = std::str::from_utf8(bytes).ok().map(|text| text.chars().count());
             return Err(KeyError::WrongLength { bytes: bytes.len(), chars });
         }
-        let mut key = EncryptionKey(Box::new([0; KEY_LEN]));
+        let mut key = EncryptionKey(Locked::new([0; KEY_LEN]));
         key.0.copy_from_slice(bytes);
         Ok(key)
     }
@@ -48,10 +49,12 @@ impl EncryptionKey {
 
     /// Whether both are the same key, in constant time: compares two full MACs, not the keys.
     pub fn same_as(&self, other: &EncryptionKey) -> bool {
-        let mut theirs = other.label_mac().finalize().into_bytes();
-        let same = self.label_mac().verify_slice(&theirs).is_ok();
-        theirs.as_mut_slice().zeroize();
-        same
+        with_clean_stack(|| {
+            let mut theirs = other.label_mac().finalize().into_bytes();
+            let same = self.label_mac().verify_slice(&theirs).is_ok();
+            theirs.as_mut_slice().zeroize();
+            same
+        })
     }
 
     /// The bytes, for the one place outside `crypto` that needs them: writing the key where the application reads it.
@@ -81,10 +84,12 @@ pub struct Fingerprint([u8; 8]);
 impl Fingerprint {
     /// The fingerprint of a key of any length: a SECRET_KEY, or what stands where a key should be.
     pub fn of(key: &[u8]) -> Self {
-        let mac = label_mac(key).finalize().into_bytes();
-        let mut short = [0; 8];
-        short.copy_from_slice(&mac[..8]);
-        Fingerprint(short)
+        with_clean_stack(|| {
+            let mac = label_mac(key).finalize().into_bytes();
+            let mut short = [0; 8];
+            short.copy_from_slice(&mac[..8]);
+            Fingerprint(short)
+        })
     }
 
     /// The 8 bytes, as the ledger stores them.

@@ -7,6 +7,7 @@
 mod envelope;
 mod iv;
 mod key;
+mod locked;
 mod rewrap;
 mod strength;
 mod tag;

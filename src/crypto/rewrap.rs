@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use super::envelope::{Cipher, Iv, OpenError, wipe};
 use super::key::{EncryptionKey, KeyError};
+use super::locked::with_clean_stack;
 use super::tag::TagKey;
 use crate::error::{Error, Exit};
 
@@ -109,6 +110,16 @@ impl Rewrapper {
         envelope: &[u8],
         iv: &Iv,
     ) -> Result<Outcome, ProofFailure> {
+        with_clean_stack(|| self.decide(scratch, id, envelope, iv))
+    }
+
+    fn decide(
+        &self,
+        scratch: &mut Scratch,
+        id: &[u8; 16],
+        envelope: &[u8],
+        iv: &Iv,
+    ) -> Result<Outcome, ProofFailure> {
         let outcome = match self.open(scratch, envelope) {
             Ok(Opened::WithTarget) => Ok(Outcome::OnTarget),
             Ok(Opened::ToMove) => self.seal_and_prove(scratch, id, iv),
@@ -127,36 +138,38 @@ impl Rewrapper {
         id: &[u8; 16],
         envelope: &[u8],
     ) -> Result<[u8; 8], OpenError> {
-        let opened = self.target.open_into(envelope, &mut scratch.plaintext);
-        let tag = opened.map(|()| self.tags.tag(id, &scratch.plaintext));
-        scratch.wipe();
-        tag
+        with_clean_stack(|| {
+            let opened = self.target.open(envelope, &mut scratch.plaintext);
+            let tag = opened.map(|()| self.tags.tag(id, &scratch.plaintext));
+            scratch.wipe();
+            tag
+        })
     }
 
     fn open(&self, scratch: &mut Scratch, envelope: &[u8]) -> Result<Opened, OpenError> {
         let plaintext = &mut scratch.plaintext;
-        let with_source = self.source.open_into(envelope, plaintext);
+        let with_source = self.source.open(envelope, plaintext);
         if with_source != Err(OpenError::NotThisKey) {
             return with_source.map(|()| Opened::ToMove);
         }
-        if self.target.open_into(envelope, plaintext).is_ok() {
+        if self.target.open(envelope, plaintext).is_ok() {
             return Ok(Opened::WithTarget);
         }
         let also = self.also.as_ref().ok_or(OpenError::NotThisKey)?;
-        also.open_into(envelope, plaintext).map(|()| Opened::ToMove)
+        also.open(envelope, plaintext).map(|()| Opened::ToMove)
     }
 
     fn seal_and_prove(&self, scratch: &mut Scratch, id: &[u8; 16], iv: &Iv) -> Result<Outcome, ProofFailure> {
         // Tagged as opened, before anything of ours has touched the bytes.
         let tag = self.tags.tag(id, &scratch.plaintext);
         let mut envelope = Vec::new();
-        self.target.seal_into(iv, &scratch.plaintext, &mut envelope);
+        self.target.seal(iv, &scratch.plaintext, &mut envelope);
         self.prove(scratch, &envelope)?;
         Ok(Outcome::Reencrypted { envelope, tag })
     }
 
     fn prove(&self, scratch: &mut Scratch, envelope: &[u8]) -> Result<(), ProofFailure> {
-        self.target.open_into(envelope, &mut scratch.reopened).map_err(|_| ProofFailure)?;
+        self.target.open(envelope, &mut scratch.reopened).map_err(|_| ProofFailure)?;
         let proven = scratch.reopened.as_slice() == scratch.plaintext.as_slice();
         proven.then_some(()).ok_or(ProofFailure)
     }

@@ -9,24 +9,29 @@ use sha2::Sha256;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::key::EncryptionKey;
+use super::locked::{Locked, with_clean_stack};
 
 /// What sets these keys apart from any other derived from the same key; the rotation's id follows it.
 pub const TAG_KEY_INFO: &[u8] = b"rekey proof v1";
 
 /// The key of one rotation's tags, with HMAC's two key blocks already absorbed.
-pub struct TagKey(Box<Hmac<Sha256>>);
+pub struct TagKey(Locked<Hmac<Sha256>>);
 
 impl TagKey {
     /// HKDF-SHA-256(ikm = the rotation's **new** key, no salt, info = [`TAG_KEY_INFO`] || rotation id).
     ///
     /// The rotation's new key in every direction: a rollback compares with the tags that the run wrote.
     pub fn derive(new_key: &EncryptionKey, rotation: &[u8; 16]) -> Self {
+        with_clean_stack(|| TagKey::derive_here(new_key, rotation))
+    }
+
+    fn derive_here(new_key: &EncryptionKey, rotation: &[u8; 16]) -> Self {
         let mut okm = Zeroizing::new([0; 32]);
         let (mut prk, hkdf) = Hkdf::<Sha256>::extract(None, new_key.bytes());
         hkdf.expand_multi_info(&[TAG_KEY_INFO, rotation], okm.as_mut_slice())
             .expect("32 bytes are less than HKDF's limit");
         prk.as_mut_slice().zeroize();
-        TagKey(Box::new(Hmac::new_from_slice(okm.as_slice()).expect("HMAC takes keys of any length")))
+        TagKey(Locked::new(Hmac::new_from_slice(okm.as_slice()).expect("HMAC takes keys of any length")))
     }
 
     /// The first 8 bytes of HMAC-SHA-256(id || plaintext). The id's length is fixed, so nothing is ambiguous.

@@ -18,7 +18,7 @@ use crate::store::ledger::Lease;
 use crate::store::ledger::chunk::{self, Checkpoint, Noted};
 use crate::store::ledger::proof;
 use crate::store::ledger::quarantine::{self, Finding};
-use crate::store::rows::{self, MAX_ROW_BYTES, Stretch, Write};
+use crate::store::rows::{self, MAX_ROW_BYTES, Stretch, Taken, Write};
 use crate::store::{Class, Statement, StoreError, audit, bounded};
 
 /// Bytes of new ciphertext in one transaction, beyond its first row.
@@ -312,7 +312,7 @@ impl Writer {
         left: &mut Left,
     ) -> Result<(), Fault> {
         match self.attempt_free(lease, part).await {
-            Ok((free, written)) => {
+            Ok(Taken { free, written, .. }) => {
                 for id in &written {
                     pending.remove(id);
                 }
@@ -351,20 +351,26 @@ impl Writer {
         }
     }
 
-    async fn attempt_free(
-        &mut self,
-        lease: &Lease,
-        part: &[&Write],
-    ) -> Result<(Vec<Uuid>, Vec<Uuid>), Fault> {
+    async fn attempt_free(&mut self, lease: &Lease, part: &[&Write]) -> Result<Taken, Fault> {
         let limit = self.job.connector.answer_limit();
         let counted = self.job.metrics.batch();
         let mut timed = Timed::start();
         let mut tx = bounded("begin a batch", limit, self.conn.begin()).await?;
         timed.begun();
-        let (free, written) = bounded("write contested rows", limit, rows::write_free(&mut tx, part)).await?;
+        let taken = bounded("write contested rows", limit, rows::write_free(&mut tx, part)).await?;
+        if let [id, ..] = taken.altered[..] {
+            bounded("roll back", limit, tx.rollback()).await?;
+            return Err(Error::new(
+                Exit::Preflight,
+                format!("connection {id} does not hold what was written to it: a trigger changes encrypted_credentials"),
+            )
+            .hint("see `rekey plan`, finding user-triggers; disable that trigger and run again")
+            .into());
+        }
+        let written = &taken.written;
         if written.is_empty() {
             bounded("roll back", limit, tx.rollback()).await?;
-            return Ok((free, written));
+            return Ok(taken);
         }
         let by_id: HashMap<Uuid, &&Write> = part.iter().map(|w| (w.id, w)).collect();
         let tags: Vec<u8> = written.iter().filter_map(|id| by_id.get(id)).flat_map(|w| w.tag).collect();
@@ -375,7 +381,7 @@ impl Writer {
             lost_races: self.lost,
             ..Default::default()
         };
-        let checkpoint = Checkpoint { add, ids: &written, tags: &tags, done: false };
+        let checkpoint = Checkpoint { add, ids: written, tags: &tags, done: false };
         let noted =
             bounded("write a checkpoint", limit, chunk::checkpoint(&mut tx, lease, &checkpoint)).await?;
         let Some(noted) = noted else {
@@ -389,7 +395,7 @@ impl Writer {
         self.servo.observe(held);
         self.lost = 0;
         self.obey(&noted)?;
-        Ok((free, written))
+        Ok(taken)
     }
 
     /// Marks the chunk done, with what its rows left alone add up to. Rows put off get a chunk of their own.

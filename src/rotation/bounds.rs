@@ -50,6 +50,7 @@ impl ChunkSize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn chunks_taper_towards_the_end() {
@@ -66,5 +67,30 @@ mod tests {
         assert_eq!(ChunkSize::choose(2, 12.0, 500.0).rows, 41_943);
         assert!(ChunkSize::choose(2, 50.0, 3000.0).rows <= 8_400);
         assert_eq!(ChunkSize::choose(2, 50.0, 1e9).rows, 64);
+        assert_eq!(ChunkSize::choose(1, 1.0, 0.0).rows, 4_000);
+        assert_eq!(ChunkSize::choose(1, 50.0, -1.0).rows, 16_000);
+        assert_eq!(ChunkSize::choose(1, 12.0, 500.0).bytes, 24 * 1024 * 1024);
+    }
+
+    proptest! {
+        /// A worker holds no more than its bytes, and more workers never get smaller chunks.
+        #[test]
+        fn a_chunk_fits_its_worker(per_page in 0.1_f64..500.0, bytes in 0.0_f64..2e7) {
+            let one = ChunkSize::choose(1, per_page, bytes);
+            let held = f64::from(one.rows) * (bytes + ChunkSize::ROW_OVERHEAD as f64);
+            prop_assert!(one.rows == 64 || held <= ChunkSize::MAX_BYTES as f64);
+            prop_assert!((64..=16_000).contains(&one.rows));
+            for workers in 2..5 {
+                let many = ChunkSize::choose(workers, per_page, bytes);
+                prop_assert!(many.rows >= one.rows && many.rows <= 4 * one.rows);
+            }
+        }
+
+        #[test]
+        fn tapering_stays_between_a_quarter_and_the_whole(full in 1_i64..1 << 40, left in -(1_i64 << 40)..1 << 40) {
+            let rows = ChunkSize::taper(full, left);
+            prop_assert!(rows >= 1 && rows >= full / 4 && rows <= full);
+            prop_assert!(rows <= ChunkSize::taper(full, left + 4));
+        }
     }
 }

@@ -40,3 +40,60 @@ impl AddAssign for Counters {
         self.bytes += o.bytes;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn counters() -> impl Strategy<Value = Counters> {
+        prop::array::uniform6(0_i64..1 << 50).prop_map(|[a, b, c, d, e, f]| Counters {
+            re_encrypted: a,
+            already_on_key: b,
+            null_rows: c,
+            lost_races: d,
+            quarantined: e,
+            bytes: f,
+        })
+    }
+
+    #[test]
+    fn lost_races_and_bytes_settle_no_row() {
+        let mut all = Counters {
+            re_encrypted: 1,
+            already_on_key: 20,
+            null_rows: 300,
+            quarantined: 4000,
+            ..Counters::default()
+        };
+        assert_eq!(all.settled(), 4321);
+        all.lost_races = 7;
+        all.bytes = 7;
+        assert_eq!(all.settled(), 4321);
+    }
+
+    proptest! {
+        /// Chunks may be summed in any order.
+        #[test]
+        fn sums_are_by_outcome(a in counters(), b in counters(), c in counters()) {
+            let sum = |parts: [Counters; 3]| {
+                let mut sum = Counters::default();
+                parts.into_iter().for_each(|part| sum += part);
+                sum
+            };
+            let total = sum([a, b, c]);
+            prop_assert_eq!(total, sum([c, a, b]));
+            for of in [
+                |x: &Counters| x.re_encrypted,
+                |x: &Counters| x.already_on_key,
+                |x: &Counters| x.null_rows,
+                |x: &Counters| x.lost_races,
+                |x: &Counters| x.quarantined,
+                |x: &Counters| x.bytes,
+                Counters::settled,
+            ] {
+                prop_assert_eq!(of(&total), of(&a) + of(&b) + of(&c));
+            }
+        }
+    }
+}

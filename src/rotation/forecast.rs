@@ -88,3 +88,91 @@ impl Forecast {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn facts() -> TableFacts {
+        TableFacts {
+            rows: 1_000_000.0,
+            null_fraction: 0.25,
+            credential_bytes: 500.0,
+            pages: 80_000.0,
+            correlation: Some(0.2),
+            heap_bytes: 600_000_000,
+            index_bytes: 400_000_000,
+        }
+    }
+
+    #[test]
+    fn what_a_rehearsal_measured_is_scaled_to_the_table() {
+        let rehearsal = Rehearsal {
+            rows: 1000,
+            elapsed: Duration::from_millis(50),
+            wal_bytes: 1_500_000,
+            longest_batch: Duration::from_millis(40),
+        };
+        let forecast = Forecast::new(&facts(), Some(rehearsal));
+        assert_eq!((forecast.rows, forecast.growth_bytes, forecast.measured), (750_000, 120_000_000, true));
+        assert_eq!(forecast.rows_per_second, Some(20_000.0));
+        assert_eq!(forecast.seconds, Some(37.5));
+        assert_eq!(forecast.wal_bytes, Some(1_125_000_000));
+        assert_eq!(forecast.lock_seconds, Some(0.04));
+    }
+
+    #[test]
+    fn without_a_measurement_nothing_is_made_up() {
+        let nothing =
+            Rehearsal { rows: 0, elapsed: Duration::ZERO, wal_bytes: 9, longest_batch: Duration::ZERO };
+        for rehearsal in [None, Some(nothing)] {
+            let forecast = Forecast::new(&facts(), rehearsal);
+            assert_eq!(
+                (forecast.rows, forecast.growth_bytes, forecast.measured),
+                (750_000, 120_000_000, false)
+            );
+            assert_eq!((forecast.rows_per_second, forecast.seconds, forecast.wal_bytes), (None, None, None));
+            assert_eq!(forecast.lock_seconds, None);
+        }
+    }
+
+    #[test]
+    fn density_is_guessed_where_it_is_not_known() {
+        assert_eq!(facts().rows_per_page(), 12.5);
+        assert_eq!(TableFacts { pages: 0.0, ..facts() }.rows_per_page(), 12.0);
+        assert_eq!(TableFacts { rows: 0.0, ..facts() }.rows_per_page(), 12.0);
+    }
+
+    #[test]
+    fn blocks_are_for_large_tables_whose_ids_are_scattered() {
+        assert!(facts().prefers_blocks());
+        assert!(TableFacts { correlation: Some(-0.5), pages: 257.0, ..facts() }.prefers_blocks());
+        for (correlation, pages) in [
+            (Some(0.2), 256.0),
+            (Some(0.6), 80_000.0),
+            (Some(-0.99), 80_000.0),
+            (Some(1.0), 80_000.0),
+            (None, 80_000.0),
+        ] {
+            assert!(
+                !TableFacts { correlation, pages, ..facts() }.prefers_blocks(),
+                "{correlation:?} {pages}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_forecast_is_finite(rows in 0.0_f64..1e12, nulls in 0.0_f64..=1.0, tried in 0_u64..1 << 40, ms in 0_u64..1 << 30) {
+            let facts = TableFacts { rows, null_fraction: nulls, ..facts() };
+            let elapsed = Duration::from_millis(ms);
+            let rehearsal = Rehearsal { rows: tried, elapsed, wal_bytes: tried * 1500, longest_batch: elapsed };
+            let forecast = Forecast::new(&facts, Some(rehearsal));
+            prop_assert_eq!(forecast.measured, tried > 0);
+            prop_assert!(forecast.rows as f64 <= rows);
+            let finite = |figure: Option<f64>| figure.is_none_or(|figure| figure.is_finite() && figure >= 0.0);
+            prop_assert!(finite(forecast.seconds) && finite(forecast.rows_per_second) && finite(forecast.lock_seconds));
+        }
+    }
+}

@@ -136,6 +136,43 @@ mod tests {
         assert_eq!(inactive, [&State::Finalized, &State::RolledBack]);
     }
 
+    /// lifecycle.md's table, line by line: way of the rows, may run, may roll back, workers may claim.
+    #[test]
+    fn what_each_state_allows() {
+        use Direction::{Backward, Forward};
+        for (state, direction, run, back, work) in [
+            (State::Migrating, Forward, true, true, true),
+            (State::Migrated, Forward, true, true, true),
+            (State::Promoting, Forward, false, true, false),
+            (State::Promoted, Forward, true, true, true),
+            (State::Finalizing, Forward, false, false, false),
+            (State::Finalized, Forward, false, false, false),
+            (State::RollingBack, Backward, false, false, true),
+            (State::Unpromoting, Backward, false, false, false),
+            (State::RolledBack, Backward, false, false, true),
+        ] {
+            assert_eq!(state.direction(), direction, "{state}");
+            assert_eq!((state.may_run(), state.may_roll_back()), (run, back), "{state}");
+            assert_eq!(State::workable(direction).contains(&state), work, "{state}");
+            let other = if direction == Forward { Backward } else { Forward };
+            assert!(!State::workable(other).contains(&state), "{state}");
+        }
+        assert_eq!((Forward.target(), Backward.target()), ("new", "old"));
+    }
+
+    #[test]
+    fn words_are_told_apart_and_padded() {
+        assert_eq!(format!("[{:>8}]", Desired::Paused), "[  paused]");
+        assert_eq!("migrated".parse(), Ok(State::Migrated));
+        assert_eq!("pause".parse::<Desired>(), Err("\"pause\" is not a Desired".to_owned()));
+        for &desired in Desired::ALL {
+            assert_eq!(desired.as_str().parse(), Ok(desired));
+        }
+        for &direction in Direction::ALL {
+            assert_eq!(direction.as_str().parse(), Ok(direction));
+        }
+    }
+
     #[test]
     fn nothing_rolls_back_from_an_end_and_nothing_runs_while_turning() {
         assert!(!State::Finalized.may_roll_back() && !State::Finalizing.may_roll_back());

@@ -136,6 +136,41 @@ mod tests {
     }
 
     proptest! {
+        /// Waves are folded evenly: no page is met more often in one wave than it must be.
+        #[test]
+        fn a_wave_holds_as_few_rows_of_a_page_as_can_be(blocks in 1u32..40, per_page in 1u16..40, batch in 1usize..300) {
+            let mut rows = table(blocks, per_page);
+            let total = rows.len();
+            let waves = deal(&mut rows, batch);
+            let most = waves.iter().map(|wave| {
+                let mut of_page = std::collections::HashMap::new();
+                rows[wave.clone()].iter().for_each(|row| *of_page.entry(row.0.block).or_insert(0usize) += 1);
+                of_page.into_values().max().unwrap_or(0)
+            });
+            prop_assert_eq!(most.max().unwrap_or(0), usize::from(per_page).div_ceil(waves.len()));
+            prop_assert_eq!(waves.len(), usize::from(per_page).min(total.div_ceil(batch)));
+        }
+
+        #[test]
+        fn slices_cover_a_wave_within_their_limits(
+            sizes in prop::collection::vec(0usize..3000, 1..80), max_rows in 1usize..20, max_bytes in 0usize..9000,
+        ) {
+            let row = |(i, &size): (usize, &usize)| Row(Tid { block: i as u32, offset: 1 }, size);
+            let rows: Vec<_> = sizes.iter().enumerate().map(row).collect();
+            let mut at = 0;
+            while at < rows.len() {
+                let slice = next_slice(&rows, &(at..rows.len()), max_rows, max_bytes);
+                prop_assert!(slice.start == at && slice.end > at && slice.len() <= max_rows);
+                let bytes: usize = sizes[slice.clone()].iter().sum();
+                prop_assert!(slice.len() == 1 || bytes <= max_bytes);
+                // As much as fits: the next row would have been too many.
+                if slice.len() < max_rows && slice.end < rows.len() {
+                    prop_assert!(bytes + sizes[slice.end] > max_bytes);
+                }
+                at = slice.end;
+            }
+        }
+
         #[test]
         fn dealing_loses_nothing_and_covers_everything(
             tids in prop::collection::btree_set((0u32..50, 1u16..60), 0..600), batch in 1usize..200,

@@ -168,6 +168,7 @@ fn looks_like_key(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::{option, prelude::*};
 
     fn aws(id: &str, field: Option<&str>, at: Option<&str>) -> KeySource {
         KeySource::Aws(AwsSource {
@@ -242,5 +243,31 @@ mod tests {
         let error = crate::error::Error::from(KeySource::parse("dotenv:env/.env.dev").unwrap_err());
         assert_eq!(error.exit, crate::error::Exit::Usage);
         assert!(error.hint.unwrap().contains("dotenv:env/.env.dev#ENCRYPTION_KEY"));
+    }
+
+    fn source() -> impl Strategy<Value = KeySource> {
+        let variable = "[A-Za-z_][A-Za-z0-9_]{0,20}";
+        let path = "[ -~é]{1,11}";
+        let label = "[!-?A-~]{1,40}";
+        prop_oneof![
+            variable.prop_map(KeySource::Env),
+            path.prop_map(|path| KeySource::File(path.into())),
+            (path, variable).prop_map(|(path, var)| KeySource::Dotenv { path: path.into(), var }),
+            ("[A-Za-z0-9/_+=.@:!-]{1,60}", option::of("\\PC{1,20}"), option::of(label)).prop_map(
+                |(secret_id, field, stage_or_version)| KeySource::Aws(AwsSource {
+                    secret_id,
+                    field,
+                    stage_or_version
+                })
+            ),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printed_parses_to_itself(source in source()) {
+            let printed = source.to_string();
+            prop_assert_eq!(KeySource::parse(&printed).unwrap_or_else(|e| panic!("{printed}: {e}")), source);
+        }
     }
 }

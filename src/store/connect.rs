@@ -138,6 +138,8 @@ impl Connector {
     }
 
     fn session(&self, purpose: Purpose, lock_timeout: Duration) -> String {
+        // The system's own functions and operators first, whatever the role's search_path says; the rest of it stays,
+        // for triggers and policies that rely on it.
         let idle = self.lease_ttl.mul_f64(0.6).as_millis();
         let mut sql = format!(
             "SET default_transaction_isolation = 'read committed'; SET lock_timeout = {}; SET statement_timeout = {}; \
@@ -242,7 +244,7 @@ pub fn answer_limit(lease_ttl: Duration) -> Duration {
 pub fn jitter(pause: Duration) -> Duration {
     let mut byte = [0u8; 1];
     // Not a secret: if the system's randomness fails here, the pause is simply whole.
-    let _ = getrandom::fill(&mut byte);
+    let _ = crate::entropy::fill(&mut byte);
     pause.mul_f64(0.5 + f64::from(byte[0]) / 512.0)
 }
 

@@ -136,19 +136,42 @@ macro_rules! update {
     };
 }
 
-/// Writes rows that still hold the very version that was decrypted; returns how many did.
-pub async fn write(conn: &mut PgConnection, rows: &[Write]) -> Result<u64, sqlx::Error> {
-    let (ids, envelopes, xmins, ivs) = columns(rows.iter());
-    let update = sqlx::query(update!()).bind(ids).bind(envelopes).bind(xmins).bind(ivs);
-    Ok(update.execute(conn).await?.rows_affected())
+// What now stands there. A trigger may have kept the old value, and the row counts as updated all the same.
+macro_rules! as_sent {
+    () => {
+        "t.id = u.id AND coalesce(t.encrypted_credentials = u.c, false)"
+    };
 }
 
-/// The same for rows that may be contested: takes only what nobody holds, and says which rows were free and
-/// which of those were written.
-pub async fn write_free(
-    conn: &mut PgConnection,
-    rows: &[&Write],
-) -> Result<(Vec<Uuid>, Vec<Uuid>), sqlx::Error> {
+/// Writes rows that still hold the very version that was decrypted; returns how many did and now hold what was sent.
+/// Where that is not all of them, roll back.
+pub async fn write(conn: &mut PgConnection, rows: &[Write]) -> Result<u64, sqlx::Error> {
+    let (ids, envelopes, xmins, ivs) = columns(rows.iter());
+    let update = concat!(
+        "WITH written AS (",
+        update!(),
+        " RETURNING ",
+        as_sent!(),
+        " AS as_sent) SELECT count(*) FROM written WHERE as_sent"
+    );
+    let update = sqlx::query_scalar(update).bind(ids).bind(envelopes).bind(xmins).bind(ivs);
+    let written: i64 = update.fetch_one(conn).await?;
+    Ok(written.cast_unsigned())
+}
+
+/// What became of rows that may have been contested.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// Held by nobody else.
+    pub free: Vec<Uuid>,
+    /// Of these, written.
+    pub written: Vec<Uuid>,
+    /// Updated, and yet they do not hold what was sent: a trigger changes it. Roll back.
+    pub altered: Vec<Uuid>,
+}
+
+/// The same for rows that may be contested: takes only what nobody holds.
+pub async fn write_free(conn: &mut PgConnection, rows: &[&Write]) -> Result<Taken, sqlx::Error> {
     let wanted: Vec<Uuid> = rows.iter().map(|r| r.id).collect();
     let free: Vec<Uuid> = sqlx::query_scalar(
         "SELECT id FROM public.provider_connections WHERE id = ANY($1) FOR NO KEY UPDATE SKIP LOCKED",
@@ -158,9 +181,12 @@ pub async fn write_free(
     .await?;
     let is_free: std::collections::HashSet<Uuid> = free.iter().copied().collect();
     let (ids, envelopes, xmins, ivs) = columns(rows.iter().copied().filter(|r| is_free.contains(&r.id)));
-    let update = concat!(update!(), " RETURNING t.id");
-    let update = sqlx::query_scalar(update).bind(ids).bind(envelopes).bind(xmins).bind(ivs);
-    Ok((free, update.fetch_all(conn).await?))
+    let update = concat!(update!(), " RETURNING u.id, ", as_sent!());
+    let update = sqlx::query_as::<_, (Uuid, bool)>(update).bind(ids).bind(envelopes).bind(xmins).bind(ivs);
+    let (written, altered): (Vec<_>, Vec<_>) =
+        update.fetch_all(conn).await?.into_iter().partition(|(_, as_sent)| *as_sent);
+    let ids = |rows: Vec<(Uuid, bool)>| rows.into_iter().map(|(id, _)| id).collect();
+    Ok(Taken { free, written: ids(written), altered: ids(altered) })
 }
 
 type Columns<'a> = (Vec<Uuid>, Vec<&'a [u8]>, Vec<Xid>, Vec<&'a [u8]>);

@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::on_aws;
-use crate::support::{Rekey, block_on};
+use crate::support::{Rekey, block_on, rekey_without_database};
 use crate::support_aws::Moto;
 
 const KEY: &str = "canary_K9-mQ2vT7pL4wR8nB3cF6hJ1d";
@@ -58,4 +58,33 @@ fn no_command_shows_a_key() {
         }
     }
     assert_eq!(block_on(moto.at("dashtam/production/encryption_key_2", "AWSCURRENT")).unwrap(), KEY);
+}
+
+/// git is asked whether it would commit a file with keys; it is not told the keys.
+#[test]
+fn a_child_inherits_no_secret() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let told = dir.path().join("told");
+    let git = dir.path().join("bin/git");
+    fs::create_dir_all(git.parent().unwrap()).unwrap();
+    fs::write(&git, format!("#!/bin/sh\n{{ env; echo \"$@\"; }} >>'{}'\nexit 1\n", told.display())).unwrap();
+    fs::set_permissions(&git, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir(dir.path().join(".git")).unwrap();
+    let env = dir.path().join(".env");
+    let path = format!("{}:{}", git.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let done = rekey_without_database(["keys", "generate", "--env-file", env.to_str().unwrap()])
+        .env("PATH", path)
+        .env("ENCRYPTION_KEY", KEY)
+        .env("SECRET_KEY", SECRET)
+        .env("REKEY_BACKUP_PASSPHRASE", PASS)
+        .env("DATABASE_URL", format!("postgresql://u:{PASS}@127.0.0.1:1/x"))
+        .args(["--retry-for", "1s"])
+        .exits(0);
+    assert!(done.stderr.contains("git"), "git says that the file would be committed: {done}");
+    let told = fs::read_to_string(told).expect("git was asked");
+    assert!(told.contains("check-ignore") && told.contains("PATH="), "{told}");
+    for secret in [KEY, SECRET, PASS] {
+        assert!(!told.contains(secret), "{told}");
+    }
 }

@@ -63,15 +63,23 @@ impl Rekey {
     }
 
     /// Starts it.
-    pub fn start(mut self) -> Running {
+    pub fn start(self) -> Running {
+        self.start_into(Stdio::piped())
+    }
+
+    /// Starts it with its results going elsewhere: what it says in the end is then not collected.
+    pub fn start_into(mut self, stdout: impl Into<Stdio>) -> Running {
         let command = self.command.args(&self.arguments);
         let mut child = command
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
+            .stdout(stdout)
             .stderr(Stdio::piped())
             .spawn()
             .expect("the binary starts");
-        let stdout = collect(child.stdout.take().expect("a pipe"));
+        let stdout = match child.stdout.take() {
+            Some(pipe) => collect(pipe),
+            None => collect(std::io::empty()),
+        };
         let stderr = collect(child.stderr.take().expect("a pipe"));
         let output = Some((stdout, stderr));
         Running { title: self.arguments.join(" "), child, output, started: Instant::now() }

@@ -11,6 +11,7 @@ use super::guard::Needed;
 use super::subject::{self, Subject};
 use super::trail::{Action, Trail, print_head};
 use super::write::{Present, Write, Written};
+use crate::entropy;
 use crate::error::{Error, Exit, Result};
 use crate::secrets::{AppKey, KeySource};
 
@@ -154,8 +155,7 @@ pub fn generate(kind: AppKey) -> Result<Zeroizing<Vec<u8>>> {
         AppKey::Encryption => 24,
     };
     let mut random = Zeroizing::new(vec![0; length]);
-    getrandom::fill(&mut random)
-        .map_err(|e| Error::new(Exit::Internal, format!("the system gives no random bytes: {e}")))?;
+    entropy::fill(&mut random).map_err(|e| Error::new(Exit::Internal, e.to_string()))?;
     Ok(url_safe(&random))
 }
 

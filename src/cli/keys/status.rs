@@ -84,6 +84,10 @@ async fn look(source: &KeySource, context: &Context, status: &mut Status) -> Res
         }
     };
     if let Some(since) = since {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "an age in days, told to people; there may be no database"
+        )]
         let now = Timestamp::now();
         let days = now.duration_since(since).as_hours() / 24;
         let due = since.checked_add((CRYPTOPERIOD_DAYS * 24).hours());

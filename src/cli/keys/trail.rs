@@ -105,7 +105,7 @@ async fn append(
 ) -> crate::error::Result<String> {
     use crate::store::Statement;
     let mut tx = conn.begin().during("begin").await?;
-    audit::append_to_application(&mut tx, Uuid::now_v7(), None, action.1, actor, &detail).await?;
+    audit::append_to_application(&mut tx, crate::entropy::id(), None, action.1, actor, &detail).await?;
     audit::append(&mut tx, None, action.0, actor, detail).await?;
     let (seq, hash) = audit::head(&mut tx).await?;
     tx.commit().during("append to the audit trail").await?;

@@ -171,7 +171,7 @@ impl Write<'_> {
             Some(stage) => Some(stage),
         };
         let secret_id = target.secret_id.as_str();
-        let id = Uuid::now_v7();
+        let id = crate::entropy::id();
         let mut restored = false;
         let info = match client.describe(secret_id).await {
             Ok(info) => Some(info),

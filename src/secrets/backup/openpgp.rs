@@ -7,6 +7,10 @@ use pgp::{
     crypto::{hash::HashAlgorithm, sym::SymmetricKeyAlgorithm},
     types::{Password, StringToKey},
 };
+#[expect(
+    clippy::disallowed_types,
+    reason = "pgp draws session key and salt from the generator it is given"
+)]
 use rand_core::OsRng;
 use zeroize::Zeroizing;
 

@@ -25,6 +25,12 @@ pub fn git_exposure(path: &Path) -> GitExposure {
     }
     let git = |arguments: &[&str]| {
         let mut command = Command::new("git");
+        // Our environment holds keys and a database's password; git is told no more than where it is itself.
+        command
+            .env_clear()
+            .envs(["PATH", "HOME"].iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+        // Nor does it run what the folder's own settings name.
+        command.args(["-c", "core.fsmonitor=false"]);
         command.arg("-C").arg(folder).args(arguments).arg("--").arg(&absolute);
         let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         quiet.status().ok().and_then(|status| status.code())

@@ -71,10 +71,11 @@ fn split_userinfo(rest: &str) -> (&str, &str) {
 pub(super) fn host_and_port(text: &str) -> Result<(Option<String>, Option<u16>), DsnError> {
     let (host, after) = if let Some(rest) = text.strip_prefix('[') {
         let (address, after) = rest.split_once(']').ok_or(DsnError::Host)?;
-        let plain = address.split_once('%').map_or(address, |(plain, _zone)| plain);
-        plain.parse::<std::net::Ipv6Addr>().map_err(|_| DsnError::Host)?;
+        if !is_ipv6(address) {
+            return Err(DsnError::Host);
+        }
         (address, after)
-    } else if text.starts_with('/') || text.parse::<std::net::Ipv6Addr>().is_ok() {
+    } else if text.starts_with('/') || is_ipv6(text) {
         (text, "")
     } else {
         text.split_at(text.find(':').unwrap_or(text.len()))
@@ -93,6 +94,12 @@ pub(super) fn host_and_port(text: &str) -> Result<(Option<String>, Option<u16>),
         return Err(DsnError::Host);
     }
     Ok((filled(&host).map(str::to_owned), port))
+}
+
+/// With or without a zone: `fe80::1%eth0`.
+fn is_ipv6(text: &str) -> bool {
+    let plain = text.split_once('%').map_or(text, |(plain, _zone)| plain);
+    plain.parse::<std::net::Ipv6Addr>().is_ok()
 }
 
 pub(super) fn port(digits: &str) -> Result<u16, DsnError> {

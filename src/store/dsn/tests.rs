@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use proptest::prelude::*;
 use sqlx::postgres::PgSslMode;
 
 use super::{Dsn, DsnError, TargetSession};
@@ -40,6 +42,7 @@ fn forms_met_in_the_wild() {
         ("postgresql://user@%2Frun%2Fpostgresql/dashtam", "user@/run/postgresql:5432/dashtam"),
         ("postgresql://user@/dashtam?host=db:6543", "user@db:6543/dashtam"),
         ("postgresql://user@/dashtam?host=::1", "user@[::1]:5432/dashtam"),
+        ("postgresql://user@/dashtam?host=fe80::1%25eth0&port=1", "user@[fe80::1%eth0]:1/dashtam"),
         ("postgresql://?user=user&host=db&dbname=dashtam", "user@db:5432/dashtam"),
         ("postgresql://us%40er:pa%2Fss@my_db-1:/da%20sh", "us@er@my_db-1:5432/da sh"),
         ("postgresql://host:5432/dashtam?user=user&application_name=a@b", "user@host:5432/dashtam"),
@@ -237,4 +240,29 @@ fn target_sessions_admit_the_servers_they_name() {
         assert_eq!(admitted, [primary, read_only_primary, standby], "{word}");
     }
     assert_eq!(parse("postgresql://u@h/d").unwrap().target_session(), TargetSession::Any);
+}
+
+proptest! {
+    /// Whatever stands in its parts, a URL whose parts are encoded yields them again, from either place.
+    #[test]
+    fn encoded_parts_come_back(
+        [user, password, database] in prop::array::uniform3("[^\0]{1,12}"), host in "[a-z0-9][a-z0-9.-]{0,20}", port in 1u16..,
+    ) {
+        let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+        let [u, p, d] = [&user, &password, &database].map(|text| encoded(text));
+        for url in [
+            format!("postgresql+asyncpg://{u}:{p}@{host}:{port}/{d}"),
+            format!("postgresql://?user={u}&password={p}&host={host}&port={port}&dbname={d}"),
+            format!("postgresql://{u}@{host}/{d}?password={p}&port={port}"),
+        ] {
+            let dsn = parse(&url).unwrap_or_else(|e| panic!("{url}: {e}"));
+            prop_assert_eq!((&dsn.user, &dsn.host, dsn.port, &dsn.database), (&user, &host, port, &database));
+            prop_assert_eq!(dsn.password.as_ref().map(|p| p.as_str()), Some(password.as_str()));
+        }
+    }
+
+    #[test]
+    fn no_text_panics(text in "(postgres(ql)?://)?[\\PC]{0,40}") {
+        let _ = parse(&text).map(|dsn| dsn.connect_options());
+    }
 }

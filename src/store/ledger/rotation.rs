@@ -223,7 +223,7 @@ pub async fn begin(
     audit::append(&mut tx, Some(new.id), "start", actor, detail.clone()).await?;
     audit::append_to_application(
         &mut tx,
-        Uuid::now_v7(),
+        crate::entropy::id(),
         new.id,
         "ENCRYPTION_KEY_ROTATION_STARTED",
         actor,
@@ -262,7 +262,7 @@ pub async fn advance(
     if moved {
         audit::append(conn, Some(id), to.as_str(), actor, detail.clone()).await?;
         let action = format!("ENCRYPTION_KEY_{}", to.as_str().to_uppercase());
-        audit::append_to_application(conn, Uuid::now_v7(), id, &action, actor, &detail).await?;
+        audit::append_to_application(conn, crate::entropy::id(), id, &action, actor, &detail).await?;
     }
     Ok(moved)
 }

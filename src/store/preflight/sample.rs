@@ -140,7 +140,7 @@ fn random_places(facts: &TableFacts) -> Vec<Tid> {
     let offsets = (facts.rows_per_page() * 1.25).ceil().clamp(1.0, 290.0) as u64;
     let mut random = vec![0u8; TRIES * 8];
     // Not a secret: if the system's randomness fails here, the sample is merely smaller.
-    let _ = getrandom::fill(&mut random);
+    let _ = crate::entropy::fill(&mut random);
     let place = |bytes: &[u8]| {
         let number = |part: &[u8]| part.iter().fold(0u64, |n, b| n << 8 | u64::from(*b));
         Tid {

@@ -76,7 +76,9 @@ async fn columns(conn: &mut PgConnection, oid: Oid, findings: &mut Vec<Finding>)
          WHERE attrelid = $1 AND attname = 'encrypted_credentials' AND attnum > 0 AND NOT attisdropped), \
          (SELECT array_agg(a.attname::text ORDER BY k.ord) FROM pg_catalog.pg_index x, unnest(x.indkey) WITH ORDINALITY k(attnum, ord), \
          pg_catalog.pg_attribute a WHERE x.indrelid = $1 AND x.indisprimary AND x.indisvalid \
-         AND a.attrelid = $1 AND a.attnum = k.attnum)",
+         AND a.attrelid = $1 AND a.attnum = k.attnum), \
+         EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE attrelid = $1 AND attname = 'encrypted_credentials' \
+         AND NOT attisdropped AND attgenerated <> '')",
     )
     .bind(oid)
     .fetch_one(conn)
@@ -93,6 +95,14 @@ async fn columns(conn: &mut PgConnection, oid: Oid, findings: &mut Vec<Finding>)
         findings.push(Finding::refuse(
             Kind::Columns,
             message,
+            "bring the table up to the application's migrations",
+        ));
+    }
+    if row.get(3) {
+        usable = false;
+        findings.push(Finding::refuse(
+            Kind::Columns,
+            format!("column encrypted_credentials of {TABLE} is generated from others and cannot be written"),
             "bring the table up to the application's migrations",
         ));
     }

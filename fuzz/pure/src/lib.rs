@@ -1,0 +1,11 @@
+//! rekey's pure modules, at the paths they have in rekey, so that one property serves the fuzzers and rekey's own tests.
+
+#[path = "../../../src/crypto/mod.rs"]
+pub mod crypto;
+#[path = "../../../src/entropy.rs"]
+pub mod entropy;
+#[path = "../../../src/error.rs"]
+pub mod error;
+pub mod secrets;
+#[cfg(feature = "dsn")]
+pub mod store;

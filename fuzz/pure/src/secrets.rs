@@ -1,0 +1,23 @@
+//! What of `secrets` reads text.
+
+#[path = "../../../src/secrets/error.rs"]
+mod error;
+#[path = "../../../src/secrets/grammar.rs"]
+mod grammar;
+
+pub use error::SourceError;
+pub use grammar::{AwsSource, KeySource};
+
+pub mod aws {
+    #[path = "../../../../../src/secrets/aws/json_field.rs"]
+    mod json_field;
+
+    pub use json_field::{read_field, replace_field};
+}
+
+pub mod dotenv {
+    #[path = "../../../../../src/secrets/dotenv/lines.rs"]
+    mod lines;
+
+    pub use lines::{DotenvFile, LineError};
+}

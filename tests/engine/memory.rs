@@ -1,0 +1,178 @@
+//! The memory of a live process, searched for keys: while it works, and when the work is done and the keys are dropped.
+//!
+//! Reading it takes root, for the process is not dumpable. It is held still by its own last act: its results go into a
+//! pipe that is full and that nobody reads.
+
+use std::fs::File;
+use std::io::{PipeReader, PipeWriter, Read as _, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::time::Duration;
+
+use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::process::{Pid, geteuid};
+
+use crate::support::load::Load;
+use crate::support::{Db, NEW, OLD, Rekey, Running, SOON, rekey, state, until};
+
+/// The two key files.
+struct Keys(tempfile::TempDir);
+
+impl Keys {
+    fn new() -> Keys {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (name, key) in [("old", OLD), ("new", NEW)] {
+            std::fs::write(folder.path().join(name), format!("{key}\n")).expect("a key file");
+        }
+        Keys(folder)
+    }
+
+    /// A command that finds its keys in files: an environment would hold them as long as the process lives.
+    fn named(&self, command: Rekey) -> Rekey {
+        let source = |name: &str| format!("file:{}", self.0.path().join(name).display());
+        command.without("ENCRYPTION_KEY").without("NEW_ENCRYPTION_KEY").args([
+            "--old-key",
+            &source("old"),
+            "--new-key",
+            &source("new"),
+            "--output",
+            "json",
+        ])
+    }
+}
+
+/// How often either half of a key stands in the writable memory of a process. Halves: AES-256 begins its key schedule
+/// with them.
+fn copies(pid: Pid, key: &str) -> usize {
+    let pid = pid.as_raw_nonzero();
+    let memory = File::open(format!("/proc/{pid}/mem")).expect("root may read it");
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("root may read them");
+    let mut found = 0;
+    for line in maps.lines() {
+        let mut words = line.split_whitespace();
+        let (range, access) = (words.next().expect("a range"), words.next().expect("its access"));
+        if !access.starts_with("rw") || line.ends_with("[vvar]") {
+            continue;
+        }
+        let (from, to) = range.split_once('-').expect("two addresses");
+        let [from, to] = [from, to].map(|address| u64::from_str_radix(address, 16).expect("in hex"));
+        let mut bytes = vec![0; (to - from) as usize];
+        // Mappings come and go while the process works.
+        let Ok(read) = memory.read_at(&mut bytes, from) else { continue };
+        for half in [&key.as_bytes()[..16], &key.as_bytes()[16..]] {
+            found += occurrences(&bytes[..read], half);
+        }
+    }
+    found
+}
+
+fn occurrences(bytes: &[u8], wanted: &[u8]) -> usize {
+    let first = wanted[0];
+    let starts = bytes.iter().enumerate().filter(|(_, byte)| **byte == first);
+    starts.filter(|(at, _)| bytes[*at..].starts_with(wanted)).count()
+}
+
+/// A line of /proc/PID/status, in kB.
+fn kilobytes(pid: Pid, name: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).expect("it lives");
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line of that name");
+    line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+/// A pipe that takes not one byte more.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    fcntl_setfl(&writer, OFlags::NONBLOCK).expect("the pipe takes flags");
+    let filling = [b'.'; 4096];
+    while writer.write(&filling).is_ok() {}
+    while writer.write(b".").is_ok() {}
+    fcntl_setfl(&writer, OFlags::empty()).expect("the pipe takes flags");
+    (reader, writer)
+}
+
+/// Waits until the process hangs in its last act.
+fn wait_for_its_last_act(run: &mut Running) {
+    let path = format!("/proc/{}/syscall", run.pid().as_raw_nonzero());
+    until("the process to print its results", SOON, || {
+        assert!(run.running(), "it ended instead");
+        let call = std::fs::read_to_string(&path).unwrap_or_default();
+        let mut words = call.split(' ');
+        // write(1, …), whose number is 1 here and 64 there.
+        (matches!(words.next(), Some("1" | "64")) && words.next() == Some("0x1")).then_some(())
+    });
+}
+
+fn may_look() -> bool {
+    let root = geteuid().is_root();
+    if !root {
+        let said = writeln!(std::io::stderr(), "SKIPPED: only root may read a process's memory");
+        said.expect("stderr is there");
+    }
+    root
+}
+
+/// Runs a command to its last act, where no key may be left; then to its end.
+fn leaves_no_key_behind(command: Rekey) {
+    let (mut reader, writer) = full_pipe();
+    let mut run = command.start_into(writer);
+    wait_for_its_last_act(&mut run);
+    // Tasks that were told to end let go of what they held a moment later.
+    until("the keys to be gone", Duration::from_secs(10), || {
+        let left = [OLD, NEW].map(|key| copies(run.pid(), key));
+        if left != [0, 0] {
+            println!("left: {left:?}");
+        }
+        (left == [0, 0]).then_some(())
+    });
+    let mut said = Vec::new();
+    reader.read_to_end(&mut said).expect("it reads");
+    run.wait().expect(0);
+}
+
+#[test]
+fn a_run_holds_the_keys_while_it_works_and_not_a_moment_longer() {
+    if !may_look() {
+        return;
+    }
+    let (db, keys) = (Db::new(), Keys::new());
+    Load::rows(3000).into(&db);
+    db.mark();
+    db.slow_batches(Duration::from_millis(30));
+    let (mut reader, writer) = full_pipe();
+    let steps = ["--chunk-rows", "400", "--batch-rows", "50", "--workers", "2"];
+    let mut run = keys.named(rekey(&db, ["run"])).args(steps).start_into(writer);
+    db.wait_moved(200);
+    rekey(&db, ["pause"]).exits(0);
+    let pid = run.pid();
+    // Two halves each at least: the key schedule that the work needs. A thread that is opening or sealing at this very
+    // moment has some of it on its stack as well.
+    let working = [OLD, NEW].map(|key| copies(pid, key));
+    assert!(working.iter().all(|halves| *halves >= 2), "halves of the keys at work: {working:?}");
+    assert!(kilobytes(pid, "VmLck") >= 3 * 4, "key material is locked in memory");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", pid.as_raw_nonzero())).expect("limits");
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("a limit");
+    assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
+
+    db.fast_commits();
+    rekey(&db, ["resume"]).exits(0);
+    wait_for_its_last_act(&mut run);
+    assert_eq!(state(&db), "migrated");
+    until("the keys to be gone", Duration::from_secs(10), || {
+        (copies(pid, OLD) + copies(pid, NEW) == 0).then_some(())
+    });
+    assert_eq!(kilobytes(pid, "VmLck"), 0);
+    std::io::copy(&mut reader, &mut std::io::sink()).expect("it reads");
+    run.wait().expect(0);
+}
+
+#[test]
+fn other_commands_leave_no_key_behind() {
+    if !may_look() {
+        return;
+    }
+    let (db, keys) = (Db::new(), Keys::new());
+    Load::rows(500).into(&db);
+    for command in [&["plan"][..], &["run", "--dry-run"], &["run"], &["verify"], &["rollback", "--yes"]] {
+        println!("{command:?}");
+        leaves_no_key_behind(keys.named(rekey(&db, []).more(command)));
+    }
+}
