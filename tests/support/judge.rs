@@ -82,11 +82,6 @@ impl Judge {
         self.rows.entry(id).and_modify(|row| row.credential = credential.clone());
     }
 
-    /// The application removed the credential of row `id`.
-    pub fn expect_null(&mut self, id: Uuid) {
-        self.rows.entry(id).and_modify(|row| row.credential = Credential::Null);
-    }
-
     /// The application changes other columns of row `id`.
     pub fn expect_touched(&mut self, id: Uuid) {
         self.rows.entry(id).and_modify(|row| row.others = None);
