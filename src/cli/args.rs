@@ -74,7 +74,7 @@ pub struct Global {
         value_name = "TEXT"
     )]
     pub reason: Option<String>,
-    /// How long an unreachable database is waited for, at most
+    /// How long an unreachable database, Redis or Secrets Manager is waited for, at most
     #[arg(long, global = true, env = "REKEY_RETRY_FOR", hide_env_values = true, hide_short_help = true, default_value = "60s", value_parser = duration, value_name = "DURATION")]
     pub retry_for: Duration,
     /// How long a worker that fell silent keeps its rows

@@ -30,8 +30,8 @@ impl Context {
         let operator = global.operator.clone().unwrap_or_else(operator);
         Context {
             actor: Actor { operator, reason: global.reason.clone() },
+            sources: Sources::with_patience(global.retry_for),
             global,
-            sources: Sources::from_env(),
             metrics: Metrics::default(),
             last_word: LastWord::default(),
         }

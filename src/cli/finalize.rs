@@ -1,12 +1,16 @@
 //! `rekey finalize`: ends the rotation on the new key, after one more clean verify. Irreversible.
 
+use std::time::Duration;
+
 use serde_json::json;
+use sqlx::PgConnection;
 
 use super::args::FinalizeArgs;
 use super::confirm::confirm;
 use super::context::Context;
+use super::key_pair::{self, Role};
 use super::{signals, verify};
-use crate::engine::lifecycle::{Exclusive, Target, clean_up, finalize};
+use crate::engine::lifecycle::{Exclusive, Target, clean_up, finalize, is_settled, settle};
 use crate::error::{Error, Exit, Result};
 use crate::rotation::State;
 use crate::store::ledger::{Rotation, rotation};
@@ -20,8 +24,7 @@ pub async fn run(args: FinalizeArgs, context: &Context) -> Result<Exit> {
     let mut conn = connector.connect(Purpose::Control).await?;
     let found = rotation::latest(&mut conn).await?;
     if let Some(over) = found.as_ref().filter(|r| r.state == State::Finalized) {
-        // Killed after its last commit, a finalize leaves its labels and the backup behind.
-        clean_up(&Target::of(&context.sources, over, None)?).await;
+        put_in_order(context, &mut conn, over).await?;
     }
     let r = may_finalize(found)?;
     let alone = Exclusive::take(&mut conn).await?;
@@ -30,11 +33,15 @@ pub async fn run(args: FinalizeArgs, context: &Context) -> Result<Exit> {
     let target = Target::of(&context.sources, &r, None)?;
     super::preflight::primary_only(&connector, &mut conn, "finalize").await?;
     if r.state == State::Promoted {
-        let report =
+        let mut checked =
             verify::check(context, &args.keys, &connector, &mut conn, &r, usize::from(args.workers), stop)
                 .await?;
-        verify::record(context, &connector, &mut conn, &r, &report).await?;
-        report.into_clean()?;
+        verify::record(context, &connector, &mut conn, &r, "finalize", &mut checked).await?;
+        checked.report.into_clean()?;
+    }
+    if !is_settled(&target).await? {
+        let new = key_pair::one(context, &args.keys, &r, Role::New).await?;
+        settle(&alone, &target, &new.key).await?;
     }
     let ending = finalize(&mut conn, &alone, &target, args.recovery_window, &context.actor).await?;
     let now = rotation::by_id(&mut conn, r.id).await?;
@@ -56,9 +63,26 @@ pub async fn run(args: FinalizeArgs, context: &Context) -> Result<Exit> {
             args.recovery_window
         );
     }
+    if let Some(secret) = &ending.left_alone {
+        println!("  secret {secret} stays: the application may be given its key out of it");
+    }
     println!("\nnext: rekey report");
     println!("audit chain head: {seq}:{hash}");
     Ok(Exit::Ok)
+}
+
+/// How long the labels of a rotation that is over may hold the refusal up.
+const BRIEFLY: Duration = Duration::from_secs(5);
+
+/// An earlier finalize may have been killed after its last commit, before its labels and its backup were gone.
+async fn put_in_order(context: &Context, conn: &mut PgConnection, r: &Rotation) -> Result<()> {
+    if Exclusive::take(conn).await.is_ok() {
+        let target = Target::of(&context.sources, r, None)?;
+        if tokio::time::timeout(BRIEFLY, clean_up(&target)).await.is_err() {
+            tracing::warn!("our labels could not be looked for in {BRIEFLY:?}");
+        }
+    }
+    Ok(())
 }
 
 fn may_finalize(found: Option<Rotation>) -> Result<Rotation> {

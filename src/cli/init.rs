@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::context::Context;
 use super::preflight;
 use crate::error::{Exit, Result};
-use crate::store::{Purpose, grants, schema};
+use crate::store::{Purpose, audit, grants, schema};
 
 #[derive(Args)]
 pub struct InitArgs {
@@ -24,6 +24,7 @@ struct Initialized {
     reader_role: &'static str,
     grants: String,
     next: &'static str,
+    event_head: Option<String>,
 }
 
 /// Runs the command.
@@ -44,6 +45,7 @@ pub async fn run(args: InitArgs, context: &Context) -> Result<Exit> {
         reader_role: grants::READER,
         grants: grants::sql(),
         next: "rekey plan",
+        event_head: audit::head_line(&mut conn).await,
     };
     if context.json() {
         context.print_json(&done)?;
@@ -56,6 +58,9 @@ pub async fn run(args: InitArgs, context: &Context) -> Result<Exit> {
     println!("\nOther roles than its owner need these grants; nobody was granted anything:\n");
     print!("{}", done.grants);
     println!("\nnext: {}", done.next);
+    if let Some(head) = &done.event_head {
+        println!("audit chain head: {head}");
+    }
     Ok(Exit::Ok)
 }
 

@@ -34,7 +34,8 @@ pub enum Role {
 }
 
 impl Role {
-    const fn as_str(self) -> &'static str {
+    /// Its name in messages and in the audit trail.
+    pub const fn as_str(self) -> &'static str {
         match self {
             Role::Old => "old",
             Role::New => "new",
@@ -165,6 +166,7 @@ pub async fn one(context: &Context, args: &KeyArgs, rotation: &Rotation, role: R
         pin: &pin,
         given: named_here.as_ref().or(default.as_ref()),
         target: target.as_ref(),
+        promoted: rotation.promoted_version.as_deref().filter(|_| role == Role::New),
     };
     match context.sources.find(&trail.candidates(), is_it).await? {
         Search::Found { source, fetched } => held(role, &source, fetched),

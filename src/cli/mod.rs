@@ -19,6 +19,7 @@ macro_rules! print {
     }};
 }
 
+mod access;
 mod args;
 mod cache;
 mod cache_after;

@@ -13,7 +13,7 @@ use crate::error::{Error, Exit, Result};
 use crate::rotation::{Direction, Forecast, Rehearsal};
 use crate::store::ledger::{Rotation, rotation};
 use crate::store::preflight::{Allowed, Asked, Finding, For, Kind, Report, examine};
-use crate::store::{self, Connector};
+use crate::store::{self, Connector, audit};
 
 #[derive(Args)]
 pub struct PlanArgs {
@@ -40,6 +40,7 @@ pub(super) struct Plan {
     pub(super) forecast: Forecast,
     pub(super) rehearsed_rows: Option<u64>,
     pub(super) next: &'static str,
+    pub(super) event_head: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -91,7 +92,8 @@ pub async fn run(args: PlanArgs, context: &Context) -> Result<Exit> {
         _ => None,
     };
     drop(keys);
-    let plan = put_together(&connector, exit, active, report, &settings, rehearsal);
+    let mut plan = put_together(&connector, exit, active, report, &settings, rehearsal);
+    plan.event_head = audit::head_line(&mut conn).await;
     context.last_word.say(plan.outcome, Some(plan.next));
     if context.json() {
         context.print_json(&plan)?;
@@ -166,5 +168,6 @@ fn put_together(
         },
         report,
         next,
+        event_head: None,
     }
 }

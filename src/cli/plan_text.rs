@@ -12,6 +12,9 @@ pub(super) fn print(plan: &Plan) {
     run(plan);
     findings(plan);
     println!("\nnext: {}", plan.next);
+    if let Some(head) = &plan.event_head {
+        println!("audit chain head: {head}");
+    }
 }
 
 fn line(name: &str, value: &str, unit: &str) {

@@ -6,15 +6,16 @@ use super::args::PromoteArgs;
 use super::confirm::confirm;
 use super::context::Context;
 use super::key_pair::{self, Role};
-use super::{cache_after, signals, verify};
-use crate::engine::lifecycle::{Exclusive, Target, promote};
+use super::{cache_after, keys, signals, verify};
+use crate::engine::lifecycle::{Exclusive, Target, Yields, promote, reconcile};
 use crate::error::{Error, Exit, Result};
 use crate::rotation::State;
+use crate::secrets::KeySource;
 use crate::store::ledger::{Rotation, rotation};
 use crate::store::{Purpose, audit};
 
 /// Runs the command.
-pub async fn run(args: PromoteArgs, context: &Context) -> Result<Exit> {
+pub async fn run(mut args: PromoteArgs, context: &Context) -> Result<Exit> {
     let connector = context.connector()?;
     let stop = signals::listen()?;
     let named = key_pair::given(&args.target)?;
@@ -25,6 +26,7 @@ pub async fn run(args: PromoteArgs, context: &Context) -> Result<Exit> {
     let alone = Exclusive::take(&mut conn).await?;
     // Until the lock was ours, a rollback may have turned the rotation round.
     let r = may_promote(Some(rotation::by_id(&mut conn, r.id).await?))?;
+    same_place(&r, named.as_ref())?;
     let target = Target::of(&context.sources, &r, named)?;
     if !args.external && !target.is_writable() && !r.external {
         return Err(Error::new(
@@ -34,14 +36,28 @@ pub async fn run(args: PromoteArgs, context: &Context) -> Result<Exit> {
         .hint("rekey promote --external --yes says what to change, and goes on once it is changed"));
     }
     let external = args.external || r.external;
+    if external && args.keys.new_key.is_none() && matches!(target.look().await, Ok(Yields::New)) {
+        // Changed before anybody asked: the new key may be nowhere else any more.
+        args.keys.new_key = Some(target.source.to_string());
+    }
     let new = key_pair::one(context, &args.keys, &r, Role::New).await?;
     super::preflight::primary_only(&connector, &mut conn, "promote").await?;
-    let report =
+    let mut checked =
         verify::check(context, &args.keys, &connector, &mut conn, &r, usize::from(args.workers), stop)
             .await?;
-    verify::record(context, &connector, &mut conn, &r, &report).await?;
-    let clean = report.into_clean()?;
+    verify::record(context, &connector, &mut conn, &r, "promote", &mut checked).await?;
+    let wrong_key = checked.report.wrong_key > 0;
+    let clean = match checked.report.into_clean() {
+        Ok(clean) => clean,
+        Err(e) => {
+            if r.state == State::Promoting && wrong_key {
+                reconcile(&mut conn, &alone, &target, &context.actor).await?;
+            }
+            return Err(e);
+        }
+    };
     let done = promote(&mut conn, &alone, &clean, &target, &new.key, external, &context.actor).await?;
+    target.files().iter().for_each(|path| keys::warn_of_git(path));
     let cache = cache_after::purge(context, &mut conn, &r).await;
     let now = rotation::by_id(&mut conn, r.id).await?;
     let (seq, hash) = audit::head(&mut conn).await?;
@@ -66,6 +82,18 @@ pub async fn run(args: PromoteArgs, context: &Context) -> Result<Exit> {
     println!("\nnext: restart the application, then rekey finalize");
     println!("audit chain head: {seq}:{hash}");
     Ok(Exit::Ok)
+}
+
+/// Once `promoting` was written, the place is the one to look at, and the one that rollback changes back.
+fn same_place(r: &Rotation, named: Option<&KeySource>) -> Result<()> {
+    let (Some(named), Some(recorded), Some(_)) = (named, &r.target_source, &r.promoting_at) else {
+        return Ok(());
+    };
+    if KeySource::parse(recorded)? == *named {
+        return Ok(());
+    }
+    Err(Error::new(Exit::State, format!("rotation {} is promoted at {recorded}, not at {named}", r.id))
+        .hint("leave --target out; another place can be given the key with rekey keys restore, or by hand"))
 }
 
 fn may_promote(found: Option<Rotation>) -> Result<Rotation> {

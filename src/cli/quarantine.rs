@@ -3,9 +3,11 @@
 use serde_json::json;
 use uuid::Uuid;
 
+use super::access;
 use super::args::{KeyArgs, QuarantineCommand, WorkArgs};
 use super::context::Context;
 use super::preflight::primary_only;
+use super::summary::Ended;
 use super::{key_pair, run, signals, summary, throttle_args, work};
 use crate::crypto::EncryptionKey;
 use crate::error::{Error, Exit, Result};
@@ -55,6 +57,11 @@ async fn list(context: &Context) -> Result<Exit> {
             "\nnext: repair the rows and rekey quarantine retry, or rekey quarantine accept ID --reason TEXT"
         ),
     }
+    if !context.json()
+        && let Some(head) = audit::head_line(&mut conn).await
+    {
+        println!("audit chain head: {head}");
+    }
     Ok(Exit::Ok)
 }
 
@@ -92,8 +99,15 @@ async fn retry(context: &Context, keys: &KeyArgs, args: &WorkArgs, also: Option<
             .hint("rekey run starts another"));
     }
     let pair = key_pair::for_rotation(context, keys, &r).await?;
+    let mut accessed = access::both(&pair);
     let also: Option<EncryptionKey> = match also {
-        Some(source) => Some(key_pair::fetch(context, &source).await?),
+        Some(source) => {
+            let key = key_pair::fetch(context, &source).await?;
+            let fingerprint = key.fingerprint().to_string();
+            accessed
+                .push(json!({ "role": "also", "source": source.to_string(), "fingerprint": fingerprint }));
+            Some(key)
+        }
         None => None,
     };
     if let Some(deadline) = args.deadline {
@@ -104,6 +118,7 @@ async fn retry(context: &Context, keys: &KeyArgs, args: &WorkArgs, also: Option<
     let before = chunk::totals(&mut conn, r.id, direction).await?;
     let rewrapper = work::rewrapper(&pair, r.id, direction, also.as_ref())?;
     drop((pair, also));
+    access::record(context, &mut conn, r.id, "quarantine retry", accessed).await?;
     audit::append(
         &mut conn,
         Some(r.id),
@@ -116,7 +131,8 @@ async fn retry(context: &Context, keys: &KeyArgs, args: &WorkArgs, also: Option<
     let how = (settings, throttle_args::limits(args, direction));
     let (end, took) = work::drive(context, &r, direction, rewrapper, how, stop).await?;
     let mut conn = work::connect_to_tell(&connector, &end).await?;
-    summary::print(context, &mut conn, r.id, direction, &end, took, before).await
+    let ended = Ended { direction, end, took, before, cache: None };
+    summary::print(context, &mut conn, r.id, ended).await
 }
 
 async fn accept(context: &Context, id: Uuid) -> Result<Exit> {

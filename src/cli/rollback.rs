@@ -1,13 +1,14 @@
 //! `rekey rollback`: the same engine with the keys exchanged, from any state before `finalize`.
 
-use std::time::Duration;
-
+use super::access;
 use super::args::RollbackArgs;
 use super::confirm::confirm;
 use super::context::Context;
 use super::key_pair::{self, KeyPair};
 use super::preflight::{Purpose as Asked, preflight};
+use super::summary::Ended;
 use super::{cache_after, signals, summary, throttle_args, work};
+use crate::crypto::EncryptionKey;
 use crate::engine::lifecycle::{Exclusive, Target, clean_up, unpromote};
 use crate::engine::{End, Settings};
 use crate::error::{Error, Exit, Result};
@@ -29,32 +30,54 @@ pub async fn run(args: RollbackArgs, context: &Context) -> Result<Exit> {
     // The old key may have to be made current again; the new one has done its part.
     let KeyPair { old, new } = keys;
     drop(new);
-    let (end, took) = match rotation.state {
-        // Rows are back; only the outside is left.
-        State::Unpromoting => (End::Clean, Duration::ZERO),
-        _ => work::drive(context, &rotation, Direction::Backward, rewrapper, how, stop).await?,
-    };
-    let mut conn = work::connect_to_tell(&connector, &end).await?;
-    let mut cache = None;
-    if end == End::Clean && quarantine::unaccepted(&mut conn, rotation.id).await? == 0 {
-        let alone = Exclusive::take(&mut conn).await?;
-        let now = rotation::by_id(&mut conn, rotation.id).await?;
-        let target = Target::of(&context.sources, &now, None)?;
-        if now.state == State::RolledBack {
-            // Killed after its last commit, a rollback leaves its labels and the backup behind.
-            clean_up(&target).await;
-        } else {
-            unpromote(&mut conn, &alone, &target, &old.key, &context.actor).await?;
-            cache = Some(cache_after::purge(context, &mut conn, &now).await);
+    let work = async || work::drive(context, &rotation, Direction::Backward, rewrapper, how, stop).await;
+    let (end, took, cache) = match rotation.state {
+        // Rows were back before the outside was touched, which may be long ago: whatever the application has
+        // written since is swept up once it reads the old key again.
+        State::Unpromoting => {
+            let cache = leave(context, &connector, &rotation, &old.key).await?;
+            let (end, took) = work().await?;
+            (end, took, cache)
         }
-    }
+        _ => {
+            let (end, took) = work().await?;
+            let cache = match end {
+                End::Clean => leave(context, &connector, &rotation, &old.key).await?,
+                _ => None,
+            };
+            (end, took, cache)
+        }
+    };
     drop(old);
-    let exit =
-        summary::print(context, &mut conn, rotation.id, Direction::Backward, &end, took, before).await?;
-    if let Some(line) = cache.filter(|_| !context.json()) {
-        println!("{line}");
+    let mut conn = work::connect_to_tell(&connector, &end).await?;
+    let ended = Ended { direction: Direction::Backward, end, took, before, cache };
+    summary::print(context, &mut conn, rotation.id, ended).await
+}
+
+/// The outside half, once every row is back: the application is given the old key again. Says what became of the
+/// cache. Repeated, it takes off what a killed one left.
+async fn leave(
+    context: &Context,
+    connector: &Connector,
+    rotation: &Rotation,
+    old: &EncryptionKey,
+) -> Result<Option<String>> {
+    let mut conn = connector.connect(Purpose::Control).await?;
+    if quarantine::unaccepted(&mut conn, rotation.id).await? > 0 {
+        return Ok(None);
     }
-    Ok(exit)
+    let alone = Exclusive::take(&mut conn).await?;
+    let now = rotation::by_id(&mut conn, rotation.id).await?;
+    let target = Target::of(&context.sources, &now, None)?;
+    if now.state == State::RolledBack {
+        clean_up(&target).await;
+        return Ok(None);
+    }
+    unpromote(&mut conn, &alone, &target, old, &context.actor).await?;
+    let cache = cache_after::purge(context, &mut conn, &now).await;
+    alone.give_back(&mut conn).await?;
+    connect::close(conn).await;
+    Ok(Some(cache))
 }
 
 /// What the engine needs to start, and the keys for what comes after it.
@@ -99,6 +122,7 @@ async fn prepare(
     if let Some(deadline) = args.work.deadline {
         rotation::set_deadline(&mut conn, rotation.id, deadline).await?;
     }
+    access::record(context, &mut conn, rotation.id, "rollback", access::both(&keys)).await?;
     let before = chunk::totals(&mut conn, rotation.id, Direction::Backward).await?;
     connect::close(conn).await;
     Ok(Prepared { rotation, keys, how: (settings, limits), before })

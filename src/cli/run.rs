@@ -6,10 +6,12 @@ use serde_json::json;
 use sqlx::PgConnection;
 use tokio::sync::watch;
 
+use super::access;
 use super::args::RunArgs;
 use super::context::Context;
 use super::key_pair::{self, KeyPair};
 use super::preflight::{Purpose as Asked, preflight};
+use super::summary::Ended;
 use super::{signals, summary, throttle_args, work};
 use crate::crypto::Rewrapper;
 use crate::engine::{DryRun, Settings, Stop, dry_run, lifecycle};
@@ -18,8 +20,8 @@ use crate::rotation::throttle::Limits;
 use crate::rotation::{Counters, Desired, Direction, Progress, State};
 use crate::store::ledger::rotation::{self, NewRotation};
 use crate::store::ledger::{Rotation, chunk};
-use crate::store::preflight::{Allowed, For};
-use crate::store::{Connector, Purpose, connect, schema};
+use crate::store::preflight::{Allowed, For, Report};
+use crate::store::{Connector, Purpose, audit, connect, schema};
 use crate::telemetry::progress::{self, thousands};
 
 /// Runs the command.
@@ -29,14 +31,15 @@ pub async fn run(args: RunArgs, context: &Context) -> Result<Exit> {
     let mut stop = signals::listen()?;
     if args.dry_run {
         let prepared = prepare_dry(&args, context, &connector, &allowed);
-        let (rewrapper, settings) = signals::unless_stopped(&mut stop, prepared).await?;
-        return dry(context, rewrapper, settings, stop).await;
+        let (rewrapper, settings, event_head) = signals::unless_stopped(&mut stop, prepared).await?;
+        return dry(context, rewrapper, settings, event_head, stop).await;
     }
     let prepared = prepare(&args, context, &connector, &allowed);
     let Prepared { rotation, rewrapper, how, before } = signals::unless_stopped(&mut stop, prepared).await?;
     let (end, took) = work::drive(context, &rotation, Direction::Forward, rewrapper, how, stop).await?;
     let mut conn = work::connect_to_tell(&connector, &end).await?;
-    summary::print(context, &mut conn, rotation.id, Direction::Forward, &end, took, before).await
+    let ended = Ended { direction: Direction::Forward, end, took, before, cache: None };
+    summary::print(context, &mut conn, rotation.id, ended).await
 }
 
 /// What the engine needs to start.
@@ -56,8 +59,7 @@ async fn prepare(
     allowed: &Allowed,
 ) -> Result<Prepared> {
     let mut conn = connector.connect(Purpose::Control).await?;
-    let mut latest = rotation::latest(&mut conn).await?;
-    let mut active = latest.clone().filter(|r| r.state.is_active());
+    let mut active = rotation::latest(&mut conn).await?.filter(|r| r.state.is_active());
     let limits = throttle_args::limits(&args.work, Direction::Forward);
     let (keys, report) = loop {
         if let Some(active) = &active {
@@ -67,8 +69,8 @@ async fn prepare(
             Some(active) => key_pair::for_rotation(context, &args.keys, active).await?,
             None => key_pair::for_new(context, &args.keys).await?,
         };
-        if let (None, Some(last)) = (&active, &latest) {
-            refuse_compromised_pair(last, &keys)?;
+        if active.is_none() {
+            refuse_compromised(&mut conn, &keys).await?;
         }
         let purpose = Asked {
             purpose: For::Run,
@@ -82,8 +84,7 @@ async fn prepare(
             Err(refused) => refused,
         };
         // What is no state to begin in may be where a rotation stands that another process has begun since.
-        latest = rotation::latest(&mut conn).await?;
-        let begun = latest.clone().filter(|r| r.state.is_active());
+        let begun = rotation::latest(&mut conn).await?.filter(|r| r.state.is_active());
         if active.is_some() || begun.is_none() {
             return Err(refused);
         }
@@ -92,8 +93,9 @@ async fn prepare(
     let settings = work::settings(&args.work, context, &report.facts);
     let rotation = match active {
         Some(active) => active,
-        None => begin(args, context, &mut conn, &keys).await?,
+        None => begin(args, context, &mut conn, &keys, &report).await?,
     };
+    access::record(context, &mut conn, rotation.id, "run", access::both(&keys)).await?;
     if rotation.state == State::Migrating
         && let Err(error) = lifecycle::pin(&context.sources, &rotation).await
     {
@@ -155,16 +157,22 @@ pub async fn may_run(conn: &mut PgConnection, r: &Rotation, new_deadline: bool) 
     Ok(())
 }
 
-fn refuse_compromised_pair(last: &Rotation, keys: &KeyPair) -> Result<()> {
-    let same = last.old_fingerprint == keys.old.record.fingerprint
-        && last.new_fingerprint == keys.new.record.fingerprint;
-    let back = last.old_fingerprint == keys.new.record.fingerprint;
-    if last.compromised && back && !same {
-        return Err(Error::new(
-            Exit::Key,
-            format!("the new key is the compromised key of rotation {}", last.id),
-        )
-        .hint("rekey keys generate encryption makes a fresh one"));
+/// A key that others know is never rotated to again, and the pair of a compromised rotation is used up, whichever
+/// way it ended.
+async fn refuse_compromised(conn: &mut PgConnection, keys: &KeyPair) -> Result<()> {
+    let (old, new) = (&keys.old.record.fingerprint, &keys.new.record.fingerprint);
+    let refuse = |what: String| {
+        Err(Error::new(Exit::Key, what).hint(
+            "make a fresh key, rekey keys generate encryption --to SOURCE, and name it with --new-key SOURCE",
+        ))
+    };
+    for earlier in rotation::compromised(conn).await? {
+        if earlier.old_fingerprint == *new {
+            return refuse(format!("the new key is the compromised key of rotation {}", earlier.id));
+        }
+        if earlier.old_fingerprint == *old && earlier.new_fingerprint == *new {
+            return refuse(format!("rotation {} was compromised and had this same pair of keys", earlier.id));
+        }
     }
     Ok(())
 }
@@ -175,6 +183,7 @@ async fn begin(
     context: &Context,
     conn: &mut PgConnection,
     keys: &KeyPair,
+    preflight: &Report,
 ) -> Result<Rotation> {
     schema::ensure(conn).await?;
     let new = NewRotation {
@@ -182,6 +191,7 @@ async fn begin(
         old: keys.old.record.clone(),
         new: keys.new.record.clone(),
         compromised: args.compromised,
+        plan: json!({ "findings": preflight.findings, "rows_estimated": preflight.facts.rows, "sample": preflight.sample }),
         settings: json!({
             "workers": args.work.workers, "batch_rows": args.work.batch_rows, "chunk_rows": args.work.chunk_rows,
             "allow": args.work.allow, "version": env!("CARGO_PKG_VERSION"),
@@ -213,6 +223,7 @@ struct DryReport {
     found: DryRun,
     rows_per_second: f64,
     next: Vec<&'static str>,
+    event_head: Option<String>,
 }
 
 async fn prepare_dry(
@@ -220,7 +231,7 @@ async fn prepare_dry(
     context: &Context,
     connector: &Connector,
     allowed: &Allowed,
-) -> Result<(Rewrapper, Settings)> {
+) -> Result<(Rewrapper, Settings, Option<String>)> {
     let mut conn = connector.connect(Purpose::ReadOnly).await?;
     let active = rotation::latest(&mut conn).await?.filter(|r| r.state.is_active());
     let keys = match &active {
@@ -236,14 +247,21 @@ async fn prepare_dry(
         fresh: active.is_none(),
     };
     let report = preflight(context, connector, &mut conn, &keys, purpose).await?.into_result()?;
+    let event_head = audit::head_line(&mut conn).await;
     connect::close(conn).await;
     let settings = work::settings(&args.work, context, &report.facts);
     let rewrapper =
         work::rewrapper(&keys, active.map_or_else(crate::entropy::id, |r| r.id), Direction::Forward, None)?;
-    Ok((rewrapper, settings))
+    Ok((rewrapper, settings, event_head))
 }
 
-async fn dry(context: &Context, rewrapper: Rewrapper, settings: Settings, stop: Stop) -> Result<Exit> {
+async fn dry(
+    context: &Context,
+    rewrapper: Rewrapper,
+    settings: Settings,
+    event_head: Option<String>,
+    stop: Stop,
+) -> Result<Exit> {
     let (sender, receiver) = watch::channel(Progress { totals: Counters::default(), ..Default::default() });
     context.metrics.follow(receiver.clone());
     let shown = progress::show(context.global.log_format, std::time::Duration::from_secs(3), receiver);
@@ -272,6 +290,7 @@ async fn dry(context: &Context, rewrapper: Rewrapper, settings: Settings, stop: 
         rows_per_second: (found.rows as f64 / found.seconds.max(1e-9)).round(),
         found,
         next,
+        event_head,
     };
     if context.json() {
         context.print_json(&report)?;
@@ -292,5 +311,8 @@ async fn dry(context: &Context, rewrapper: Rewrapper, settings: Settings, stop: 
         println!("  unreadable: {id}");
     }
     println!("\nnext: {}", report.next.join(", "));
+    if let Some(head) = &report.event_head {
+        println!("audit chain head: {head}");
+    }
     Ok(exit)
 }

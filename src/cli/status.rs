@@ -93,7 +93,7 @@ async fn look(context: &Context, conn: &mut PgConnection) -> Result<Status> {
             processes: Vec::new(),
             quarantine: None,
             throttle: None,
-            event_head: None,
+            event_head: audit::head_line(conn).await,
             next: "rekey plan",
         });
     };
@@ -168,6 +168,9 @@ fn text(s: &Status) {
     let Some(Printed { rotation: r, .. }) = &s.rotation else {
         println!("no rotation has been started");
         println!("next: {}", s.next);
+        if let Some(head) = &s.event_head {
+            println!("audit chain head: {head}");
+        }
         return;
     };
     println!("rotation {}", r.id);

@@ -24,8 +24,24 @@ struct Summary {
     unaccepted: i64,
     seconds: f64,
     rows_per_second: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache: Option<String>,
     next: Vec<&'static str>,
     event_head: String,
+}
+
+/// How the engine's work ended.
+pub struct Ended {
+    /// Which way rows moved.
+    pub direction: Direction,
+    /// Why it ended.
+    pub end: End,
+    /// How long it took.
+    pub took: Duration,
+    /// Totals before it.
+    pub before: Counters,
+    /// What became of the application's cache, where that was to be looked after.
+    pub cache: Option<String>,
 }
 
 /// Prints how it ended and returns the exit code.
@@ -33,21 +49,19 @@ pub async fn print(
     context: &Context,
     conn: &mut PgConnection,
     rotation_id: uuid::Uuid,
-    direction: Direction,
-    end: &End,
-    took: Duration,
-    before: Counters,
+    ended: Ended,
 ) -> Result<Exit> {
+    let Ended { direction, end, took, before, cache } = ended;
     let rotation = rotation::by_id(conn, rotation_id).await?;
     let totals = chunk::totals(conn, rotation_id, direction).await?;
     let unaccepted = quarantine::unaccepted(conn, rotation_id).await?;
     // Whoever wakes up after a rollback must not say that its goal holds.
-    let turned = End::Superseded(rotation.state);
-    let end = if *end == End::Clean && rotation.state.direction() != direction { &turned } else { end };
+    let turned = end == End::Clean && rotation.state.direction() != direction;
+    let end = if turned { End::Superseded(rotation.state) } else { end };
     let other_bytes =
         direction == Direction::Backward && audit::happened(conn, rotation_id, "other_bytes").await?;
     let (exit, outcome, next) =
-        outcome(end, direction, rotation.state, (unaccepted, totals.quarantined - unaccepted), other_bytes);
+        outcome(&end, direction, rotation.state, (unaccepted, totals.quarantined - unaccepted), other_bytes);
     context.metrics.settled(totals);
     context.last_word.say(outcome, next.first().copied());
     let seconds = took.as_secs_f64();
@@ -61,6 +75,7 @@ pub async fn print(
         totals,
         unaccepted,
         seconds: (seconds * 1000.0).round() / 1000.0,
+        cache,
         next,
         event_head: format!("{seq}:{hash}"),
     };
@@ -153,6 +168,9 @@ fn text(s: &Summary) {
     println!("  {:<22}{:>14} rows/s", "rate", thousands(s.rows_per_second as i64));
     println!("  {:<22}{:>14}", "state", s.rotation.state);
     println!("  {:<22}  {}", "rotation", s.rotation.id);
+    if let Some(cache) = &s.cache {
+        println!("  {cache}");
+    }
     println!();
     for (i, next) in s.next.iter().enumerate() {
         println!("{} {next}", if i == 0 { "next:" } else { "     " });

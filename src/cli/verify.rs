@@ -1,8 +1,10 @@
 //! `rekey verify`: opens every row with the key it should be on in this state, and compares bytes.
 
 use serde::Serialize;
+use serde_json::Value;
 use sqlx::PgConnection;
 
+use super::access;
 use super::args::{KeyArgs, VerifyArgs};
 use super::context::Context;
 use super::key_pair::{self, Role};
@@ -34,14 +36,12 @@ pub async fn run(args: VerifyArgs, context: &Context) -> Result<Exit> {
     let Some(rotation) = rotation::latest(&mut conn).await? else {
         return Err(Error::new(Exit::State, "there is no rotation to verify").hint("rekey run starts one"));
     };
-    let report =
+    let mut checked =
         check(context, &args.keys, &connector, &mut conn, &rotation, usize::from(args.workers), stop).await?;
-    let recorded = record(context, &connector, &mut conn, &rotation, &report).await?;
+    let recorded = record(context, &connector, &mut conn, &rotation, "verify", &mut checked).await?;
+    let report = checked.report;
     let exit = report.exit();
-    let event_head = match recorded {
-        true => audit::head(&mut conn).await.ok().map(|(seq, hash)| format!("{seq}:{hash}")),
-        false => None,
-    };
+    let event_head = audit::head_line(&mut conn).await;
     let key = rotation.direction().target();
     let printed =
         Printed { rotation: &rotation, key, exit_code: exit.code(), recorded, report: &report, event_head };
@@ -54,6 +54,14 @@ pub async fn run(args: VerifyArgs, context: &Context) -> Result<Exit> {
     Ok(exit)
 }
 
+/// A verify that was made, and the keys that were read for it.
+pub struct Checked {
+    /// What it found.
+    pub report: VerifyReport,
+    /// For the audit trail.
+    accessed: Vec<Value>,
+}
+
 /// Verifies the table for a rotation in its present state; the caller records and prints.
 pub async fn check(
     context: &Context,
@@ -63,14 +71,17 @@ pub async fn check(
     rotation: &Rotation,
     workers: usize,
     stop: Stop,
-) -> Result<VerifyReport> {
+) -> Result<Checked> {
     let (expected, other) = match rotation.direction() {
         Direction::Forward => (Role::New, Role::Old),
         Direction::Backward => (Role::Old, Role::New),
     };
     let wanted = key_pair::one(context, args, rotation, expected).await?;
     // The other key only tells what kind of trouble a row is in; verify works without it.
-    let other = key_pair::one(context, args, rotation, other).await.ok();
+    let other_role = other;
+    let other = key_pair::one(context, args, rotation, other_role).await.ok();
+    let mut accessed = vec![access::of(expected.as_str(), &wanted)];
+    accessed.extend(other.as_ref().map(|held| access::of(other_role.as_str(), held)));
     let new = if expected == Role::New { Some(&wanted) } else { other.as_ref() };
     let keys = VerifyKeys {
         expected: Cipher::new(&wanted.key),
@@ -80,7 +91,8 @@ pub async fn check(
     let first = pass::first_horizon(conn, rotation.id).await?;
     drop((wanted, other));
     let connector = Connector::like(connector);
-    verify(connector, keys, rotation.id, first, workers, stop).await
+    let report = verify(connector, keys, rotation.id, first, workers, stop).await?;
+    Ok(Checked { report, accessed })
 }
 
 /// Records the result where the server and our privileges allow it; on a standby it is only printed.
@@ -89,14 +101,19 @@ pub async fn record(
     connector: &Connector,
     conn: &mut PgConnection,
     rotation: &Rotation,
-    report: &VerifyReport,
+    by: &str,
+    checked: &mut Checked,
 ) -> Result<bool> {
     if connector.server(conn).await?.in_recovery {
         return Ok(false);
     }
+    let report = &checked.report;
     let result = serde_json::to_value(report).unwrap_or_default();
     match rotation::record_verify(conn, rotation.id, report.clean, result, &context.actor).await {
-        Ok(()) => Ok(true),
+        Ok(()) => {
+            let accessed = std::mem::take(&mut checked.accessed);
+            access::record(context, conn, rotation.id, by, accessed).await.map(|()| true)
+        }
         Err(e) if e.class() == crate::store::Class::Denied => {
             tracing::warn!(error = %e, "the result is printed, not recorded: this role may not write to schema rekey");
             Ok(false)
@@ -149,9 +166,11 @@ fn text(p: &Printed<'_>, exit: Exit) {
     if let Some(next) = next(p.rotation, exit) {
         println!("next: {next}");
     }
-    match &p.event_head {
-        Some(head) => println!("audit chain head: {head}"),
-        None => println!("printed only, not recorded"),
+    if !p.recorded {
+        println!("printed only, not recorded");
+    }
+    if let Some(head) = &p.event_head {
+        println!("audit chain head: {head}");
     }
 }
 

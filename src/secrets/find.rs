@@ -4,7 +4,11 @@
 
 use uuid::Uuid;
 
-use super::{AwsSource, Fetched, KeySource, SourceError, Sources, aws::id8, dotenv};
+use super::{
+    AwsSource, Fetched, KeySource, SourceError, Sources,
+    aws::{id8, promote_label},
+    dotenv,
+};
 
 /// Where one of a rotation's two keys may be.
 pub struct Trail<'a> {
@@ -20,6 +24,8 @@ pub struct Trail<'a> {
     pub given: Option<&'a KeySource>,
     /// The source that the application reads: for the old key always, for the new one from `promoting` on.
     pub target: Option<&'a KeySource>,
+    /// For the new key: the version that promote made of the target, whatever is current there now.
+    pub promoted: Option<&'a str>,
 }
 
 impl Trail<'_> {
@@ -36,6 +42,10 @@ impl Trail<'_> {
         places.push(self.recorded.clone());
         places.extend(self.given.cloned());
         places.extend(self.target.cloned());
+        if let (Some(KeySource::Aws(aws)), Some(version)) = (self.target, self.promoted) {
+            let at = [version.to_owned(), promote_label(self.rotation)];
+            places.extend(at.map(|at| KeySource::Aws(aws.at(at))));
+        }
         for place in [Some(self.recorded), self.target].into_iter().flatten() {
             match place {
                 KeySource::Dotenv { path, var } => places.push(KeySource::Dotenv {
@@ -112,6 +122,7 @@ mod tests {
             pin: "rekey-new-2f3a4b5c",
             given: Some(&recorded),
             target: Some(&target),
+            promoted: None,
         };
         let shown: Vec<_> = trail.candidates().iter().map(ToString::to_string).collect();
         assert_eq!(
@@ -125,6 +136,29 @@ mod tests {
                 "dotenv:a/.env.rekey-2f3a4b5c.bak#ENCRYPTION_KEY",
             ]
         );
+    }
+
+    #[test]
+    fn what_promote_made_is_looked_for_too() {
+        let rotation = Uuid::try_parse("0193b3b0-7d3e-7c1a-9a52-0d1e2f3a4b5c").unwrap();
+        let (recorded, target) = (source("aws:new"), source("aws:app#encryption_key"));
+        let trail = Trail {
+            rotation,
+            recorded: &recorded,
+            version: None,
+            pin: "rekey-new-2f3a4b5c",
+            given: None,
+            target: Some(&target),
+            promoted: Some("v2"),
+        };
+        let shown: Vec<_> = trail.candidates().iter().map(ToString::to_string).collect();
+        for place in [
+            "aws:app#encryption_key",
+            "aws:app#encryption_key@v2",
+            "aws:app#encryption_key@rekey-promote-2f3a4b5c",
+        ] {
+            assert!(shown.iter().any(|s| s == place), "{place} is not in {shown:?}");
+        }
     }
 
     #[tokio::test]

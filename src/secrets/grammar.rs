@@ -138,7 +138,8 @@ fn parse_aws(text: &str) -> Result<AwsSource, SourceError> {
     if field.is_some_and(str::is_empty) {
         return Err(bad("a secret with the name of its JSON field after the #"));
     }
-    let label = |s: &str| s.is_empty() || s.len() > 256 || !s.chars().all(|c| c.is_ascii_graphic());
+    let label =
+        |s: &str| s.is_empty() || s.len() > 256 || !s.chars().all(|c| c.is_ascii_graphic() && c != '#');
     if at.is_some_and(label) {
         return Err(bad("a secret with a staging label or version id after the @"));
     }
@@ -230,6 +231,7 @@ mod tests {
             "aws:s#".to_owned(),
             "aws:s@".to_owned(),
             "aws:a@b@c".to_owned(),
+            "aws:s@AWSPENDING#encryption_key".to_owned(),
         ] {
             let error = crate::error::Error::from(KeySource::parse(&text).expect_err(&text));
             assert_eq!(error.exit, crate::error::Exit::Usage, "{text}");

@@ -15,6 +15,7 @@ mod find;
 mod grammar;
 
 use std::future::Future;
+use std::time::Duration;
 
 use zeroize::Zeroizing;
 
@@ -56,6 +57,11 @@ impl Sources {
     /// Settings come from the environment, but only once a source needs them.
     pub fn from_env() -> Sources {
         Sources { aws: aws::LazyClient::default() }
+    }
+
+    /// The same, waiting for a backend that is away for no longer than this, and never for more than a minute.
+    pub fn with_patience(patience: Duration) -> Sources {
+        Sources { aws: aws::LazyClient::with_patience(patience) }
     }
 
     /// With a client that is already built.

@@ -1,10 +1,11 @@
 //! The audit trail: `rekey.events`, append-only and hash-chained, and the application's `audit_logs` beside it.
 
-use serde_json::Value;
-use sqlx::PgConnection;
+use serde_json::{Value, json};
+use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::error::{Statement, StoreError};
+use super::schema;
 
 /// Who does something, and why; goes into every event.
 #[derive(Clone, Debug)]
@@ -36,7 +37,8 @@ pub async fn append(
 }
 
 /// Writes the event to the application's own trail, where it exists and we may. `resource_id` there is a uuid: it
-/// takes the rotation's, where there is one; everything else goes into `context`.
+/// takes the rotation's, where there is one; everything else goes into `context`, which is always an object. A
+/// trail of another form than ours must not stop a rotation: what it does not take is said, and ours has it.
 pub async fn append_to_application(
     conn: &mut PgConnection,
     id: Uuid,
@@ -56,8 +58,13 @@ pub async fn append_to_application(
     }
     let rotation = rotation.into();
     let resource_type = if rotation.is_some() { "encryption_key" } else { "secret" };
-    let context = serde_json::json!({ "operator": actor.operator, "reason": actor.reason, "detail": detail });
-    sqlx::query(
+    let mut context = json!({ "operator": actor.operator, "reason": actor.reason });
+    for (name, value) in subject(conn, rotation, detail).await? {
+        context[name] = value;
+    }
+    context["detail"] = detail.clone();
+    let mut savepoint = conn.begin().during("write to audit_logs").await?;
+    let written = sqlx::query(
         "INSERT INTO public.audit_logs (id, action, resource_type, resource_id, user_agent, context) \
          VALUES ($1, $2, $6, $3, $4, $5::json)",
     )
@@ -67,10 +74,46 @@ pub async fn append_to_application(
     .bind(concat!("rekey/", env!("CARGO_PKG_VERSION")))
     .bind(context)
     .bind(resource_type)
-    .execute(conn)
+    .execute(&mut *savepoint)
+    .during("write to audit_logs")
+    .await;
+    match written {
+        Ok(_) => savepoint.commit().during("write to audit_logs").await.map(|()| true),
+        Err(error) => {
+            savepoint.rollback().during("write to audit_logs").await?;
+            tracing::warn!(%error, action, "the application's audit_logs did not take an entry; rekey.events has it");
+            Ok(false)
+        }
+    }
+}
+
+/// What the guide's example of an entry says: which secret, and the versions before and after. Keys outside Secrets
+/// Manager have no versions: their fingerprints tell them apart.
+async fn subject(
+    conn: &mut PgConnection,
+    rotation: Option<Uuid>,
+    detail: &Value,
+) -> Result<Vec<(&'static str, Value)>, StoreError> {
+    let Some(rotation) = rotation else {
+        let key = detail.get("key").unwrap_or(detail);
+        let secret = key.get("target").or_else(|| key.get("source")).cloned();
+        let version = |role: &str| detail.get(role).filter(|v| !v.is_null()).cloned();
+        let found = [
+            ("secret", secret),
+            ("old_version", version("old_version")),
+            ("new_version", version("new_version")),
+        ];
+        return Ok(found.into_iter().filter_map(|(name, value)| Some((name, value?))).collect());
+    };
+    let (secret, old, new): (String, String, String) = sqlx::query_as(
+        "SELECT coalesce(target_source, old_source), coalesce(old_version, old_fingerprint), \
+         coalesce(promoted_version, new_version, new_fingerprint) FROM rekey.rotations WHERE id = $1",
+    )
+    .bind(rotation)
+    .fetch_one(conn)
     .during("write to audit_logs")
     .await?;
-    Ok(true)
+    Ok(vec![("secret", json!(secret)), ("old_version", json!(old)), ("new_version", json!(new))])
 }
 
 /// The head of the chain: last sequence number and hash in hex.
@@ -79,6 +122,15 @@ pub async fn head(conn: &mut PgConnection) -> Result<(i64, String), StoreError> 
         .fetch_one(conn)
         .during("read the head of the audit trail")
         .await
+}
+
+/// The same as the last line of a command's output says it; nothing where there is no trail that we may read.
+pub async fn head_line(conn: &mut PgConnection) -> Option<String> {
+    if !schema::exists(conn).await.unwrap_or(false) {
+        return None;
+    }
+    let (seq, hash) = head(conn).await.ok()?;
+    Some(format!("{seq}:{hash}"))
 }
 
 /// Whether an event of this kind was ever written for a rotation.

@@ -134,6 +134,43 @@ pub async fn verify_result(conn: &mut PgConnection, rotation: Uuid) -> Result<Op
         .await
 }
 
+/// How often something was sealed under a key with a random IV, as far as it can be known.
+#[derive(Clone, Debug, Serialize)]
+pub struct Encryptions {
+    /// The key.
+    pub fingerprint: String,
+    /// By rekey, summed over every rotation.
+    pub by_rekey: i64,
+    /// By the application, at least: rows that are there, or inserted and updated since the server's statistics began.
+    pub by_application: i64,
+}
+
+/// What rekey sealed under a key, summed over every rotation and both directions. Lost races were sealed in vain.
+pub async fn sealed(conn: &mut PgConnection, fingerprint: &str) -> Result<i64, StoreError> {
+    sqlx::query_scalar(
+        "SELECT coalesce(sum(c.re_encrypted + c.lost_races), 0)::int8 FROM rekey.chunks c \
+         JOIN rekey.passes p ON p.rotation = c.rotation AND p.pass = c.pass JOIN rekey.rotations r ON r.id = c.rotation \
+         WHERE CASE p.direction WHEN 'forward' THEN r.new_fingerprint ELSE r.old_fingerprint END = $1",
+    )
+    .bind(fingerprint)
+    .fetch_one(conn)
+    .during("count earlier encryptions")
+    .await
+}
+
+/// What the application sealed, all keys together: an estimate from the server's statistics, rekey's own writes
+/// taken off. Updates that left the credential alone count, too: it is a bound, not a count.
+pub async fn written_by_application(conn: &mut PgConnection) -> Result<i64, StoreError> {
+    sqlx::query_scalar(
+        "SELECT greatest(0, coalesce((SELECT n_tup_ins + n_tup_upd FROM pg_stat_user_tables WHERE relid = to_regclass($1)), 0) \
+         - (SELECT coalesce(sum(re_encrypted), 0) FROM rekey.chunks))::int8",
+    )
+    .bind(TABLE)
+    .fetch_one(conn)
+    .during("estimate the application's encryptions")
+    .await
+}
+
 /// Someone whose credential was under the old key.
 #[derive(Clone, Debug, Serialize, FromRow)]
 pub struct Affected {
@@ -145,7 +182,8 @@ pub struct Affected {
     pub connection_id: Uuid,
 }
 
-/// Everyone whose credential was moved off the rotation's old key, or is quarantined.
+/// Everyone whose credential was moved off the rotation's old key, or is quarantined. Users who are gone since
+/// cannot be listed.
 pub async fn affected(conn: &mut PgConnection, rotation: Uuid) -> Result<Vec<Affected>, StoreError> {
     sqlx::query_as(
         "SELECT c.user_id, c.provider_slug::text AS provider_slug, c.id AS connection_id FROM public.provider_connections c WHERE c.id IN \

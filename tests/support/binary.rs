@@ -62,6 +62,16 @@ impl Rekey {
         self
     }
 
+    /// Started by another program, strace say, with these arguments before ours; nothing where there is none.
+    pub fn through(mut self, program: &str, arguments: &[&str]) -> Option<Rekey> {
+        Command::new(program).arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().ok()?;
+        let mut command = Command::new(program);
+        command.env_clear().envs(self.command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.args(arguments).arg(self.command.get_program());
+        self.command = command;
+        Some(self)
+    }
+
     /// Starts it.
     pub fn start(self) -> Running {
         self.start_into(Stdio::piped())

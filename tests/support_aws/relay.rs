@@ -23,12 +23,36 @@ pub enum Lose {
     AnswersFrom(usize),
     /// The n-th answer alone is lost: the client tries again.
     Answer(usize),
+    /// As `RequestsFrom`, counting only requests that change something.
+    ChangesFrom(usize),
+    /// As `AnswersFrom`, counting only requests that change something: that change takes effect, nothing after it.
+    ChangedFrom(usize),
+    /// The first `times` requests of this action (`PutSecretValue`, say) are answered with this error instead.
+    Refused {
+        action: &'static str,
+        times: usize,
+        status: u16,
+        code: &'static str,
+    },
 }
+
+/// Actions that change nothing.
+const READS: [&str; 4] = ["GetSecretValue", "DescribeSecret", "ListSecrets", "ListSecretVersionIds"];
 
 pub struct Relay {
     pub url: String,
     count: Arc<AtomicUsize>,
+    lost: Arc<AtomicUsize>,
     /// Every request as it came.
+    requests: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+#[derive(Clone, Default)]
+struct Counters {
+    all: Arc<AtomicUsize>,
+    changes: Arc<AtomicUsize>,
+    refused: Arc<AtomicUsize>,
+    lost: Arc<AtomicUsize>,
     requests: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
@@ -37,16 +61,20 @@ impl Relay {
         let upstream = upstream.strip_prefix("http://").unwrap().to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let count = Arc::new(AtomicUsize::new(0));
-        let counter = count.clone();
-        let requests = Arc::new(Mutex::new(Vec::new()));
-        let seen = requests.clone();
+        let counters = Counters::default();
+        let (count, lost) = (counters.all.clone(), counters.lost.clone());
+        let requests = counters.requests.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(serve(client, upstream.clone(), lose, counter.clone(), seen.clone()));
+                tokio::spawn(serve(client, upstream.clone(), lose, counters.clone()));
             }
         });
-        Relay { url, count, requests }
+        Relay { url, count, lost, requests }
+    }
+
+    /// Whether a message was lost by now.
+    pub fn has_lost(&self) -> bool {
+        self.lost.load(Ordering::SeqCst) > 0
     }
 
     /// Requests seen so far.
@@ -61,40 +89,55 @@ impl Relay {
     }
 }
 
-/// `X-Amz-Target: secretsmanager.GetSecretValue` and the JSON after the head.
+/// The action and the JSON after the head.
 fn call(request: &[u8]) -> Option<(String, serde_json::Value)> {
     let head = request.windows(4).position(|w| w == b"\r\n\r\n")?;
-    let text = String::from_utf8_lossy(&request[..head]).into_owned();
-    let target = text.lines().find(|line| line.to_ascii_lowercase().starts_with("x-amz-target:"))?;
-    let action = target.rsplit_once('.')?.1.trim().to_owned();
+    let action = Some(action(&request[..head])).filter(|action| !action.is_empty())?;
     Some((action, serde_json::from_slice(&request[head + 4..]).ok()?))
 }
 
-async fn serve(
-    mut client: TcpStream,
-    upstream: String,
-    lose: Lose,
-    count: Arc<AtomicUsize>,
-    seen: Arc<Mutex<Vec<Vec<u8>>>>,
-) -> Option<()> {
+async fn serve(mut client: TcpStream, upstream: String, lose: Lose, counters: Counters) -> Option<()> {
     let request = message(&mut client).await?;
-    seen.lock().unwrap().push(request.clone());
-    let n = count.fetch_add(1, Ordering::SeqCst);
+    counters.requests.lock().unwrap().push(request.clone());
+    let n = counters.all.fetch_add(1, Ordering::SeqCst);
+    let action = action(&request);
+    let reads = READS.contains(&action.as_str());
+    // Which change this is; for a read, how many there were before it.
+    let change = match reads {
+        true => counters.changes.load(Ordering::SeqCst),
+        false => counters.changes.fetch_add(1, Ordering::SeqCst),
+    };
     let (request_lost, answer_lost) = match lose {
         Lose::Nothing => (false, false),
-        Lose::RequestsFrom(from) => (n >= from, true),
+        Lose::RequestsFrom(from) => (n >= from, false),
         Lose::AnswersFrom(from) => (n > from, n >= from),
         Lose::Answer(only) => (false, n == only),
+        Lose::ChangesFrom(from) => (change > from || (!reads && change == from), false),
+        Lose::ChangedFrom(from) => (change > from, !reads && change == from),
+        Lose::Refused { action: which, times, status, code } => {
+            if action == which && counters.refused.fetch_add(1, Ordering::SeqCst) < times {
+                let body = format!("{{\"__type\":\"{code}\",\"message\":\"{code} for {which}\"}}");
+                let answer = format!(
+                    "HTTP/1.1 {status} Refused\r\nContent-Type: application/x-amz-json-1.1\r\nConnection: close\r\n\
+                     Content-Length: {}\r\n\r\n{body}",
+                    body.len()
+                );
+                client.write_all(answer.as_bytes()).await.ok()?;
+                return Some(());
+            }
+            (false, false)
+        }
     };
-    let (request_lost, answer_lost) =
-        (request_lost, answer_lost && !matches!(lose, Lose::RequestsFrom(f) if n < f));
     if request_lost {
+        counters.lost.fetch_add(1, Ordering::SeqCst);
         return None;
     }
     let mut server = TcpStream::connect(upstream).await.ok()?;
     server.write_all(&request).await.ok()?;
     let answer = message(&mut server).await?;
-    if !answer_lost {
+    if answer_lost {
+        counters.lost.fetch_add(1, Ordering::SeqCst);
+    } else {
         // The client is told to close, so that every request comes as a connection of its own.
         let split = answer.windows(2).position(|w| w == b"\r\n")? + 2;
         client.write_all(&answer[..split]).await.ok()?;
@@ -102,6 +145,16 @@ async fn serve(
         client.write_all(&answer[split..]).await.ok()?;
     }
     Some(())
+}
+
+/// What a request asks for: the end of its X-Amz-Target.
+fn action(request: &[u8]) -> String {
+    let text = String::from_utf8_lossy(request);
+    let target = text.lines().find(|line| line.to_ascii_lowercase().starts_with("x-amz-target:"));
+    target
+        .and_then(|line| line.rsplit_once('.'))
+        .map(|(_, action)| action.trim().to_owned())
+        .unwrap_or_default()
 }
 
 /// One HTTP/1.1 message with a Content-Length.

@@ -48,7 +48,7 @@ pub async fn run(args: DestroyArgs, context: &Context) -> Result<Exit> {
     needed.add_pins(&context.sources, secret).await?;
     needed.refuse(&subject.source, fingerprint)?;
     let others: Vec<String> = info.versions[&version].iter().filter(|l| **l != label).cloned().collect();
-    if let Some(holds) = others.iter().find(|l| *l == "AWSCURRENT" || is_pin(l)) {
+    if let Some(holds) = others.iter().find(|l| *l == "AWSCURRENT" || (is_pin(l) && !needed.is_over(l))) {
         return Err(Error::new(
             Exit::State,
             format!("the key {fingerprint} is in use: its version is at {holds}"),

@@ -53,7 +53,7 @@ pub async fn run(args: GenerateArgs, context: &Context) -> Result<Exit> {
     }
     let changed: Vec<&Written> = done.iter().map(|(_, w)| w).filter(|w| w.changed).collect();
     let head = match changed.is_empty() {
-        true => None,
+        true => trail.head().await,
         false => trail.record(Action::GENERATE, json!({ "keys": changed })).await,
     };
     for (_, w) in done.iter().filter(|(s, w)| w.changed && s.kind == Some(AppKey::Encryption)) {

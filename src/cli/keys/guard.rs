@@ -2,22 +2,31 @@
 //!
 //! The database knows them, where it can be asked; in Secrets Manager our pins say the same without it.
 
+use uuid::Uuid;
+
 use super::subject::kind_of;
 use super::trail::Trail;
 use crate::crypto::Fingerprint;
 use crate::error::{Error, Exit, Result};
-use crate::secrets::aws::is_pin;
+use crate::secrets::aws::{is_pin, new_pin, old_pin};
 use crate::secrets::{AppKey, AwsSource, KeySource, Sources};
 
 /// Keys that an unfinished rotation needs.
 #[derive(Default)]
-pub struct Needed(Vec<(Fingerprint, String)>);
+pub struct Needed {
+    keys: Vec<(Fingerprint, String)>,
+    /// Pins of these rotations were left by an end that was killed, or are on a secret that was to be deleted.
+    over: Vec<Uuid>,
+}
 
 impl Needed {
     /// As the database knows.
     pub async fn by_database(trail: &mut Trail) -> Needed {
-        let Some((rotation, keys)) = trail.unfinished().await else { return Needed::default() };
-        Needed(keys.into_iter().map(|key| (key, format!("rotation {rotation}"))).collect())
+        let keys = match trail.unfinished().await {
+            Some((rotation, keys)) => keys.map(|key| (key, format!("rotation {rotation}"))).to_vec(),
+            None => Vec::new(),
+        };
+        Needed { keys, over: trail.over().await }
     }
 
     /// Adds what our pins on a secret's versions say.
@@ -28,17 +37,23 @@ impl Needed {
         }
         let info = sources.aws().await?.describe(&target.secret_id).await?;
         for (version, labels) in &info.versions {
-            if let Some(pin) = labels.iter().find(|l| is_pin(l)) {
+            if let Some(pin) = labels.iter().find(|l| is_pin(l) && !self.is_over(l)) {
                 let pinned = sources.fetch(&KeySource::Aws(target.at(version))).await?;
-                self.0.push((Fingerprint::of(&pinned.value), format!("the rotation that pinned it ({pin})")));
+                self.keys
+                    .push((Fingerprint::of(&pinned.value), format!("the rotation that pinned it ({pin})")));
             }
         }
         Ok(())
     }
 
+    /// Whether a pin is of a rotation that is over.
+    pub fn is_over(&self, pin: &str) -> bool {
+        self.over.iter().any(|&r| pin == old_pin(r) || pin == new_pin(r))
+    }
+
     /// Who needs this key.
     pub fn by(&self, key: Fingerprint) -> Option<&str> {
-        self.0.iter().find(|(needed, _)| *needed == key).map(|(_, by)| by.as_str())
+        self.keys.iter().find(|(needed, _)| *needed == key).map(|(_, by)| by.as_str())
     }
 
     /// Refuses if the key is needed.

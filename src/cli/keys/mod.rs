@@ -21,6 +21,7 @@ mod write;
 
 pub use args::KeysCommand;
 pub(super) use trail::Trail;
+pub(super) use write::warn_of_git;
 /// The event of `cache purge`.
 pub(super) const PURGE: trail::Action = trail::Action::PURGE;
 

@@ -46,7 +46,7 @@ pub async fn run(args: RestoreArgs, context: &Context) -> Result<Exit> {
     let done = write.apply(context, &mut needed).await?;
     let head = match done.changed {
         true => trail.record(Action::RESTORE, json!({ "file": shown.to_string(), "key": done })).await,
-        false => None,
+        false => trail.head().await,
     };
     if context.json() {
         context.print_json(&json!({ "key": done, "event_head": head }))?;
@@ -54,6 +54,7 @@ pub async fn run(args: RestoreArgs, context: &Context) -> Result<Exit> {
     }
     if !done.changed {
         println!("{target} holds this key already, fingerprint {}", done.fingerprint);
+        print_head(head.as_ref());
         return Ok(Exit::Ok);
     }
     println!("{target}: restored, fingerprint {}", done.fingerprint);

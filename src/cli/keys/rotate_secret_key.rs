@@ -54,7 +54,7 @@ pub async fn run(args: RotateSecretKeyArgs, context: &Context) -> Result<Exit> {
     });
     let head = match done.changed {
         true => trail.record(action, detail).await,
-        false => None,
+        false => trail.head().await,
     };
     if context.json() {
         context.print_json(&json!({ "key": done, "event_head": head }))?;

@@ -71,6 +71,22 @@ impl Trail {
         }
     }
 
+    /// The chain's head as it is, for commands that had nothing to append.
+    pub async fn head(&mut self) -> Option<String> {
+        match &mut self.conn {
+            Ok(conn) => audit::head_line(conn).await,
+            Err(_) => None,
+        }
+    }
+
+    /// Rotations that are over, as far as the database can be asked: their pins protect nothing any more.
+    pub async fn over(&mut self) -> Vec<Uuid> {
+        match &mut self.conn {
+            Ok(conn) => rotation::over(conn).await.unwrap_or_default(),
+            Err(_) => Vec::new(),
+        }
+    }
+
     /// Appends an event, and the application's entry where it keeps a trail; returns the chain's head.
     pub async fn record(&mut self, action: Action, mut detail: Value) -> Option<String> {
         if let Some(detail) = detail.as_object_mut() {

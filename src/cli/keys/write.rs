@@ -243,11 +243,16 @@ impl Write<'_> {
     ) -> Result<Written> {
         let client = context.sources.aws().await?;
         let info = client.describe(&target.secret_id).await?;
-        // AWS leaves AWSPENDING on the current version after a rotation of its own: nothing is pending then.
+        // AWS leaves AWSPENDING on the current version after a rotation of its own, and promote leaves it where the
+        // key waited that is current now: nothing is pending then.
+        let current = context.sources.fetch(&KeySource::Aws(target.at_current())).await.ok();
         let holder = info.holder(stage).filter(|v| info.holder("AWSCURRENT") != Some(*v)).map(str::to_owned);
         if let Some(version) = &holder {
             let there = context.sources.fetch(&KeySource::Aws(target.at(version))).await?;
+            let used = current.is_some_and(|c| c.value == there.value);
             match judge.judge(&there.value) {
+                // Not while a rotation may still look for it there.
+                Seen::Wanted if used && judge.needed.by(Fingerprint::of(&there.value)).is_none() => {}
                 Seen::Wanted => return Ok(Written { version: holder, ..judge.written(false) }),
                 Seen::Foreign => {
                     return Err(judge.explain(SourceError::Malformed {

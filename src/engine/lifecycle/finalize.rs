@@ -5,8 +5,9 @@ use serde_json::json;
 use sqlx::{Connection, PgConnection};
 
 use super::Exclusive;
-use super::pins::clean_up;
+use super::pins::{clean_up, unpin_one};
 use super::target::{Target, Yields};
+use crate::crypto::EncryptionKey;
 use crate::error::{Error, Exit, Result};
 use crate::rotation::State;
 use crate::secrets::aws::{Deletion, may_delete, retired_label};
@@ -24,9 +25,36 @@ pub struct Ending {
     pub deletion_scheduled: Option<String>,
     /// When it will be gone, in seconds since 1970.
     pub deleted_at: Option<i64>,
+    /// A secret that held the new key and was left alone, because it is not known to be temporary.
+    pub left_alone: Option<String>,
 }
 
-/// Finalizes. The caller has verified, unless the state is `finalizing` already.
+/// Whether the application reads the new key. In `finalizing` there is no way back, so that somebody's get-then-put
+/// of the old key is put right here: `false` says that this needs the new key.
+pub async fn is_settled(target: &Target<'_>) -> Result<bool> {
+    let r = target.rotation;
+    match target.look().await? {
+        Yields::New => Ok(true),
+        Yields::Neither => Err(super::promote::neither(target)),
+        Yields::Old if r.state != State::Finalizing => Err(Error::new(
+            Exit::State,
+            format!("{} does not yield the new key ({})", target.source, r.new_fingerprint),
+        )
+        .hint("rekey promote")),
+        Yields::Old if r.external || !target.is_writable() => {
+            Err(target.by_hand(&r.new_fingerprint, "rekey finalize --yes"))
+        }
+        Yields::Old => Ok(false),
+    }
+}
+
+/// Makes the new key current once more, for [`is_settled`].
+pub async fn settle(_alone: &Exclusive, target: &Target<'_>, new: &EncryptionKey) -> Result<()> {
+    target.make_current(Yields::New, new).await.map(drop)
+}
+
+/// Finalizes. The caller has verified, unless the state is `finalizing` already, and has seen that the target
+/// [`is_settled`].
 pub async fn finalize(
     conn: &mut PgConnection,
     _alone: &Exclusive,
@@ -35,13 +63,6 @@ pub async fn finalize(
     actor: &Actor,
 ) -> Result<Ending> {
     let r = target.rotation;
-    if target.look().await? != Yields::New {
-        return Err(Error::new(
-            Exit::State,
-            format!("{} does not yield the new key ({})", target.source, r.new_fingerprint),
-        )
-        .hint("rekey promote"));
-    }
     let mut tx = conn.begin().during("record the end").await?;
     rotation::advance(&mut tx, r.id, &[State::Promoted], State::Finalizing, actor, json!({})).await?;
     tx.commit().during("record the end").await?;
@@ -60,6 +81,10 @@ pub async fn finalize(
         (KeySource::parse(&r.new_source)?, &r.new_arn, &target_arn)
         && may_delete(&temporary, arn, target_arn)
     {
+        // Labels cannot be moved once it is scheduled for deletion, and it may be restored for the next key.
+        if let Err(error) = unpin_one(target.sources, arn, r.id).await {
+            tracing::warn!(secret = temporary.secret_id, %error, "our labels could not be taken off");
+        }
         let deletion = match target.sources.aws().await?.schedule_deletion(arn, recovery_days).await {
             Err(SourceError::Missing { .. }) => Deletion::Gone,
             other => other?,
@@ -70,6 +95,11 @@ pub async fn finalize(
             Deletion::AlreadyScheduled(at) => Some(at),
             Deletion::Gone => None,
         };
+    } else if target_arn.is_none()
+        && let (KeySource::Aws(kept), Some(_)) = (KeySource::parse(&r.new_source)?, &r.new_arn)
+    {
+        // The application may well be given the key out of this very secret.
+        ending.left_alone = Some(kept.to_string());
     }
     let mut tx = conn.begin().during("record the end").await?;
     let detail = serde_json::to_value(&ending).unwrap_or_default();

@@ -9,10 +9,10 @@ mod promote;
 mod target;
 mod unpromote;
 
-pub use finalize::{Ending, finalize};
+pub use finalize::{Ending, finalize, is_settled, settle};
 pub use pins::{clean_up, pin};
-pub use promote::{Promotion, promote};
-pub use target::Target;
+pub use promote::{Promotion, promote, reconcile};
+pub use target::{Target, Yields};
 pub use unpromote::unpromote;
 
 use sqlx::PgConnection;

@@ -35,12 +35,12 @@ pub async fn pin(sources: &Sources, rotation: &Rotation) -> Result<(), SourceErr
 pub async fn clean_up(target: &Target<'_>) {
     target.drop_backup();
     let (sources, rotation) = (target.sources, target.rotation);
-    let also = match &target.source {
-        KeySource::Aws(aws) => Some(aws.secret_id.as_str()),
+    let written = match &target.source {
+        KeySource::Aws(aws) if rotation.promoting_at.is_some() => Some(aws.secret_id.as_str()),
         _ => None,
     };
     let mut secrets: Vec<&str> =
-        [rotation.old_arn.as_deref(), rotation.new_arn.as_deref(), also].into_iter().flatten().collect();
+        [rotation.old_arn.as_deref(), rotation.new_arn.as_deref(), written].into_iter().flatten().collect();
     secrets.sort_unstable();
     secrets.dedup();
     for secret in secrets {
@@ -50,9 +50,10 @@ pub async fn clean_up(target: &Target<'_>) {
     }
 }
 
-async fn unpin_one(sources: &Sources, secret: &str, rotation: Uuid) -> Result<(), SourceError> {
+/// Takes this rotation's labels off one secret.
+pub async fn unpin_one(sources: &Sources, secret: &str, rotation: Uuid) -> Result<(), SourceError> {
     match sources.aws().await?.detach_all(secret, rotation).await {
-        // A temporary secret that is scheduled for deletion keeps its labels to the end.
+        // What is gone has no labels any more.
         Err(SourceError::Refused { .. } | SourceError::Missing { .. }) | Ok(_) => Ok(()),
         Err(e) => Err(e),
     }

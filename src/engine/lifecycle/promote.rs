@@ -44,6 +44,10 @@ pub async fn promote(
         Err(e @ SourceError::Denied { .. }) if external => {
             tracing::warn!(error = %e, "the key versions could not be pinned")
         }
+        // Promoted before, and somebody deleted the temporary secret since: the new key is in the target.
+        Err(e @ SourceError::Missing { .. }) if r.promoting_at.is_some() => {
+            tracing::warn!(error = %e, "a key version is gone and could not be pinned")
+        }
         Err(e) => return Err(e.into()),
     }
     let mut tx = conn.begin().during("record the promotion").await?;
@@ -58,11 +62,37 @@ pub async fn promote(
     let version_id = if external { None } else { target.make_current(Yields::New, new).await? };
 
     let mut tx = conn.begin().during("record the promotion").await?;
-    let detail = json!({ "target": target.source.to_string(), "version_id": version_id });
+    let mut detail = json!({ "target": target.source.to_string(), "version_id": version_id });
     rotation::set_promoted_version(&mut tx, r.id, version_id.as_deref()).await?;
-    rotation::advance(&mut tx, r.id, &[State::Promoting], State::Promoted, actor, detail).await?;
+    let from = [State::Promoting];
+    if !rotation::advance(&mut tx, r.id, &from, State::Promoted, actor, detail.clone()).await?
+        && before == Yields::Old
+    {
+        detail["again"] = json!("the old key had been made current meanwhile");
+        rotation::record(&mut tx, r.id, State::Promoted, actor, detail).await?;
+    }
     tx.commit().during("record the promotion").await?;
     Ok(Promotion { version_id, already: before == Yields::New })
+}
+
+/// Settles a `promoting` whose verify found rows on the old key, so that `run` may sweep them up: what the place
+/// yields by now says where the rotation stands. That `promoting` was written stays on record for `rollback`.
+pub async fn reconcile(
+    conn: &mut PgConnection,
+    _alone: &Exclusive,
+    target: &Target<'_>,
+    actor: &Actor,
+) -> Result<()> {
+    let to = match target.look().await? {
+        Yields::New => State::Promoted,
+        Yields::Old => State::Migrated,
+        Yields::Neither => return Err(neither(target)),
+    };
+    let mut tx = conn.begin().during("record where the promotion stands").await?;
+    let detail = json!({ "target": target.source.to_string(), "because": "rows are on the old key" });
+    rotation::advance(&mut tx, target.rotation.id, &[State::Promoting], to, actor, detail).await?;
+    tx.commit().during("record where the promotion stands").await?;
+    Ok(())
 }
 
 /// The place yields neither of the two keys: not ours to overwrite.

@@ -1,6 +1,8 @@
 //! The place the application reads its key from: a Secrets Manager secret, a dotenv file, or something only its
 //! owner can change.
 
+use std::path::PathBuf;
+
 use crate::crypto::EncryptionKey;
 use crate::error::{Error, Exit, Result};
 use crate::secrets::aws::{Action, Replacement, Seen, id8, promote_label, rollback_label};
@@ -97,6 +99,13 @@ impl<'a> Target<'a> {
     /// Suffix of the backup that a promotion keeps beside a dotenv file.
     pub fn backup_suffix(&self) -> String {
         format!("rekey-{}.bak", id8(self.rotation.id))
+    }
+
+    /// The files that hold keys there: a dotenv file, and its backup where there is one.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let KeySource::Dotenv { path, .. } = &self.source else { return Vec::new() };
+        let backup = dotenv::backup_path(path, &self.backup_suffix());
+        [Some(path.clone()), Some(backup).filter(|b| b.exists())].into_iter().flatten().collect()
     }
 
     /// Removes that backup, once it is no longer needed.

@@ -7,7 +7,7 @@ use super::Exclusive;
 use super::pins::clean_up;
 use super::target::{Target, Yields};
 use crate::crypto::EncryptionKey;
-use crate::error::Result;
+use crate::error::{Exit, Result};
 use crate::rotation::State;
 use crate::store::Statement;
 use crate::store::audit::Actor;
@@ -31,8 +31,13 @@ pub async fn unpromote(
         rotation::advance(&mut tx, r.id, &[State::RollingBack], State::Unpromoting, actor, detail).await?;
         tx.commit().during("record the way back").await?;
         if r.external || !target.is_writable() {
-            if target.look().await? != Yields::Old {
-                return Err(target.by_hand(&r.old_fingerprint, "rekey rollback --yes"));
+            let by_hand = || target.by_hand(&r.old_fingerprint, "rekey rollback --yes");
+            match target.look().await {
+                Ok(Yields::Old) => {}
+                // A place that yields nothing has to be put right by the same hand.
+                Ok(_) => return Err(by_hand()),
+                Err(e) if e.exit == Exit::Key => return Err(by_hand()),
+                Err(e) => return Err(e),
             }
         } else {
             version_id = target.make_current(Yields::Old, old).await?;

@@ -28,6 +28,15 @@ impl Default for ClientSettings {
     }
 }
 
+impl ClientSettings {
+    /// Gives up after this long, if that is sooner.
+    pub fn within(patience: Duration) -> ClientSettings {
+        let limits = ClientSettings::default();
+        let operation = limits.operation.min(patience.max(Duration::from_millis(500)));
+        ClientSettings { operation, attempt: limits.attempt.min(operation), ..limits }
+    }
+}
+
 /// A Secrets Manager client.
 pub struct SecretsManager {
     pub(super) client: aws_sdk_secretsmanager::Client,
@@ -35,7 +44,7 @@ pub struct SecretsManager {
 
 impl SecretsManager {
     /// Builds a client from the environment: the default credential chain, AWS_REGION, AWS_ENDPOINT_URL.
-    pub async fn from_env() -> std::result::Result<SecretsManager, SourceError> {
+    pub async fn from_env(limits: ClientSettings) -> std::result::Result<SecretsManager, SourceError> {
         trust()?;
         let config = aws_config::defaults(BehaviorVersion::v2026_01_12()).load().await;
         if config.region().is_none() {
@@ -44,7 +53,7 @@ impl SecretsManager {
                 hint: "set AWS_REGION to the region the secret is in".into(),
             });
         }
-        Ok(SecretsManager::new(&config, ClientSettings::default()))
+        Ok(SecretsManager::new(&config, limits))
     }
 
     /// Builds a client from settings that are already loaded, with limits of their own.
@@ -79,17 +88,25 @@ fn trust() -> std::result::Result<(), SourceError> {
 
 /// A client that is built when it is first needed.
 #[derive(Default)]
-pub struct LazyClient(OnceCell<SecretsManager>);
+pub struct LazyClient {
+    limits: ClientSettings,
+    client: OnceCell<SecretsManager>,
+}
 
 impl LazyClient {
     /// A client that is already built.
     pub fn ready(client: SecretsManager) -> LazyClient {
-        LazyClient(OnceCell::new_with(Some(client)))
+        LazyClient { client: OnceCell::new_with(Some(client)), ..LazyClient::default() }
+    }
+
+    /// A client that gives up after this long.
+    pub fn with_patience(patience: Duration) -> LazyClient {
+        LazyClient { limits: ClientSettings::within(patience), ..LazyClient::default() }
     }
 
     /// The client.
     pub async fn get(&self) -> std::result::Result<&SecretsManager, SourceError> {
-        self.0.get_or_try_init(SecretsManager::from_env).await
+        self.client.get_or_try_init(|| SecretsManager::from_env(self.limits)).await
     }
 }
 

@@ -129,6 +129,8 @@ pub struct NewRotation {
     pub new: KeyRecord,
     /// The old key is known to others.
     pub compromised: bool,
+    /// What preflight found, for the record.
+    pub plan: Value,
     /// Settings and allowed findings, for the record.
     pub settings: Value,
 }
@@ -161,6 +163,30 @@ pub async fn latest(conn: &mut PgConnection) -> Result<Option<Rotation>, StoreEr
     .fetch_optional(conn)
     .during("read the rotation")
     .await
+}
+
+/// Every rotation whose old key others know. Empty where rekey never ran.
+pub async fn compromised(conn: &mut PgConnection) -> Result<Vec<Rotation>, StoreError> {
+    if !schema::exists(conn).await? {
+        return Ok(Vec::new());
+    }
+    sqlx::query_as(concat!(
+        "SELECT ",
+        columns!(),
+        " FROM rekey.rotations WHERE table_name = $1 AND compromised ORDER BY id DESC"
+    ))
+    .bind(TABLE)
+    .fetch_all(conn)
+    .during("read the compromised rotations")
+    .await
+}
+
+/// Ids of the rotations that are over.
+pub async fn over(conn: &mut PgConnection) -> Result<Vec<Uuid>, StoreError> {
+    sqlx::query_scalar("SELECT id FROM rekey.rotations WHERE state IN ('finalized', 'rolled_back')")
+        .fetch_all(conn)
+        .during("list the rotations that are over")
+        .await
 }
 
 /// One rotation by id.
@@ -220,6 +246,7 @@ pub async fn begin(
         "old_version": new.old.version, "new_version": new.new.version,
         "compromised": new.compromised, "settings": new.settings,
     });
+    audit::append(&mut tx, Some(new.id), "plan", actor, new.plan.clone()).await?;
     audit::append(&mut tx, Some(new.id), "start", actor, detail.clone()).await?;
     audit::append_to_application(
         &mut tx,
@@ -260,11 +287,22 @@ pub async fn advance(
     .rows_affected()
         == 1;
     if moved {
-        audit::append(conn, Some(id), to.as_str(), actor, detail.clone()).await?;
-        let action = format!("ENCRYPTION_KEY_{}", to.as_str().to_uppercase());
-        audit::append_to_application(conn, crate::entropy::id(), id, &action, actor, &detail).await?;
+        record(conn, id, to, actor, detail).await?;
     }
     Ok(moved)
+}
+
+/// Writes the event of a state, here and to the application's trail. Call inside a transaction of the caller's.
+pub async fn record(
+    conn: &mut PgConnection,
+    id: Uuid,
+    state: State,
+    actor: &Actor,
+    detail: Value,
+) -> Result<(), StoreError> {
+    audit::append(conn, Some(id), state.as_str(), actor, detail.clone()).await?;
+    let action = format!("ENCRYPTION_KEY_{}", state.as_str().to_uppercase());
+    audit::append_to_application(conn, crate::entropy::id(), id, &action, actor, &detail).await.map(drop)
 }
 
 /// Records where a promotion writes, and whether by someone else's hand.

@@ -6,7 +6,7 @@ use super::finding::{Finding, Kind};
 use super::sample::KeyProbe;
 use crate::rotation::{Forecast, TableFacts};
 use crate::store::error::{Statement, StoreError};
-use crate::store::schema;
+use crate::store::{report, schema};
 
 /// Encryptions under one key with random 96-bit IVs: NIST SP 800-38D §8.3.
 const IV_LIMIT: i64 = 1 << 32;
@@ -51,31 +51,35 @@ pub(super) async fn room(
     Ok(())
 }
 
-/// Counts what was sealed with the new key, as far as the ledger knows, and what this rotation adds.
+/// Estimates what was sealed under each key: as far as the ledger knows, what this rotation adds under its target,
+/// and what the application wrote under the key that is being left.
 pub(super) async fn ivs(
     conn: &mut PgConnection,
     facts: &TableFacts,
     keys: &KeyProbe<'_>,
     findings: &mut Vec<Finding>,
 ) -> Result<(), StoreError> {
-    let mut sealed = facts.rows as i64;
+    let rows = facts.rows as i64;
+    let (mut target, mut source) = (rows, rows);
     if schema::exists(conn).await? && readable(conn).await? {
-        let fingerprint = keys.target.fingerprint().to_string();
-        let before: i64 = sqlx::query_scalar(
-            "SELECT coalesce(sum(c.re_encrypted + c.lost_races), 0)::int8 FROM rekey.chunks c \
-             JOIN rekey.passes p ON p.rotation = c.rotation AND p.pass = c.pass JOIN rekey.rotations r ON r.id = c.rotation \
-             WHERE CASE p.direction WHEN 'forward' THEN r.new_fingerprint ELSE r.old_fingerprint END = $1",
-        )
-        .bind(fingerprint)
-        .fetch_one(conn)
-        .during("count earlier encryptions")
-        .await?;
-        sealed += before;
+        target += report::sealed(conn, &keys.target.fingerprint().to_string()).await?;
+        source = source.max(report::written_by_application(conn).await?);
+        source += report::sealed(conn, &keys.source.fingerprint().to_string()).await?;
     }
-    if let Some(finding) = judge_ivs(sealed) {
-        findings.push(finding);
-    }
+    findings.extend(judge_ivs(target));
+    findings.extend(judge_source(source));
     Ok(())
+}
+
+/// Leaving a key that is used up is the remedy, so that this stops nothing.
+fn judge_source(sealed: i64) -> Option<Finding> {
+    (sealed >= IV_LIMIT / 2).then(|| {
+        Finding::warn(
+            Kind::IvLimit,
+            format!("about {sealed} messages were sealed with the key that rows are on; random IVs allow 2^32 (NIST SP 800-38D §8.3)"),
+            "leave that key: rekey run, and never rotate back to it",
+        )
+    })
 }
 
 fn judge_ivs(sealed: i64) -> Option<Finding> {
@@ -114,5 +118,8 @@ mod tests {
         assert_eq!(severity(1 << 31), Some(Severity::Warn));
         assert_eq!(severity(1 << 32), Some(Severity::Warn));
         assert_eq!(severity((1 << 32) + 1), Some(Severity::Refuse));
+        let left = |sealed| judge_source(sealed).map(|f| f.severity);
+        assert_eq!(left((1 << 31) - 1), None);
+        assert_eq!(left((1 << 32) + 1), Some(Severity::Warn));
     }
 }

@@ -1,0 +1,80 @@
+//! The report for people.
+
+use serde_json::json;
+
+use super::Report;
+use crate::error::{Error, Exit, Result};
+use crate::store::report::Event;
+
+/// Prints the report as one page that needs nothing else.
+pub fn print(report: &Report) -> Result<()> {
+    print!("{}", page(report)?);
+    Ok(())
+}
+
+fn page(report: &Report) -> Result<String> {
+    let mut out = String::from(
+        "<!doctype html><meta charset=\"utf-8\"><title>rekey report</title><style>body{font:15px/1.5 system-ui;max-width:60rem;margin:2rem auto;\
+         padding:0 1rem}table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid #8884;padding:.3rem .6rem;text-align:left;\
+         vertical-align:top}pre{overflow:auto}</style><h1>rekey report</h1>",
+    );
+    out += &format!(
+        "<p>Audit chain: {} events, {}. Head <code>{}</code></p>",
+        report.chain.events,
+        if report.chain.intact { "intact" } else { "<b>broken</b>" },
+        report.chain.head
+    );
+    for r in &report.rotations {
+        let rotation = &r.rotation;
+        out += &format!("<h2>Rotation {}</h2><table>", rotation.id);
+        for (name, value) in [
+            ("State", rotation.state.to_string()),
+            ("Old key", format!("{}, {}", rotation.old_fingerprint, rotation.old_source)),
+            ("New key", format!("{}, {}", rotation.new_fingerprint, rotation.new_source)),
+            ("Started", format!("{} by {}", rotation.created_at, rotation.operator)),
+            ("Why", rotation.reason.clone().unwrap_or_default()),
+        ] {
+            out += &row(&[name, &value]);
+        }
+        out += "</table><h3>Controls</h3><table><tr><th>Control<th>Requirement<th>Evidence</tr>";
+        for c in &r.controls {
+            out += &row(&[c.control, c.requirement, &c.evidence]);
+        }
+        out += "</table><h3>Timeline</h3>";
+        out += &timeline(&r.timeline);
+        let counts = json!({
+            "totals": r.totals, "rolled_back": r.totals_rolled_back, "proofs": r.proofs, "encryptions": r.encryptions,
+            "quarantine": r.quarantine, "verify": r.last_verify,
+        });
+        let counts = serde_json::to_string_pretty(&counts)
+            .map_err(|e| Error::new(Exit::Internal, format!("cannot print the report: {e}")))?;
+        out += &format!("<h3>Counts</h3><pre>{}</pre>", escape(&counts));
+    }
+    if !report.other_events.is_empty() {
+        out += "<h2>Events of no rotation</h2>";
+        out += &timeline(&report.other_events);
+    }
+    if !report.cloudtrail.is_empty() {
+        let queries = escape(&report.cloudtrail.join("\n"));
+        out += &format!("<h2>The same from AWS's side</h2><pre>{queries}</pre>");
+    }
+    Ok(out)
+}
+
+fn timeline(events: &[Event]) -> String {
+    let mut out = String::from("<table><tr><th>#<th>When<th>What<th>Who<th>Why</tr>");
+    for e in events {
+        let why = e.reason.as_deref().unwrap_or("");
+        out += &row(&[&e.seq.to_string(), &e.at, &e.action, &e.operator, why]);
+    }
+    out + "</table>"
+}
+
+fn row(cells: &[&str]) -> String {
+    let cells: String = cells.iter().map(|cell| format!("<td>{}", escape(cell))).collect();
+    format!("<tr>{cells}</tr>")
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
