@@ -1,0 +1,149 @@
+//! What a rotation that is over leaves behind, what a compromised one forbids, and what asks before it acts.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use crate::application::{Application, Shape};
+use crate::server::Redis;
+use crate::support::load::Load;
+use crate::support::{Db, Judge, NEW, OLD, OTHER, rekey};
+
+#[test]
+fn whoever_cannot_be_asked_has_to_say_yes() {
+    let db = Db::new();
+    Load::rows(20).into(&db);
+    rekey(&db, ["run"]).exits(0);
+    for command in [
+        &["promote"][..],
+        &["promote", "--external"],
+        &["rollback"],
+        &["finalize"],
+        &["keys", "rotate-secret-key", "--env-file", "absent"],
+        &["keys", "restore", "absent", "--to", "file:absent"],
+        &["keys", "destroy", "--fingerprint", "00ff00ff00ff00ff", "aws:s"],
+        &["cache", "purge", "--redis-url", "redis://127.0.0.1:9/0"],
+    ] {
+        let refused = rekey(&db, []).more(command).exits(2);
+        assert!(refused.stderr.contains("--yes"), "{refused}");
+    }
+    assert_eq!(db.value::<String>("SELECT state FROM rekey.rotations"), "migrated");
+    // Recovery windows are AWS's own.
+    for days in ["6", "31", "0"] {
+        rekey(&db, ["finalize", "--yes", "--recovery-window", days]).exits(2);
+    }
+}
+
+/// On a terminal, destroy asks twice, and one "no" is enough.
+#[test]
+fn destroy_asks_twice() {
+    let app = Application::new(Shape::Plain, 12);
+    for command in [&["run"][..], &["promote", "--yes"], &["finalize", "--yes"]] {
+        app.rekey([]).more(command).exits(0);
+    }
+    let fingerprint: String = app.db.value("SELECT old_fingerprint FROM rekey.rotations");
+    let label = format!("rekey-retired-{fingerprint}");
+    for (answers, code) in [("n\n", 2), ("y\nn\n", 2), ("y\ny\n", 0)] {
+        let line = format!("{} keys destroy --fingerprint {fingerprint}", env!("CARGO_BIN_EXE_rekey"));
+        let mut person = Command::new("script");
+        person.args(["-qec", &line, "/dev/null"]).env_clear().env("PATH", std::env::var_os("PATH").unwrap());
+        for (name, value) in [
+            ("DATABASE_URL", app.db.url.as_str()),
+            ("AWS_ENDPOINT_URL", &app.moto.url),
+            ("AWS_REGION", "us-east-1"),
+            ("AWS_ACCESS_KEY_ID", "test"),
+            ("AWS_SECRET_ACCESS_KEY", "test"),
+            ("SECRETS_BACKEND", "aws"),
+            ("AWS_SECRET_NAME", &app.name),
+        ] {
+            person.env(name, value);
+        }
+        let mut person = person.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        person.stdin.as_mut().unwrap().write_all(answers.as_bytes()).unwrap();
+        let output = person.wait_with_output().unwrap();
+        let screen = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{answers:?}: {screen}");
+        assert_eq!(app.holder(&label).is_some(), code != 0, "{answers:?}: {screen}");
+    }
+    assert_eq!(app.db.value::<i64>("SELECT count(*) FROM rekey.events WHERE action = 'destroy'"), 1);
+}
+
+/// After rolled_back the same pair may be used again, and after finalized the way round, unless the old key is known
+/// to others: then its pair is used up, and it is never rotated to.
+#[test]
+fn a_compromised_pair_is_used_up() {
+    let db = Db::new();
+    Load::rows(40).into(&db);
+    let mut judge = Judge::look(&db, &[OLD]);
+    rekey(&db, ["run", "--compromised"]).exits(0);
+    rekey(&db, ["rollback", "--yes"]).exits(2);
+    rekey(&db, ["rollback", "--i-know-the-old-key-is-compromised"]).exits(2);
+    assert_eq!(db.value::<String>("SELECT state FROM rekey.rotations"), "migrated");
+    let affected = rekey(&db, ["report", "--affected"]).json(0);
+    assert_eq!(affected["affected"].as_array().unwrap().len(), 40, "{affected:#}");
+    assert_eq!((affected["complete"].as_bool(), affected["compromised"].as_bool()), (Some(true), Some(true)));
+    let users: i64 = db.value("SELECT count(DISTINCT user_id) FROM provider_connections");
+    assert_eq!(affected["users"], users);
+    assert!(affected["affected"][0]["provider_slug"].is_string());
+
+    rekey(&db, ["rollback", "--yes", "--i-know-the-old-key-is-compromised"]).exits(0);
+    judge.all_on(&db, OLD);
+    let same = rekey(&db, ["run"]).exits(3);
+    assert!(same.stderr.contains("compromised"), "{same}");
+    rekey(&db, ["run", "--compromised"]).exits(3);
+    assert_eq!(db.value::<i64>("SELECT count(*) FROM rekey.rotations"), 1);
+    // Away from it with a fresh key, and never back, however much later.
+    rekey(&db, ["run"]).env("NEW_ENCRYPTION_KEY", OTHER).exits(0);
+    rekey(&db, ["promote", "--external", "--yes"]).env("ENCRYPTION_KEY", OTHER).exits(0);
+    rekey(&db, ["finalize", "--yes"]).env("ENCRYPTION_KEY", OTHER).exits(0);
+    let back = rekey(&db, ["run"]).env("ENCRYPTION_KEY", OTHER).env("NEW_ENCRYPTION_KEY", OLD).exits(3);
+    assert!(back.stderr.contains("compromised key"), "{back}");
+    judge.all_on(&db, OTHER);
+}
+
+#[test]
+fn an_honest_pair_may_be_used_again() {
+    let db = Db::new();
+    Load::rows(40).into(&db);
+    let mut judge = Judge::look(&db, &[OLD]);
+    rekey(&db, ["run"]).exits(0);
+    rekey(&db, ["rollback", "--yes"]).exits(0);
+    rekey(&db, ["run"]).exits(0);
+    rekey(&db, ["promote", "--external", "--yes"]).env("ENCRYPTION_KEY", NEW).exits(0);
+    rekey(&db, ["finalize", "--yes"]).env("ENCRYPTION_KEY", NEW).exits(0);
+    judge.all_on(&db, NEW);
+    rekey(&db, ["run"]).env("ENCRYPTION_KEY", NEW).env("NEW_ENCRYPTION_KEY", OLD).exits(0);
+    judge.all_on(&db, OLD);
+    assert_eq!(db.value::<i64>("SELECT count(*) FROM rekey.rotations"), 3);
+}
+
+/// promote and rollback purge the cache by themselves where REDIS_URL is set, and say what to do where it is not.
+#[test]
+fn the_cache_is_purged_with_the_key() {
+    let app = Application::new(Shape::Json, 12);
+    let redis = Redis::start(&[]);
+    let fill = || {
+        redis.fill("dashtam:provider:conn:", 30);
+        redis.fill("provider:conn:", 3);
+        redis.fill("secrets:", 2);
+        redis.fill("dashtam:session:", 4);
+    };
+    fill();
+    app.rekey(["run"]).env("REDIS_URL", redis.url()).exits(0);
+    assert_eq!(redis.size(), 39, "run leaves the cache alone");
+    let promoted = app.rekey(["promote", "--yes"]).env("REDIS_URL", redis.url()).json(0);
+    assert_eq!(promoted["cache"], "35 stale cache entries deleted");
+    assert_eq!(redis.size(), 4);
+    fill();
+    let back = app.rekey(["rollback", "--yes"]).env("REDIS_URL", redis.url()).exits(0);
+    assert!(back.stdout.contains("35 stale cache entries deleted"), "{back}");
+    assert!(back.stdout.lines().last().unwrap().starts_with("audit chain head: "), "{back}");
+    assert_eq!(redis.size(), 4);
+    assert_eq!(app.db.value::<i64>("SELECT count(*) FROM rekey.events WHERE action = 'purge'"), 2);
+    app.rekey(["run"]).exits(0);
+    let said = app.rekey(["promote", "--yes"]).exits(0);
+    assert!(said.stdout.contains("rekey cache purge"), "{said}");
+    // A cache that is away holds up nothing for long.
+    let away = app.rekey(["rollback", "--yes"]).env("REDIS_URL", "redis://:canary@127.0.0.1:9/0").json(0);
+    assert!(away["cache"].as_str().unwrap().contains("could not be purged"), "{away:#}");
+    assert!(!away.to_string().contains("canary"));
+}

@@ -1,0 +1,209 @@
+//! A rotation whose keys are in a dotenv file: promoted, rolled back and finalized there, and killed at every file
+//! operation.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::support::load::Load;
+use crate::support::{Db, Judge, NEW, OLD, Rekey, rekey};
+
+/// A database and a dotenv file with the old key in it.
+struct Deployment {
+    db: Db,
+    judge: Judge,
+    dir: tempfile::TempDir,
+}
+
+const BEFORE: &str = "\u{feff}# keys of production\r\nexport SECRET_KEY='s' # signs\r\nexport ENCRYPTION_KEY = \"KEY\" # rows\r\n\r\nB=2";
+
+fn before() -> String {
+    BEFORE.replace("KEY\" #", &format!("{OLD}\" #"))
+}
+
+/// The value stands unquoted unless it must be quoted.
+fn after() -> String {
+    BEFORE.replace("\"KEY\" #", &format!("{NEW} #"))
+}
+
+impl Deployment {
+    fn new() -> Deployment {
+        let db = Db::new();
+        Load::rows(12).into(&db);
+        let judge = Judge::look(&db, &[OLD]);
+        let deployment = Deployment { db, judge, dir: tempfile::tempdir().unwrap() };
+        fs::write(deployment.path(), before()).unwrap();
+        fs::set_permissions(deployment.path(), fs::Permissions::from_mode(0o640)).unwrap();
+        deployment
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join(".env.prod")
+    }
+
+    fn rekey(&self, command: &[&str]) -> Rekey {
+        let old = format!("dotenv:{}#ENCRYPTION_KEY", self.path().display());
+        rekey(&self.db, []).more(command).without("ENCRYPTION_KEY").env("REKEY_OLD_KEY", old)
+    }
+
+    fn read(&self) -> String {
+        fs::read_to_string(self.path()).unwrap()
+    }
+
+    /// Backups of ours beside the file.
+    fn backups(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.dir.path()).unwrap().flatten().map(|e| e.path());
+        entries.filter(|p| p.to_string_lossy().contains(".rekey-")).collect()
+    }
+
+    fn state(&self) -> String {
+        self.db.value("SELECT state FROM rekey.rotations ORDER BY id DESC LIMIT 1")
+    }
+}
+
+#[test]
+fn there_and_back_and_to_the_end() {
+    let mut d = Deployment::new();
+    d.rekey(&["run"]).exits(0);
+    d.rekey(&["promote", "--yes"]).exits(0);
+    assert_eq!(d.read(), after());
+    let backup = d.backups();
+    assert_eq!((backup.len(), fs::read_to_string(&backup[0]).unwrap()), (1, before()));
+    assert!(backup[0].extension().unwrap() == "bak");
+    assert_eq!(fs::metadata(&backup[0]).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::metadata(d.path()).unwrap().permissions().mode() & 0o777, 0o640);
+    d.rekey(&["promote", "--yes"]).exits(0);
+    assert_eq!((d.read(), d.backups()), (after(), backup));
+    // The old key is in the backup alone, and is found there.
+    d.rekey(&["run"]).exits(0);
+    // Another line is changed meanwhile: it survives the way back.
+    fs::write(d.path(), after().replace("B=2", "B=3")).unwrap();
+    d.rekey(&["rollback", "--yes"]).exits(0);
+    assert_eq!(d.read(), after().replace(NEW, OLD).replace("B=2", "B=3"));
+    assert_eq!(d.backups(), Vec::<PathBuf>::new());
+    d.judge.all_on(&d.db, OLD);
+
+    d.rekey(&["run"]).exits(0);
+    d.rekey(&["promote", "--yes"]).exits(0);
+    d.rekey(&["finalize", "--yes"]).exits(0);
+    assert_eq!((d.state().as_str(), d.backups()), ("finalized", vec![]));
+    d.judge.all_on(&d.db, NEW);
+}
+
+#[test]
+fn a_link_is_followed_and_git_is_watched() {
+    let mut d = Deployment::new();
+    let real = d.dir.path().join("real");
+    fs::create_dir(&real).unwrap();
+    fs::rename(d.path(), real.join("env")).unwrap();
+    symlink("real/env", d.path()).unwrap();
+    let git = Command::new("git").args(["init", "-q"]).arg(d.dir.path()).status().unwrap();
+    assert!(git.success());
+    d.rekey(&["run"]).exits(0);
+    let warned = d.rekey(&["promote", "--yes"]).exits(0);
+    assert!(warned.stderr.contains("not ignored"), "{warned}");
+    assert!(fs::symlink_metadata(d.path()).unwrap().is_symlink());
+    assert_eq!(d.read(), after());
+    d.judge.all_on(&d.db, NEW);
+}
+
+/// Root may write anywhere: a read-only mount, and a full one.
+#[test]
+fn a_folder_that_cannot_be_written_to() {
+    for (options, filled) in [("ro", false), ("size=64k", true)] {
+        let mut d = Deployment::new();
+        let mount = |options: &str| {
+            let mut mount = Command::new("mount");
+            mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(d.dir.path()).stderr(Stdio::null());
+            mount.status().is_ok_and(|s| s.success())
+        };
+        if !mount("size=64k") {
+            eprintln!("NOT TESTED HERE: mounting needs root");
+            return;
+        }
+        fs::write(d.path(), before()).unwrap();
+        d.rekey(&["run"]).exits(0);
+        if filled {
+            let _ = fs::write(d.dir.path().join("full"), vec![0; 128 << 10]);
+        } else {
+            let remount = Command::new("mount").args(["-o", "remount,ro"]).arg(d.dir.path()).status();
+            assert!(remount.unwrap().success());
+        }
+        let refused = d.rekey(&["promote", "--yes"]).run();
+        let (content, left) = (d.read(), d.backups());
+        let state = d.state();
+        if filled {
+            fs::remove_file(d.dir.path().join("full")).unwrap();
+        } else {
+            let remount = Command::new("mount").args(["-o", "remount,rw"]).arg(d.dir.path()).status();
+            assert!(remount.unwrap().success());
+        }
+        let promoted = d.rekey(&["promote", "--yes"]).run();
+        let now = d.read();
+        let _ = Command::new("umount").arg("-l").arg(d.dir.path()).status();
+        let refused = refused.expect(2);
+        assert!(refused.stderr.contains("nothing was changed"), "{refused}");
+        assert_eq!((content, left, state.as_str()), (before(), vec![], "promoting"), "{options}");
+        promoted.expect(0);
+        assert_eq!(now, after());
+        d.judge.all_on(&d.db, NEW);
+    }
+}
+
+/// The system calls that change files. strace kills the process as it enters the n-th of them.
+const CHANGES: &str = "rename,renameat,renameat2,unlink,unlinkat,link,linkat,fsync,fchmod,fchown";
+
+/// Kills it at the n-th change of a file; `None` where strace is not to be had, `false` where it ran to its end.
+fn killed(command: Rekey, n: usize) -> Option<bool> {
+    let (trace, inject) = (format!("trace={CHANGES}"), format!("inject={CHANGES}:signal=KILL:when={n}"));
+    let outcome =
+        command.through("strace", &["-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject])?.run();
+    match outcome.code() {
+        Some(0) => Some(false),
+        Some(137) | None => Some(true),
+        _ => panic!("{outcome}"),
+    }
+}
+
+fn nothing_temporary(dir: &Path) {
+    for entry in fs::read_dir(dir).unwrap().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        assert!(!name.ends_with("tmp"), "{name} is left over");
+    }
+}
+
+#[test]
+fn killed_at_every_file_operation() {
+    for (prepare, command) in [
+        (&[&["run"][..]][..], &["promote", "--yes"][..]),
+        (&[&["run"], &["promote", "--yes"]], &["rollback", "--yes"]),
+        (&[&["run"], &["promote", "--yes"]], &["finalize", "--yes"]),
+    ] {
+        let mut kills = 0;
+        for n in 1.. {
+            assert!(n < 24, "never ends");
+            let mut d = Deployment::new();
+            prepare.iter().for_each(|step| drop(d.rekey(step).exits(0)));
+            let Some(was_killed) = killed(d.rekey(command), n) else {
+                eprintln!("NOT TESTED HERE: strace is not to be had");
+                return;
+            };
+            kills += usize::from(was_killed);
+            // Never neither: whatever the file says now, one of its keys opens every row.
+            let now = d.read();
+            assert!(now == before() || now == after() || now == after().replace(NEW, OLD), "{n}: {now}");
+            let over = d.state() == "finalized";
+            d.rekey(command).exits(if over { 7 } else { 0 });
+            nothing_temporary(d.dir.path());
+            let key = if command[0] == "rollback" { OLD } else { NEW };
+            assert!(d.read().contains(key), "{n}");
+            assert_eq!(d.backups().len(), usize::from(command[0] == "promote"), "{n}");
+            d.judge.all_on(&d.db, key);
+            if !was_killed {
+                break;
+            }
+        }
+        assert!(kills >= 1, "{command:?}: {kills} kills");
+    }
+}

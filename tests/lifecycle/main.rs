@@ -1,0 +1,21 @@
+//! The whole life of a rotation, with the real binary: PostgreSQL, Secrets Manager (moto), Redis, dotenv files, and
+//! what is left when a process dies anywhere in between.
+
+#[path = "../support/mod.rs"]
+mod support;
+#[path = "../support_aws/mod.rs"]
+mod support_aws;
+
+mod application;
+mod audit;
+mod ends;
+mod external;
+mod faults;
+mod files;
+mod guide;
+mod killed;
+mod quiet;
+#[path = "../cache/server.rs"]
+#[allow(dead_code, reason = "TLS is the other test crate's part")]
+mod server;
+mod shapes;
