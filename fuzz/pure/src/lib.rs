@@ -1,5 +1,7 @@
 //! rekey's pure modules, at the paths they have in rekey, so that one property serves the fuzzers and rekey's own tests.
 
+#![expect(dead_code, reason = "the rest of rekey calls it")]
+
 #[path = "../../../src/crypto/mod.rs"]
 pub mod crypto;
 #[path = "../../../src/entropy.rs"]

@@ -4,20 +4,18 @@
 mod error;
 #[path = "../../../src/secrets/grammar.rs"]
 mod grammar;
+#[path = "../../../src/secrets/aws/json_field.rs"]
+mod json_field;
+#[path = "../../../src/secrets/dotenv/lines.rs"]
+mod lines;
 
 pub use error::SourceError;
 pub use grammar::{AwsSource, KeySource};
 
 pub mod aws {
-    #[path = "../../../../../src/secrets/aws/json_field.rs"]
-    mod json_field;
-
-    pub use json_field::{read_field, replace_field};
+    pub use super::json_field::{read_field, replace_field};
 }
 
 pub mod dotenv {
-    #[path = "../../../../../src/secrets/dotenv/lines.rs"]
-    mod lines;
-
-    pub use lines::{DotenvFile, LineError};
+    pub use super::lines::{DotenvFile, LineError};
 }

@@ -83,7 +83,7 @@ impl DotenvFile {
     pub fn with(&self, name: &str, value: &[u8]) -> Result<DotenvFile, LineError> {
         let encoded = encode(value)?;
         // Enough for every case, so that no copy of the keys is left behind by a growing buffer.
-        let room = self.bytes.len() + (self.assignments.len() + 1) * (encoded.len() + name.len() + 4);
+        let room = self.bytes.len() + (self.assignments.len() + 1) * (encoded.len() + name.len() + 5);
         let mut out = Zeroizing::new(Vec::with_capacity(room));
         let (mut copied, mut written) = (0, false);
         for found in self.assignments.iter().filter(|a| &self.bytes[a.name.clone()] == name.as_bytes()) {
@@ -93,6 +93,10 @@ impl DotenvFile {
                 out.push(b'=');
             }
             out.extend_from_slice(&encoded);
+            // `K='old'#note`, or `K#note`: behind a value without quotes a comment begins after white space only.
+            if self.bytes[range.end..].starts_with(b"#") {
+                out.push(b' ');
+            }
             (copied, written) = (range.end, true);
         }
         out.extend_from_slice(&self.bytes[copied..]);
@@ -218,9 +222,9 @@ impl Scanner<'_> {
         let line = &self.bytes[start..];
         let line = &line[..line.iter().position(|b| matches!(b, b'\n' | b'\r')).unwrap_or(line.len())];
         let comment = (1..line.len()).find(|&i| line[i] == b'#' && is_blank(line[i - 1]));
-        let value = line[..comment.unwrap_or(line.len())].trim_ascii_end();
+        let value = &line[..comment.unwrap_or(line.len())];
         self.at += line.len();
-        start..start + value.len()
+        start..start + value.iter().rposition(|b| !is_blank(*b)).map_or(0, |last| last + 1)
     }
 
     fn skip_line(&mut self) {
@@ -337,6 +341,8 @@ mod tests {
             ("export K=v\r\n", "v"),
             ("\texport\tK='v'", "v"),
             ("K=v # comment", "v"),
+            ("K=v\x0b\n", "v"),
+            ("K='v'#comment", "v"),
             ("K=v#not-a-comment", "v#not-a-comment"),
             ("K=#v", "#v"),
             ("K='v # v' # c", "v # v"),
@@ -362,7 +368,10 @@ mod tests {
     fn writing_changes_the_value_and_nothing_else() {
         for (text, value, want) in [
             ("A=1\r\nexport K = 'old' # note\r\nB=2", "new", "A=1\r\nexport K = new # note\r\nB=2"),
+            ("K='old'#note\n", "new", "K=new #note\n"),
+            ("K#note\nK=old\n", "new", "K=new #note\nK=new\n"),
             ("K=old", "new", "K=new"),
+            ("#\r\n#", "new", "#\r\n#\r\nK=new\r\n"),
             ("K=\nA=1\n", "new", "K=new\nA=1\n"),
             ("K\nA=1\n", "new", "K=new\nA=1\n"),
             ("K=1\nK=2\n", "new", "K=new\nK=new\n"),
