@@ -186,7 +186,8 @@ mod tests {
             let error = EncryptionKey::from_bytes(text.as_bytes()).err();
             assert_eq!(error, Some(KeyError::WrongLength { bytes, chars: Some(chars) }), "{text}");
         }
-        assert!(EncryptionKey::from_bytes(b"this-is-way-too-long-for-aes-256").is_ok());
+        let whole = key("this-is-way-too-long-for-aes-256");
+        assert_eq!(whole.expose(), b"this-is-way-too-long-for-aes-256");
         assert!(EncryptionKey::from_bytes("é".repeat(16).as_bytes()).is_ok());
         let error = EncryptionKey::from_bytes(&[0xff; 31]).err();
         assert_eq!(error, Some(KeyError::WrongLength { bytes: 31, chars: None }));
@@ -209,6 +210,7 @@ mod tests {
         assert_eq!(fingerprint, Fingerprint::of(b"0123456789abcdef0123456789abcdef"));
         assert_eq!(fingerprint.to_string().parse(), Ok(fingerprint));
         assert_eq!(Fingerprint::from_bytes(fingerprint.to_bytes()), fingerprint);
+        assert_eq!(format!("{fingerprint:?}"), "Fingerprint(4df875cf543ca3cf)");
     }
 
     #[test]

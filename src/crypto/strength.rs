@@ -131,6 +131,22 @@ mod tests {
     }
 
     #[test]
+    fn sixteen_bytes_of_a_published_key_tell_and_eight_different_bytes_are_enough() {
+        assert_eq!(weakness(b"test-key-for-enc"), Some(Weakness::Published));
+        assert_eq!(weakness(b"test-key-for-en"), None);
+        assert_eq!(weakness(b"01234560123456"), Some(Weakness::LowEntropy));
+        assert_eq!(weakness(b"0123456701234567"), None);
+    }
+
+    #[test]
+    fn each_weakness_says_what_it_is() {
+        let said = [Weakness::Published, Weakness::Placeholder, Weakness::LowEntropy].map(|w| w.to_string());
+        for (text, word) in said.iter().zip(["published", "placeholder", "too few"]) {
+            assert!(text.contains(word), "{text}");
+        }
+    }
+
+    #[test]
     fn what_a_generator_makes_passes() {
         for text in [
             "0123456789abcdef0123456789abcdef",

@@ -124,6 +124,37 @@ mod tests {
     }
 
     #[test]
+    fn each_threshold_holds_to_the_second_and_the_hundredth() {
+        assert_eq!(Level::default().pace(Duration::ZERO, 0.5), Pace::Slow(Duration::ZERO));
+        let after = paces([1.0, 0.7, 0.7, 0.7, 0.7, 0.69]);
+        assert_eq!((after[4], after[5] == Pace::Wait), (Pace::Wait, false));
+        let after = paces([1.0, 0.6, 0.6, 0.6]);
+        assert_eq!((after[2], after[3] == Pace::Wait), (Pace::Wait, false));
+        let after = paces(std::iter::once(1.0).chain(std::iter::repeat_n(0.95, 31)));
+        assert_eq!((after[30], after[31] == Pace::Wait), (Pace::Wait, false));
+    }
+
+    #[test]
+    fn feedback_looks_again_when_its_last_change_has_settled() {
+        let mut feedback = Feedback::default();
+        for (at, too_much, millis) in [
+            (0, true, 20.0),
+            (4, true, 20.0),
+            (5, true, 40.0),
+            (9, false, 40.0),
+            (10, false, 30.0),
+            (11, false, 30.0),
+            (15, false, 22.5),
+            // Less than the least pause is none.
+            (20, false, 0.0),
+        ] {
+            let pause = Duration::from_secs_f64(millis / 1e3);
+            let expected = if pause.is_zero() { Pace::Go } else { Pace::Slow(pause) };
+            assert_eq!(feedback.pace(SECOND * at, too_much, SECOND * 5), expected, "at {at} s");
+        }
+    }
+
+    #[test]
     fn what_stays_just_below_the_limit_does_not_hold_us_for_ever() {
         let after = paces(std::iter::once(1.0).chain(std::iter::repeat_n(0.95, 40)));
         assert_eq!(after[30], Pace::Wait);

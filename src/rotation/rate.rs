@@ -65,7 +65,22 @@ mod tests {
     fn less_than_one_row_a_second_is_no_rate() {
         assert_eq!(Rate::new(0.0), None);
         assert_eq!(Rate::new(f64::NAN), None);
+        assert_eq!(Rate::new(f64::INFINITY), None);
+        assert_eq!(Rate::new(1.0).map(Rate::rows_per_second), Some(1.0));
         assert_eq!(Rate::new(3.0).map(Rate::batch_rows), Some(1));
+        assert_eq!(Rate::new(400.0).map(Rate::batch_rows), Some(100));
+    }
+
+    #[test]
+    fn a_batch_books_the_time_that_its_rows_take_and_idle_time_is_lost() {
+        let ms = Duration::from_millis;
+        let mut limiter = Limiter::new(Rate::new(100.0).unwrap());
+        assert_eq!(limiter.rate(), Rate(100.0));
+        for (now, rows, wait) in
+            [(1000, 50, 0), (1200, 50, 300), (2000, 0, 0), (5000, 100, 0), (5000, 1, 1000)]
+        {
+            assert_eq!(limiter.book(ms(now), rows), ms(wait), "{rows} rows at {now} ms");
+        }
     }
 
     proptest! {

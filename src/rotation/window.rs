@@ -95,6 +95,12 @@ mod tests {
     }
 
     #[test]
+    fn at_its_start_the_next_opening_is_tomorrow() {
+        let opens = Window::parse("01:00-05:00").unwrap().opens_at("2026-11-25T01:00:00Z".parse().unwrap());
+        assert_eq!(opens.unwrap().to_string(), "2026-11-26T01:00:00Z");
+    }
+
+    #[test]
     fn it_may_cross_midnight() {
         let at = |time: &str| open("22:30-02:00 UTC", &format!("2026-11-25T{time}Z"));
         assert_eq!(

@@ -68,6 +68,50 @@ fn each_signal_has_its_reason() {
 }
 
 #[test]
+fn at_a_limit_of_ours_nothing_is_too_much_yet_and_of_two_slots_worries_the_first_is_told() {
+    assert_eq!(reason(|s| s.blocked = 2), None);
+    assert_eq!(reason(|s| s.checkpoints_requested += 2), None);
+    let both = |s: &mut Signals| (s.slots[0].retained_bytes, s.slots[0].xmin_age) = (1001 * MIB, 1001);
+    assert_eq!(reason(both), Some((Reason::SlotWal, true)));
+}
+
+#[test]
+fn what_was_measured_is_told_with_its_limit() {
+    let told = |change: fn(&mut Signals)| {
+        let (mut throttle, mut signals) = (Throttle::new(limits()), calm());
+        throttle.decide(Duration::ZERO, &signals);
+        change(&mut signals);
+        throttle.decide(Duration::from_secs(5), &signals).why.expect("a reason").to_string()
+    };
+    assert_eq!(
+        told(
+            |s| (s.replicas[0].behind_bytes, s.replicas[0].behind) = (101 * MIB, Duration::from_millis(1500))
+        ),
+        "replication lag: a is 101.0 MiB and 1.5 s behind, the limits are 100.0 MiB and 10 s; waiting"
+    );
+    assert_eq!(
+        told(|s| s.slots[0].retained_bytes = 1001 * MIB),
+        "slot retains WAL: s keeps 1001.0 MiB, the limit is 1000.0 MiB; waiting"
+    );
+    assert_eq!(
+        told(|s| s.slots[0].xmin_age = 1001),
+        "slot holds back xmin: the xmin of s is 1001 transactions old, the limit is 1000; waiting"
+    );
+    assert_eq!(
+        told(|s| s.segment = 110),
+        "WAL archive backlog: 10 segments, 160.0 MiB, wait; the limit is 160.0 MiB; waiting"
+    );
+    assert_eq!(
+        told(|s| s.blocked = 3),
+        "sessions blocked by us: 3 sessions wait for our locks, the limit is 2; slowed down"
+    );
+    assert_eq!(
+        told(|s| s.checkpoints_requested += 3),
+        "checkpoint pressure: 12 checkpoints a minute were forced by WAL, the limit is 8; slowed down"
+    );
+}
+
+#[test]
 fn a_delay_without_anything_left_to_replay_is_old_news() {
     assert_eq!(reason(|s| s.replicas[0].behind = Duration::from_secs(60)), None);
 }
