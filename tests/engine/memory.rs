@@ -14,29 +14,40 @@ use rustix::process::{Pid, geteuid};
 use crate::support::load::Load;
 use crate::support::{Db, NEW, OLD, Rekey, Running, SOON, rekey, state, until};
 
-/// The two key files.
-struct Keys(tempfile::TempDir);
+/// Where a command finds its keys: in files, for an environment would hold them as long as the process lives.
+struct Keys {
+    /// Removed when this is dropped.
+    _folder: tempfile::TempDir,
+    sources: [String; 2],
+}
 
 impl Keys {
-    fn new() -> Keys {
+    /// One file for each.
+    fn in_files() -> Keys {
         let folder = tempfile::tempdir().expect("a folder");
-        for (name, key) in [("old", OLD), ("new", NEW)] {
-            std::fs::write(folder.path().join(name), format!("{key}\n")).expect("a key file");
-        }
-        Keys(folder)
+        let sources = [("old", OLD), ("new", NEW)].map(|(name, key)| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, format!("{key}\n")).expect("a key file");
+            format!("file:{}", path.display())
+        });
+        Keys { _folder: folder, sources }
     }
 
-    /// A command that finds its keys in files: an environment would hold them as long as the process lives.
+    /// Both in one dotenv file, among other variables.
+    fn in_a_dotenv_file() -> Keys {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join(".env");
+        let text =
+            format!("# The application's\nOLD_KEY={OLD}\nexport PORT=80\nNEW_KEY=\"{NEW}\"\nDEBUG=0\n");
+        std::fs::write(&path, text).expect("a dotenv file");
+        let sources = ["OLD_KEY", "NEW_KEY"].map(|name| format!("dotenv:{}#{name}", path.display()));
+        Keys { _folder: folder, sources }
+    }
+
     fn named(&self, command: Rekey) -> Rekey {
-        let source = |name: &str| format!("file:{}", self.0.path().join(name).display());
-        command.without("ENCRYPTION_KEY").without("NEW_ENCRYPTION_KEY").args([
-            "--old-key",
-            &source("old"),
-            "--new-key",
-            &source("new"),
-            "--output",
-            "json",
-        ])
+        let [old, new] = &self.sources;
+        let sources = ["--old-key", old, "--new-key", new, "--output", "json"];
+        command.without("ENCRYPTION_KEY").without("NEW_ENCRYPTION_KEY").args(sources)
     }
 }
 
@@ -133,7 +144,7 @@ fn a_run_holds_the_keys_while_it_works_and_not_a_moment_longer() {
     if !may_look() {
         return;
     }
-    let (db, keys) = (Db::new(), Keys::new());
+    let (db, keys) = (Db::new(), Keys::in_files());
     Load::rows(3000).into(&db);
     db.mark();
     db.slow_batches(Duration::from_millis(30));
@@ -166,10 +177,20 @@ fn a_run_holds_the_keys_while_it_works_and_not_a_moment_longer() {
 
 #[test]
 fn other_commands_leave_no_key_behind() {
-    if !may_look() {
-        return;
+    if may_look() {
+        no_command_leaves_a_key_behind(&Keys::in_files());
     }
-    let (db, keys) = (Db::new(), Keys::new());
+}
+
+#[test]
+fn nor_does_a_key_from_a_dotenv_file_stay() {
+    if may_look() {
+        no_command_leaves_a_key_behind(&Keys::in_a_dotenv_file());
+    }
+}
+
+fn no_command_leaves_a_key_behind(keys: &Keys) {
+    let db = Db::new();
     Load::rows(500).into(&db);
     for command in [&["plan"][..], &["run", "--dry-run"], &["run"], &["verify"], &["rollback", "--yes"]] {
         println!("{command:?}");
