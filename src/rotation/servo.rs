@@ -172,6 +172,39 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_moves_halfway_and_no_more_than_to_half_or_double() {
+        let ms = Duration::from_millis;
+        let mut servo = servo();
+        for (rows, held, fixed, limit) in [
+            (0, 9000, 0, 1000),
+            // Its rows took half the target, all that they have at least.
+            (1000, 85, 60, 1000),
+            // Twice the 30 ms that its rows had: towards 500.
+            (1000, 80, 20, 750),
+            (750, 500, 0, 412),
+            (412, 30_000, 0, 206),
+            // Half a batch says nothing about a whole one.
+            (100, 1, 0, 206),
+            (206, 1, 0, 413),
+            (413, 25, 0, 619),
+        ] {
+            servo.observe(Held { rows, bytes: rows, held: ms(held), fixed: ms(fixed) });
+            assert_eq!((servo.rows(), servo.bytes()), (limit, MAX_BYTES), "{rows} rows in {held} ms");
+        }
+    }
+
+    #[test]
+    fn two_limits_that_hold_alike_move_together() {
+        let mut servo = servo();
+        let held = Duration::from_millis(100);
+        servo.observe(Held { rows: 1000, bytes: MAX_BYTES, held, fixed: Duration::ZERO });
+        assert_eq!((servo.rows(), servo.bytes()), (750, MAX_BYTES / 4 * 3));
+        let held = Duration::from_millis(1);
+        servo.observe(Held { rows: 375, bytes: MAX_BYTES / 8 * 3, held, fixed: Duration::ZERO });
+        assert_eq!((servo.rows(), servo.bytes()), (750, MAX_BYTES / 4 * 3), "half a batch is too little");
+    }
+
+    #[test]
     fn a_slow_commit_or_a_distant_server_starves_nobody() {
         let mut servo = servo();
         let fixed = Duration::from_millis(400);

@@ -126,6 +126,62 @@ fn an_archive_that_fails_slows_from_the_first_segment_on() {
 }
 
 #[test]
+fn an_archive_with_nothing_or_little_to_do_is_no_reason() {
+    assert_eq!(reason(|s| s.segment = 102), None);
+    let failing = Some(Archive { archived_up_to: Some(99), failing: true });
+    assert_eq!(reason(|s| s.archive = failing), None);
+}
+
+#[test]
+fn one_limit_alone_is_watched_as_well() {
+    for (replica_bytes, replica_delay) in [(Some(MIB), None), (None, Some(Duration::from_secs(10)))] {
+        let mut throttle = Throttle::new(Limits { replica_bytes, replica_delay, ..Limits::default() });
+        let late = Replica { behind: Duration::from_secs(11), ..replica("a", 2 * MIB) };
+        assert!(throttle.decide(Duration::ZERO, &Signals { replicas: vec![late], ..calm() }).waits());
+    }
+}
+
+/// The paces for so many requested checkpoints at so many seconds.
+fn at_checkpoints(looks: &[(u64, i64)]) -> Vec<Pace> {
+    let mut throttle = Throttle::new(limits());
+    let mut look = |&(at, checkpoints_requested): &(u64, i64)| {
+        throttle.decide(Duration::from_secs(at), &Signals { checkpoints_requested, ..calm() }).pace
+    };
+    looks.iter().map(&mut look).collect()
+}
+
+#[test]
+fn checkpoints_count_for_a_quarter_of_a_minute_and_anew_when_statistics_are_reset() {
+    let slow = |ms| Pace::Slow(Duration::from_millis(ms));
+    assert_eq!(at_checkpoints(&[(0, 7), (15, 10)]), [Pace::Go, slow(20)]);
+    assert_eq!(at_checkpoints(&[(0, 7), (16, 10)]), [Pace::Go, Pace::Go]);
+    assert_eq!(at_checkpoints(&[(0, 7), (1, 9), (2, 9), (3, 10)])[2..], [Pace::Go, slow(20)]);
+    assert_eq!(at_checkpoints(&[(0, 7), (1, 0), (2, 3)]), [Pace::Go, Pace::Go, slow(20)]);
+    assert_eq!(at_checkpoints(&[(0, 7), (1, 10), (5, 13), (6, 13)])[1..], [slow(20), slow(20), slow(40)]);
+}
+
+#[test]
+fn who_is_gone_is_told_and_for_how_long() {
+    let mut throttle = Throttle::new(limits());
+    let mut look = |at, names: &[&str]| {
+        let replicas = names.iter().map(|name| replica(name, 0)).collect();
+        let verdict = throttle.decide(Duration::from_secs(at), &Signals { replicas, ..calm() });
+        verdict.why.map_or_else(String::new, |why| why.to_string())
+    };
+    assert_eq!(look(1, &["a", "b", "b"]), "");
+    assert!(look(2, &["a", "b"]).starts_with("replica vanished: one of 2 replicas b was streaming"));
+    assert!(look(7, &["b", "b"]).starts_with("replica vanished: a was streaming and has not been for 0 s"));
+    assert!(look(9, &["b", "b"]).starts_with("replica vanished: a was streaming and has not been for 2 s"));
+}
+
+#[test]
+fn a_reason_without_details_stands_alone() {
+    let verdict = Verdict::wait(Reason::Paused, "");
+    assert!(verdict.waits());
+    assert_eq!(verdict.why.unwrap().to_string(), "paused by the operator");
+}
+
+#[test]
 fn where_nothing_was_ever_archived_only_what_is_added_counts() {
     let mut throttle = Throttle::new(limits());
     let mut signals = calm();
