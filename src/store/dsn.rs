@@ -157,7 +157,7 @@ impl fmt::Debug for Dsn {
 /// Host and port from wherever they stand. SQLAlchemy also writes `?host=name:port`.
 fn place(url: &Split<'_>, params: &mut Params) -> Result<(String, u16), DsnError> {
     let (query_host, query_host_port) = match params.take("host") {
-        Some(host) => split::host_and_port(&host)?,
+        Some(host) => split::decoded_host_and_port(&host)?,
         None => (None, None),
     };
     let host = either("host", url.host.clone(), query_host)?.ok_or(DsnError::NoHost)?;

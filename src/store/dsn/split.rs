@@ -67,8 +67,19 @@ fn split_userinfo(rest: &str) -> (&str, &str) {
     }
 }
 
+type Place = (Option<String>, Option<u16>);
+
 /// `name`, `name:port`, `[v6]:port`, `/socket/directory`, percent-encoded or not, or nothing.
-pub(super) fn host_and_port(text: &str) -> Result<(Option<String>, Option<u16>), DsnError> {
+fn host_and_port(text: &str) -> Result<Place, DsnError> {
+    place(text, |host| decode("host", host))
+}
+
+/// The same from the query, whose values are decoded already.
+pub(super) fn decoded_host_and_port(text: &str) -> Result<Place, DsnError> {
+    place(text, |host| Ok(host.to_owned()))
+}
+
+fn place(text: &str, decoded: impl Fn(&str) -> Result<String, DsnError>) -> Result<Place, DsnError> {
     let (host, after) = if let Some(rest) = text.strip_prefix('[') {
         let (address, after) = rest.split_once(']').ok_or(DsnError::Host)?;
         if !is_ipv6(address) {
@@ -85,11 +96,12 @@ pub(super) fn host_and_port(text: &str) -> Result<(Option<String>, Option<u16>),
         None if after.is_empty() => None,
         None => return Err(DsnError::Host),
     };
-    let host = decode("host", host)?;
+    let host = decoded(host)?;
     if host.contains(',') || after.contains(',') {
         return Err(DsnError::SeveralHosts);
     }
-    let fits = |c: char| c.is_ascii_alphanumeric() || "-._:%".contains(c);
+    let is_address = is_ipv6(&host);
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c) || is_address && ":%".contains(c);
     if !host.starts_with('/') && !host.chars().all(fits) {
         return Err(DsnError::Host);
     }
