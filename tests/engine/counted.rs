@@ -47,9 +47,10 @@ fn rows_touched_behind_a_killed_run() {
     touched_behind_a_killed_run(Load::rows(2000).nulls(10));
 }
 
+/// By blocks; a row without a credential that the application moves behind the pass is in none of the totals.
 #[test]
 fn rows_touched_behind_a_killed_run_with_scattered_ids() {
-    touched_behind_a_killed_run(Load::rows(6000).ids(Ids::V4).nulls(10));
+    touched_behind_a_killed_run(Load::rows(6000).ids(Ids::V4));
 }
 
 /// More than a page of them, all repaired but one.
@@ -68,7 +69,7 @@ fn thousands_of_bad_rows() {
     assert_eq!(rekey(&db, ["verify"]).json(5)["unreadable"], 2500);
     db.execute(
         "UPDATE provider_connections p SET encrypted_credentials = k.was FROM kept k WHERE k.id = p.id;
-         UPDATE provider_connections SET encrypted_credentials = NULL WHERE id = (SELECT max(id) FROM kept)",
+         UPDATE provider_connections SET encrypted_credentials = NULL WHERE id = (SELECT id FROM kept LIMIT 1)",
     );
     rekey(&db, ["quarantine", "retry"]).exits(0);
     assert_eq!(total(&db, "quarantined"), 0);
