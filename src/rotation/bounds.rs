@@ -32,12 +32,17 @@ impl ChunkSize {
     /// Bytes a worker may hold at a time ("~24 MB a worker", performance.md).
     pub const MAX_BYTES: usize = 24 << 20;
 
+    /// Bytes beyond which PostgreSQL stores a value out of line (TOAST_TUPLE_THRESHOLD).
+    const LARGE_ROW: f64 = 2000.0;
+
     /// 1000 × rows per page for one worker, four times that for several: with smaller chunks two workers return
     /// to a page before the other's snapshot lets it be pruned (75 % HOT instead of 91 %, performance.md).
     pub fn choose(workers: usize, rows_per_page: f64, row_bytes: f64) -> ChunkSize {
         let rows = 1000.0 * rows_per_page.clamp(4.0, 16.0) * if workers > 1 { 4.0 } else { 1.0 };
-        let by_bytes = Self::MAX_BYTES as f64 / (row_bytes.max(0.0) + Self::ROW_OVERHEAD as f64);
-        ChunkSize { rows: rows.min(by_bytes).max(64.0) as u32, bytes: Self::MAX_BYTES }
+        // Batches of large values take their share of the memory too, on their way to the server.
+        let bytes = if row_bytes > Self::LARGE_ROW { Self::MAX_BYTES / 4 * 3 } else { Self::MAX_BYTES };
+        let by_bytes = bytes as f64 / (row_bytes.max(0.0) + Self::ROW_OVERHEAD as f64);
+        ChunkSize { rows: rows.min(by_bytes).max(64.0) as u32, bytes }
     }
 
     /// Rows of the next chunk, when about `remaining` are left: smaller towards the end, so that workers end

@@ -143,18 +143,36 @@ macro_rules! as_sent {
     };
 }
 
+// A trigger that runs before the row is written; those behind foreign keys are internal, and run after. Bits of
+// tgtype: 1 for each row, 2 before, 16 on UPDATE (src/include/catalog/pg_trigger.h). Created by anybody meanwhile, it waits for us.
+macro_rules! nobody_interferes {
+    () => {
+        " AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = 'public.provider_connections'::pg_catalog.regclass \
+         AND NOT tgisinternal AND tgtype & 19 = 19)"
+    };
+}
+
 /// Writes rows that still hold the very version that was decrypted; returns how many did and now hold what was sent.
 /// Where that is not all of them, roll back.
+///
+/// What now stands there is looked at only where a trigger could have changed it: it costs a row of 3 KB as much as
+/// writing it.
 pub async fn write(conn: &mut PgConnection, rows: &[Write]) -> Result<u64, sqlx::Error> {
+    let plain = concat!(update!(), nobody_interferes!());
     let (ids, envelopes, xmins, ivs) = columns(rows.iter());
-    let update = concat!(
+    let update = sqlx::query(plain).bind(&ids).bind(&envelopes).bind(&xmins).bind(&ivs);
+    let written = update.execute(&mut *conn).await?.rows_affected();
+    if written > 0 || rows.is_empty() {
+        return Ok(written);
+    }
+    let looked_at = concat!(
         "WITH written AS (",
         update!(),
         " RETURNING ",
         as_sent!(),
         " AS as_sent) SELECT count(*) FROM written WHERE as_sent"
     );
-    let update = sqlx::query_scalar(update).bind(ids).bind(envelopes).bind(xmins).bind(ivs);
+    let update = sqlx::query_scalar(looked_at).bind(ids).bind(envelopes).bind(xmins).bind(ivs);
     let written: i64 = update.fetch_one(conn).await?;
     Ok(written.cast_unsigned())
 }
