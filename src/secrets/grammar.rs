@@ -250,7 +250,7 @@ mod tests {
     fn source() -> impl Strategy<Value = KeySource> {
         let variable = "[A-Za-z_][A-Za-z0-9_]{0,20}";
         let path = "[ -~é]{1,11}";
-        let label = "[!-?A-~]{1,40}";
+        let label = "[!\"$-?A-~]{1,40}"; // no # and no @
         prop_oneof![
             variable.prop_map(KeySource::Env),
             path.prop_map(|path| KeySource::File(path.into())),

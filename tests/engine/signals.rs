@@ -76,6 +76,13 @@ fn while_the_table_is_locked_before_the_start() {
         });
         ends_on_sigterm(process);
         holder.rollback();
+        // A session whose client is gone waits for its lock all the same: the next round must not take it for its own.
+        until("the sessions to end", SOON, || {
+            let left: i64 = db.value(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name <> 'judge'",
+            );
+            (left == 0).then_some(())
+        });
     }
 }
 
