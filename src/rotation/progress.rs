@@ -48,3 +48,25 @@ impl Progress {
         self.totals = totals;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_finished_is_whole_or_at_least_as_much_as_was_done() {
+        let totals = Counters { re_encrypted: 30, null_rows: 5, bytes: 9, ..Counters::default() };
+        for (estimate, counted, total) in [
+            (10, Counted::Whole, 35),
+            (90, Counted::Whole, 35),
+            (10, Counted::Partly, 35),
+            (90, Counted::Partly, 90),
+        ] {
+            let mut progress =
+                Progress { rows_total: estimate, eta_seconds: Some(3.0), ..Progress::default() };
+            progress.finish(totals, counted);
+            assert_eq!((progress.rows_done, progress.rows_total), (35, total), "{estimate} {counted:?}");
+            assert_eq!((progress.eta_seconds, progress.pass, progress.totals), (None, 1, totals));
+        }
+    }
+}
