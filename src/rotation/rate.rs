@@ -66,7 +66,8 @@ mod tests {
         assert_eq!(Rate::new(0.0), None);
         assert_eq!(Rate::new(f64::NAN), None);
         assert_eq!(Rate::new(f64::INFINITY), None);
-        assert_eq!(Rate::new(1.0).map(Rate::rows_per_second), Some(1.0));
+        assert_eq!(Rate::new(1.0), Some(Rate(1.0)));
+        assert_eq!(Rate::new(2.5).map(Rate::rows_per_second), Some(2.5));
         assert_eq!(Rate::new(3.0).map(Rate::batch_rows), Some(1));
         assert_eq!(Rate::new(400.0).map(Rate::batch_rows), Some(100));
     }
