@@ -224,12 +224,9 @@ impl Pod {
         docker(["kill", "--signal", signal, &self.name]);
     }
 
-    /// Freezes or thaws every process in it.
-    pub fn freeze(&self, frozen: bool) {
-        docker([if frozen { "pause" } else { "unpause" }, &self.name]);
-    }
-
-    /// Freezes it at a moment when a transaction of its own is open that has written rows.
+    /// Freezes it at a moment when a transaction of its own is open that has written rows. Stopped by signals until
+    /// that moment comes, since Docker takes a container paused and unpaused in quick succession for one that runs:
+    /// it learns of both a while later.
     pub fn freeze_in_transaction(&self, db: &Db) {
         let address = self.address();
         let open = format!(
@@ -237,14 +234,22 @@ impl Pod {
              AND state = 'idle in transaction')"
         );
         until("a transaction to be open", SOON, || {
-            self.freeze(true);
-            // What was on its way to the server when it froze has arrived: state and address are the server's own.
+            self.signal("STOP");
+            // What was on its way to the server when it stopped has arrived: state and address are the server's own.
             let caught = (0..5).all(|_| db.value::<bool>(&open));
-            if !caught {
-                self.freeze(false);
+            if caught {
+                docker(["pause", &self.name]);
+            } else {
+                self.signal("CONT");
             }
             caught.then_some(())
         });
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        docker(["unpause", &self.name]);
+        self.signal("CONT");
     }
 
     fn address(&self) -> String {

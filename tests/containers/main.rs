@@ -67,7 +67,7 @@ fn one_is_frozen_past_its_lease() {
     pods[1].ends(0);
     judge.all_on(&server.db, NEW);
     let content = server.db.content();
-    pods[0].freeze(false);
+    pods[0].thaw();
     pods[0].ends(0);
     assert_eq!(server.db.content(), content, "thawed, it commits nothing");
     all_is_well(&server, &mut judge);
@@ -83,7 +83,7 @@ fn one_is_cut_off_with_its_transaction_open_and_comes_back() {
     server.db.wait_moved(600);
     pods[0].freeze_in_transaction(&server.db);
     pods[0].cut_off(true);
-    pods[0].freeze(false);
+    pods[0].thaw();
     server.db.fast_commits();
     // Its rows too: the server ends that transaction before the lease is over.
     pods[1].ends(0);
