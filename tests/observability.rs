@@ -4,11 +4,11 @@
 #[path = "support/mod.rs"]
 mod support;
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use support::http::get;
 use support::load::Load;
 use support::{Db, SOON, cluster, rekey, run_in_small_steps, until};
 
@@ -36,14 +36,6 @@ fn promtool<const N: usize>(arguments: [&str; N], input: &str) {
     let output = child.wait_with_output().expect("it ends");
     let said = [output.stdout, output.stderr].map(|s| String::from_utf8_lossy(&s).into_owned()).concat();
     assert!(output.status.success(), "promtool {}: {said}\n{input}", arguments.join(" "));
-}
-
-fn get(port: u16, path: &str) -> Option<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    Some(answer)
 }
 
 fn value(text: &str, series: &str) -> f64 {

@@ -50,8 +50,8 @@ struct Prepared {
     before: Counters,
 }
 
-/// State, keys, preflight; then the rotation is recorded or joined. May be given up anywhere: nothing but the
-/// rotation's own row has been written by then, in one transaction.
+/// State, keys, preflight; then the rotation is recorded or joined. May be given up anywhere: the
+/// rotation's row is one transaction, and events and pins written before it harm nobody.
 async fn prepare(
     args: &RunArgs,
     context: &Context,

@@ -94,6 +94,7 @@ impl Watchman {
 
     async fn look(&mut self, conn: &mut PgConnection) -> Result<Verdict, StoreError> {
         let signals = self.watch.look(conn, &self.shared.backends()).await?;
+        self.job.metrics.looked(&signals);
         let mut verdict = self.throttle.decide(self.started.elapsed(), &signals);
         if let (Pace::Go, Some(rate)) = (verdict.pace, self.shared.held_to()) {
             let detail = format!("held to {:.0} rows/s", rate.rows_per_second());

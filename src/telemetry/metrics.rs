@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use crate::rotation::throttle::Reason;
+use crate::rotation::throttle::{Reason, Signals};
 use crate::rotation::{Counters, Progress};
 
 /// Upper bounds in seconds, around the default lock target of 50 ms.
@@ -37,6 +37,8 @@ struct Recorded {
     progress: Option<(Progress, Instant)>,
     /// Every reason there is; only the present one is 1.
     throttles: BTreeMap<Reason, bool>,
+    /// The last look at the database.
+    signals: Option<Signals>,
     exit_code: Option<u8>,
 }
 
@@ -70,6 +72,7 @@ impl Default for Metrics {
             lease_losses: 0,
             progress: None,
             throttles: Reason::ALL.map(|reason| (reason, false)).into(),
+            signals: None,
             exit_code: None,
         })))
     }
@@ -101,6 +104,11 @@ impl Metrics {
     /// A worker lost its lease.
     pub fn lease_lost(&self) {
         self.lock().lease_losses += 1;
+    }
+
+    /// What the throttle saw of the database.
+    pub fn looked(&self, signals: &Signals) {
+        self.lock().signals = Some(signals.clone());
     }
 
     /// Keeps the rotation's gauges up to date from now on.

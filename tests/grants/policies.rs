@@ -10,8 +10,10 @@ use crate::support::{Db, NEW, OLD, Rekey, block_on, rekey};
 use crate::support_aws::Moto;
 use crate::support_aws::relay::{Lose, Relay};
 
+const READ: &str = include_str!("../../scripts/iam/read.json");
 const RUN: &str = include_str!("../../scripts/iam/run.json");
 const PROMOTE: &str = include_str!("../../scripts/iam/promote.json");
+const FINALIZE: &str = include_str!("../../scripts/iam/finalize.json");
 const CURRENT: &str = "dashtam/production/encryption_key";
 const TEMPORARY: &str = "dashtam/production/encryption_key_new";
 
@@ -127,29 +129,27 @@ fn what_each_command_asks_is_allowed_by_its_policy_and_no_more_is() {
             .env("AWS_ACCESS_KEY_ID", "test")
             .env("AWS_SECRET_ACCESS_KEY", "test")
     };
-    let (mut run, mut promote) = (Policy::parse(RUN), Policy::parse(PROMOTE));
-    for arguments in [&["plan"][..], &["run", "--dry-run"], &["run"], &["status"], &["verify"], &["report"]] {
+    let [mut read, mut run, mut promote, mut finalize] = [READ, RUN, PROMOTE, FINALIZE].map(Policy::parse);
+    let mut ask = |policy: &mut Policy, arguments: &[&str]| {
         aws(arguments).exits(0);
-        all_allowed(&relay, arguments, |action, body| run.allows(action, body));
+        for (action, body) in relay.calls() {
+            let named = format!("{action} on {} {}", body["SecretId"], body["VersionStage"]);
+            assert!(policy.allows(&action, &body), "`rekey {}` asks for {named}", arguments.join(" "));
+        }
+    };
+    ask(&mut read, &["plan"]);
+    ask(&mut read, &["run", "--dry-run"]);
+    ask(&mut run, &["run"]);
+    for arguments in [&["status"][..], &["verify"], &["report"]] {
+        ask(&mut read, arguments);
     }
-    for arguments in [&["promote", "--yes"][..], &["rollback", "--yes"]] {
-        aws(arguments).exits(0);
-        all_allowed(&relay, arguments, |action, body| promote.allows(action, body));
-    }
-    aws(&["run"]).exits(0);
-    all_allowed(&relay, &["run"], |action, body| run.allows(action, body));
-    for arguments in [&["promote", "--yes"][..], &["finalize", "--yes"]] {
-        aws(arguments).exits(0);
-        all_allowed(&relay, arguments, |action, body| promote.allows(action, body));
-    }
-    assert_eq!(run.unused(), [], "run.json allows what nobody asks for");
-    assert_eq!(promote.unused(), [], "promote.json allows what nobody asks for");
-}
-
-fn all_allowed(relay: &Relay, arguments: &[&str], mut allows: impl FnMut(&str, &Value) -> bool) {
-    for (action, body) in relay.calls() {
-        let named = format!("{action} on {} {}", body["SecretId"], body["VersionStage"]);
-        assert!(allows(&action, &body), "`rekey {}` asks for {named}", arguments.join(" "));
+    ask(&mut promote, &["promote", "--yes"]);
+    ask(&mut promote, &["rollback", "--yes"]);
+    ask(&mut run, &["run"]);
+    ask(&mut promote, &["promote", "--yes"]);
+    ask(&mut finalize, &["finalize", "--yes"]);
+    for (name, policy) in [("read", read), ("run", run), ("promote", promote), ("finalize", finalize)] {
+        assert_eq!(policy.unused(), [], "{name}.json allows what nobody asks for");
     }
 }
 
@@ -162,9 +162,11 @@ fn policies_are_read_as_iam_reads_them() {
     assert!(run.allows("UpdateSecretVersionStage", &stage(CURRENT, "rekey-old-1")));
     assert!(!run.allows("UpdateSecretVersionStage", &stage(CURRENT, "AWSCURRENT")));
     assert!(!run.allows("PutSecretValue", &stage(CURRENT, "")));
-    let mut promote = Policy::parse(PROMOTE);
+    assert!(!Policy::parse(READ).allows("UpdateSecretVersionStage", &stage(CURRENT, "rekey-old-1")));
+    assert!(!Policy::parse(PROMOTE).allows("DeleteSecret", &stage(TEMPORARY, "")));
+    let mut finalize = Policy::parse(FINALIZE);
     let delete = |days: i64, force: bool| serde_json::json!({ "SecretId": TEMPORARY, "RecoveryWindowInDays": days, "ForceDeleteWithoutRecovery": force });
-    assert!(promote.allows("DeleteSecret", &delete(30, false)));
-    assert!(!promote.allows("DeleteSecret", &delete(1, false)));
-    assert!(!promote.allows("DeleteSecret", &delete(30, true)));
+    assert!(finalize.allows("DeleteSecret", &delete(30, false)));
+    assert!(!finalize.allows("DeleteSecret", &delete(1, false)));
+    assert!(!finalize.allows("DeleteSecret", &delete(30, true)));
 }

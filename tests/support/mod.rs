@@ -9,6 +9,7 @@ pub mod cluster;
 #[path = "../../fixtures/credentials.rs"]
 pub mod credentials;
 pub mod database;
+pub mod http;
 pub mod judge;
 pub mod load;
 pub mod pooler;

@@ -1,5 +1,9 @@
 //! `rekey.rotations`: one row per move from an old to a new key; at most one active.
 
+mod turn;
+
+pub use turn::{lock, set_desired, turn_back};
+
 use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::postgres::PgRow;
@@ -8,7 +12,7 @@ use uuid::Uuid;
 
 use crate::rotation::{Desired, Direction, State};
 use crate::store::audit::{self, Actor};
-use crate::store::error::{Statement, StoreError, with_answer_limit};
+use crate::store::error::{Statement, StoreError};
 use crate::store::{TABLE, schema};
 
 /// A rotation as recorded.
@@ -198,14 +202,6 @@ pub async fn by_id(conn: &mut PgConnection, id: Uuid) -> Result<Rotation, StoreE
         .await
 }
 
-/// Takes the lock under which rotations, passes and their next steps are created, until the transaction ends.
-pub async fn lock(conn: &mut PgConnection) -> Result<(), StoreError> {
-    wait_patiently(conn).await?;
-    let taken =
-        sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(schema::LOCK + 1).execute(conn).during(WAITING);
-    with_answer_limit(TURN_LIMIT, taken).await.map(drop)
-}
-
 /// Records a new rotation unless another process has just done so; returns the active one and whether it is ours.
 pub async fn begin(
     conn: &mut PgConnection,
@@ -337,126 +333,7 @@ pub async fn set_promoted_version(
         .map(drop)
 }
 
-const WAITING: &str = "wait for another process of this rotation";
-
-/// How long a command that turns the rotation waits for the workers: the server gives up after 90 s.
-const TURN_LIMIT: std::time::Duration = std::time::Duration::from_secs(95);
-
-/// Locks the rotation's row to turn it. A process that froze in the midst of a batch, or of its last step, holds its
-/// chunk, or this row, until the server ends its idle transaction: that is waited for.
-async fn lock_to_turn(conn: &mut PgConnection, id: Uuid) -> Result<String, StoreError> {
-    wait_patiently(conn).await?;
-    sqlx::query_scalar("SELECT desired FROM rekey.rotations WHERE id = $1 FOR NO KEY UPDATE")
-        .bind(id)
-        .fetch_one(conn)
-        .during(WAITING)
-        .await
-}
-
-/// In this transaction, locks are waited for as long as somebody frozen can hold them.
-async fn wait_patiently(conn: &mut PgConnection) -> Result<(), StoreError> {
-    for set in ["SET LOCAL lock_timeout = 0", "SET LOCAL statement_timeout = '90s'"] {
-        sqlx::query(set).execute(&mut *conn).during(WAITING).await?;
-    }
-    Ok(())
-}
-
-/// Cancels every open chunk and pass, raising each epoch: waits for batches in flight, and fences what comes
-/// later †. Part of the transaction that changes state or desired state.
-async fn fence(conn: &mut PgConnection, id: Uuid) -> Result<(), StoreError> {
-    // The frontier first: carving locks it, so that no chunk appears behind our back.
-    sqlx::query("SELECT FROM rekey.passes WHERE rotation = $1 AND outcome IS NULL FOR NO KEY UPDATE")
-        .bind(id)
-        .execute(&mut *conn)
-        .during("fence the workers")
-        .await?;
-    sqlx::query(
-        "UPDATE rekey.chunks SET epoch = epoch + 1, state = 'cancelled', owner = NULL, lease_until = NULL \
-         WHERE rotation = $1 AND state = 'open'",
-    )
-    .bind(id)
-    .execute(conn)
-    .during("fence the workers")
-    .await?;
-    Ok(())
-}
-
-/// Turns the rotation round: to `rolling_back`, with every batch of the old direction settled and fenced.
-pub async fn turn_back(conn: &mut PgConnection, id: Uuid, actor: &Actor) -> Result<bool, StoreError> {
-    with_answer_limit(TURN_LIMIT, turn(conn, id, actor)).await
-}
-
-async fn turn(conn: &mut PgConnection, id: Uuid, actor: &Actor) -> Result<bool, StoreError> {
-    let mut tx = conn.begin().during("begin").await?;
-    lock_to_turn(&mut tx, id).await?;
-    // Chunks before the audit chain: finishing batches lock them in this order.
-    fence(&mut tx, id).await?;
-    let from = [State::Migrating, State::Migrated, State::Promoting, State::Promoted];
-    if !advance(&mut tx, id, &from, State::RollingBack, actor, json!({})).await? {
-        return Ok(false);
-    }
-    sqlx::query(
-        "UPDATE rekey.passes SET outcome = 'cancelled', ended_at = clock_timestamp() WHERE rotation = $1 AND outcome IS NULL",
-    )
-    .bind(id)
-    .execute(&mut *tx)
-    .during("turn the rotation round")
-    .await?;
-    // The deadline was the window's of the way out.
-    sqlx::query("UPDATE rekey.rotations SET desired = 'running', deadline = NULL, verified_clean = NULL WHERE id = $1")
-        .bind(id)
-        .execute(&mut *tx)
-        .during("turn the rotation round")
-        .await?;
-    tx.commit().during("turn the rotation round").await?;
-    Ok(true)
-}
-
-/// Sets what the operator wants. Aborting fences the workers; anything else opens what an abort cancelled and, for
-/// `running`, lifts a deadline that has passed.
-pub async fn set_desired(
-    conn: &mut PgConnection,
-    id: Uuid,
-    desired: Desired,
-    actor: &Actor,
-) -> Result<(), StoreError> {
-    with_answer_limit(TURN_LIMIT, want(conn, id, desired, actor)).await
-}
-
-async fn want(conn: &mut PgConnection, id: Uuid, desired: Desired, actor: &Actor) -> Result<(), StoreError> {
-    let mut tx = conn.begin().during("begin").await?;
-    let was = lock_to_turn(&mut tx, id).await?;
-    sqlx::query(
-        "UPDATE rekey.rotations SET desired = $2, deadline = CASE WHEN $2 = 'running' AND deadline < clock_timestamp() \
-         THEN NULL ELSE deadline END WHERE id = $1",
-    )
-    .bind(id)
-    .bind(desired.as_str())
-    .execute(&mut *tx)
-    .during("change what is wanted")
-    .await?;
-    if desired == Desired::Aborted {
-        fence(&mut tx, id).await?;
-    } else if was == Desired::Aborted.as_str() {
-        sqlx::query(
-            "UPDATE rekey.chunks c SET state = 'open' FROM rekey.passes p WHERE c.rotation = $1 AND c.state = 'cancelled' \
-             AND p.rotation = c.rotation AND p.pass = c.pass AND p.outcome IS NULL",
-        )
-        .bind(id)
-        .execute(&mut *tx)
-        .during("open the chunks again")
-        .await?;
-    }
-    let action = match desired {
-        Desired::Running => "resume",
-        Desired::Paused => "pause",
-        Desired::Aborted => "abort",
-    };
-    audit::append(&mut tx, Some(id), action, actor, json!({ "was": was })).await?;
-    tx.commit().during("change what is wanted").await
-}
-
-/// Stores an absolute deadline; `None` leaves the one there is.
+/// Stores when the window ends.
 pub async fn set_deadline(conn: &mut PgConnection, id: Uuid, deadline: Deadline) -> Result<(), StoreError> {
     let query = match deadline {
         Deadline::In(duration) => sqlx::query(
@@ -514,9 +391,8 @@ pub async fn live_processes(conn: &mut PgConnection, id: Uuid) -> Result<i64, St
     .await
 }
 
-/// The direction rows should have moved in.
 impl Rotation {
-    /// Shorthand for the state's.
+    /// Where rows should be moving, or have moved, in its state.
     pub fn direction(&self) -> Direction {
         self.state.direction()
     }

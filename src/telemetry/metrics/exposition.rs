@@ -1,8 +1,11 @@
 //! Prometheus' text exposition format 0.0.4, for the few metrics there are.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use super::{BOUNDS, Histogram, Recorded};
+use crate::rotation::throttle::Signals;
 use crate::rotation::{Counters, Progress};
 
 /// All metrics, each with its HELP and TYPE.
@@ -50,6 +53,9 @@ pub(super) fn write(r: &Recorded) -> String {
     for (reason, active) in &r.throttles {
         out.sample("rekey_throttled", &[("reason", reason.as_str())], f64::from(u8::from(*active)));
     }
+    if let Some(signals) = &r.signals {
+        database(&mut out, signals);
+    }
     if let Some(code) = r.exit_code {
         out.head("rekey_exit_code", "gauge", "How the process ended; RUNBOOK.md has the table.");
         out.sample("rekey_exit_code", &[], f64::from(code));
@@ -72,6 +78,38 @@ fn rotation(out: &mut Text, p: &Progress) {
     }
     out.head("rekey_rotation_pass", "gauge", "Number of the pass under way.");
     out.sample("rekey_rotation_pass", &[("kind", p.pass_kind)], f64::from(p.pass));
+}
+
+fn database(out: &mut Text, signals: &Signals) {
+    // Several replicas may share a name: the one furthest behind speaks for them.
+    let mut lag = BTreeMap::new();
+    for replica in &signals.replicas {
+        let (bytes, behind) = lag.entry(replica.name.as_str()).or_insert((0, Duration::ZERO));
+        *bytes = replica.behind_bytes.max(*bytes);
+        *behind = replica.behind.max(*behind);
+    }
+    if !lag.is_empty() {
+        out.head("rekey_replication_lag_bytes", "gauge", "WAL this replica has not replayed.");
+        for (name, (bytes, _)) in &lag {
+            out.sample("rekey_replication_lag_bytes", &[("replica", name)], *bytes as f64);
+        }
+        out.head(
+            "rekey_replication_lag_seconds",
+            "gauge",
+            "How long ago what this replica replays was written.",
+        );
+        for (name, (_, behind)) in &lag {
+            out.sample("rekey_replication_lag_seconds", &[("replica", name)], behind.as_secs_f64());
+        }
+    }
+    if !signals.slots.is_empty() {
+        out.head("rekey_slot_retained_bytes", "gauge", "WAL the server keeps for this replication slot.");
+        for slot in &signals.slots {
+            out.sample("rekey_slot_retained_bytes", &[("slot", &slot.name)], slot.retained_bytes as f64);
+        }
+    }
+    out.head("rekey_blocked_sessions", "gauge", "Sessions that wait for a lock of this process.");
+    out.sample("rekey_blocked_sessions", &[], f64::from(signals.blocked));
 }
 
 fn outcomes(c: &Counters) -> [(&'static str, i64); 4] {

@@ -1,7 +1,7 @@
 //! Recording, the text, and readiness; promtool judges the text in `tests/observability.rs`.
 
 use super::*;
-use crate::rotation::throttle::Why;
+use crate::rotation::throttle::{Replica, Slot, Why};
 
 fn counters(rows: i64) -> Counters {
     Counters { re_encrypted: rows, bytes: rows * 100, ..Counters::default() }
@@ -62,6 +62,39 @@ fn every_throttle_reason_is_a_series_and_one_is_active_at_a_time() {
     assert!(text.contains("rekey_throttled{reason=\"paused by the operator\"} 1"), "{text}");
     assert!(text.contains("rekey_throttled{reason=\"replication lag\"} 0"), "{text}");
     assert_eq!(text.matches("rekey_throttled{").count(), Reason::ALL.len(), "{text}");
+}
+
+#[test]
+fn of_replicas_that_share_a_name_the_one_furthest_behind_speaks() {
+    let replica = |name: &str, bytes, seconds| Replica {
+        name: name.into(),
+        behind_bytes: bytes,
+        behind: Duration::from_secs(seconds),
+    };
+    let slot = Slot { name: "a_slot".into(), retained_bytes: 5, xmin_age: 0, active: true };
+    let metrics = Metrics::default();
+    metrics.looked(&Signals {
+        clock: jiff::Timestamp::UNIX_EPOCH,
+        timeline: 1,
+        segment: 1,
+        segment_bytes: 16 << 20,
+        replicas: vec![replica("east", 7, 1), replica("east", 3, 9), replica("west", 1, 0)],
+        slots: vec![slot],
+        archive: None,
+        blocked: 2,
+        checkpoints_requested: 0,
+        unreadable: None,
+    });
+    let text = metrics.text();
+    for line in [
+        "rekey_replication_lag_bytes{replica=\"east\"} 7",
+        "rekey_replication_lag_bytes{replica=\"west\"} 1",
+        "rekey_replication_lag_seconds{replica=\"east\"} 9",
+        "rekey_slot_retained_bytes{slot=\"a_slot\"} 5",
+        "rekey_blocked_sessions 2",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+    }
 }
 
 #[test]

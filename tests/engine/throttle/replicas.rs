@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use super::{gentle, held_up, throttled};
 use crate::replica::{Pair, pair};
+use crate::support::cluster::free_port;
+use crate::support::http::get;
 use crate::support::{Judge, NEW, OLD, SOON, Stop, rekey, until};
 use rustix::process::Signal;
 
@@ -18,9 +20,18 @@ fn marked(rows: u64) -> (Pair, Judge) {
 fn a_replica_that_lags_by_bytes_is_waited_for() {
     let (pair, mut judge) = marked(4000);
     pair.standby.execute("SELECT pg_wal_replay_pause()");
-    let mut run =
-        gentle(&pair.primary).args(["--max-replica-lag", "off", "--max-replica-lag-bytes", "1MB"]).start();
+    let port = free_port();
+    let mut run = gentle(&pair.primary)
+        .args(["--max-replica-lag", "off", "--max-replica-lag-bytes", "1MB"])
+        .args(["--metrics-listen", &format!("127.0.0.1:{port}")])
+        .start();
     held_up(&pair.primary, &mut run, "replication lag");
+    let metrics = get(port, "/metrics").expect("it answers");
+    let behind = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("rekey_replication_lag_bytes{replica=")?.split_once("} "));
+    let (_, behind) = behind.unwrap_or_else(|| panic!("no lag in\n{metrics}"));
+    assert!(behind.parse::<f64>().expect("a number") > 1e6, "{metrics}");
     pair.standby.execute("SELECT pg_wal_replay_resume()");
     run.wait().expect(0);
     judge.all_on(&pair.primary, NEW);

@@ -1,0 +1,140 @@
+//! Turning a rotation that others are working on: waits for what is in flight, and fences what comes later.
+
+use std::time::Duration;
+
+use serde_json::json;
+use sqlx::{Connection, PgConnection};
+use uuid::Uuid;
+
+use super::advance;
+use crate::rotation::{Desired, State};
+use crate::store::audit::{self, Actor};
+use crate::store::error::{Statement, StoreError, with_answer_limit};
+use crate::store::schema;
+
+const WAITING: &str = "wait for another process of this rotation";
+
+/// How long a command that turns the rotation waits for the workers: the server gives up after 90 s.
+const TURN_LIMIT: Duration = Duration::from_secs(95);
+
+/// Takes the lock under which rotations, passes and their next steps are created, until the transaction ends.
+pub async fn lock(conn: &mut PgConnection) -> Result<(), StoreError> {
+    wait_patiently(conn).await?;
+    let taken =
+        sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(schema::LOCK + 1).execute(conn).during(WAITING);
+    with_answer_limit(TURN_LIMIT, taken).await.map(drop)
+}
+
+/// Locks the rotation's row to turn it. A process that froze in the midst of a batch, or of its last step, holds its
+/// chunk, or this row, until the server ends its idle transaction: that is waited for.
+async fn lock_to_turn(conn: &mut PgConnection, id: Uuid) -> Result<String, StoreError> {
+    wait_patiently(conn).await?;
+    sqlx::query_scalar("SELECT desired FROM rekey.rotations WHERE id = $1 FOR NO KEY UPDATE")
+        .bind(id)
+        .fetch_one(conn)
+        .during(WAITING)
+        .await
+}
+
+/// In this transaction, locks are waited for as long as somebody frozen can hold them.
+async fn wait_patiently(conn: &mut PgConnection) -> Result<(), StoreError> {
+    for set in ["SET LOCAL lock_timeout = 0", "SET LOCAL statement_timeout = '90s'"] {
+        sqlx::query(set).execute(&mut *conn).during(WAITING).await?;
+    }
+    Ok(())
+}
+
+/// Cancels every open chunk and pass, raising each epoch: waits for batches in flight, and fences what comes
+/// later †. Part of the transaction that changes state or desired state.
+async fn fence(conn: &mut PgConnection, id: Uuid) -> Result<(), StoreError> {
+    // The frontier first: carving locks it, so that no chunk appears behind our back.
+    sqlx::query("SELECT FROM rekey.passes WHERE rotation = $1 AND outcome IS NULL FOR NO KEY UPDATE")
+        .bind(id)
+        .execute(&mut *conn)
+        .during("fence the workers")
+        .await?;
+    sqlx::query(
+        "UPDATE rekey.chunks SET epoch = epoch + 1, state = 'cancelled', owner = NULL, lease_until = NULL \
+         WHERE rotation = $1 AND state = 'open'",
+    )
+    .bind(id)
+    .execute(conn)
+    .during("fence the workers")
+    .await?;
+    Ok(())
+}
+
+/// Turns the rotation round: to `rolling_back`, with every batch of the old direction settled and fenced.
+pub async fn turn_back(conn: &mut PgConnection, id: Uuid, actor: &Actor) -> Result<bool, StoreError> {
+    with_answer_limit(TURN_LIMIT, turn(conn, id, actor)).await
+}
+
+async fn turn(conn: &mut PgConnection, id: Uuid, actor: &Actor) -> Result<bool, StoreError> {
+    let mut tx = conn.begin().during("begin").await?;
+    lock_to_turn(&mut tx, id).await?;
+    // Chunks before the audit chain: finishing batches lock them in this order.
+    fence(&mut tx, id).await?;
+    let from = [State::Migrating, State::Migrated, State::Promoting, State::Promoted];
+    if !advance(&mut tx, id, &from, State::RollingBack, actor, json!({})).await? {
+        return Ok(false);
+    }
+    sqlx::query(
+        "UPDATE rekey.passes SET outcome = 'cancelled', ended_at = clock_timestamp() WHERE rotation = $1 AND outcome IS NULL",
+    )
+    .bind(id)
+    .execute(&mut *tx)
+    .during("turn the rotation round")
+    .await?;
+    // The deadline was the window's of the way out.
+    sqlx::query("UPDATE rekey.rotations SET desired = 'running', deadline = NULL, verified_clean = NULL WHERE id = $1")
+        .bind(id)
+        .execute(&mut *tx)
+        .during("turn the rotation round")
+        .await?;
+    tx.commit().during("turn the rotation round").await?;
+    Ok(true)
+}
+
+/// Sets what the operator wants. Aborting fences the workers; anything else opens what an abort cancelled and, for
+/// `running`, lifts a deadline that has passed.
+pub async fn set_desired(
+    conn: &mut PgConnection,
+    id: Uuid,
+    desired: Desired,
+    actor: &Actor,
+) -> Result<(), StoreError> {
+    with_answer_limit(TURN_LIMIT, want(conn, id, desired, actor)).await
+}
+
+async fn want(conn: &mut PgConnection, id: Uuid, desired: Desired, actor: &Actor) -> Result<(), StoreError> {
+    let mut tx = conn.begin().during("begin").await?;
+    let was = lock_to_turn(&mut tx, id).await?;
+    sqlx::query(
+        "UPDATE rekey.rotations SET desired = $2, deadline = CASE WHEN $2 = 'running' AND deadline < clock_timestamp() \
+         THEN NULL ELSE deadline END WHERE id = $1",
+    )
+    .bind(id)
+    .bind(desired.as_str())
+    .execute(&mut *tx)
+    .during("change what is wanted")
+    .await?;
+    if desired == Desired::Aborted {
+        fence(&mut tx, id).await?;
+    } else if was == Desired::Aborted.as_str() {
+        sqlx::query(
+            "UPDATE rekey.chunks c SET state = 'open' FROM rekey.passes p WHERE c.rotation = $1 AND c.state = 'cancelled' \
+             AND p.rotation = c.rotation AND p.pass = c.pass AND p.outcome IS NULL",
+        )
+        .bind(id)
+        .execute(&mut *tx)
+        .during("open the chunks again")
+        .await?;
+    }
+    let action = match desired {
+        Desired::Running => "resume",
+        Desired::Paused => "pause",
+        Desired::Aborted => "abort",
+    };
+    audit::append(&mut tx, Some(id), action, actor, json!({ "was": was })).await?;
+    tx.commit().during("change what is wanted").await
+}
