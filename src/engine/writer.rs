@@ -21,8 +21,9 @@ use crate::store::ledger::quarantine::{self, Finding};
 use crate::store::rows::{self, MAX_ROW_BYTES, Stretch, Taken, Write};
 use crate::store::{Class, Statement, StoreError, audit, bounded};
 
-/// Bytes of new ciphertext in one transaction, beyond its first row.
-const MAX_BATCH_BYTES: usize = 4 << 20;
+/// Bytes of new ciphertext in one transaction, beyond its first row. Values out of line weigh more than their locks show:
+/// more and shorter waves leave more pages that can be pruned in time (benches/README.md).
+const MAX_BATCH_BYTES: usize = 1 << 20;
 /// Rows that somebody holds for longer than this are put off, so that the rest of the table does not wait for them.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// More rows than this are not put off: then the table as a whole is held, and going on would meet the same.
@@ -100,7 +101,10 @@ impl Writer {
         if !segment.other_bytes.is_empty() {
             self.report_other_bytes(segment).await?;
         }
-        let waves = deal(&mut segment.rows, self.job.settings.batch_rows as usize);
+        let bytes: usize = segment.rows.iter().map(|row| row.envelope.len()).sum();
+        let mean = bytes / segment.rows.len().max(1);
+        let batch_rows = self.servo.rows().min(self.servo.bytes() / mean.max(1));
+        let waves = deal(&mut segment.rows, batch_rows);
         let mut contested = Vec::new();
         for mut wave in waves {
             while !wave.is_empty() {

@@ -156,16 +156,19 @@ impl Connector {
         );
         sql.push_str(match purpose {
             Purpose::Control => "SET default_transaction_read_only = off",
-            // A crash takes a batch's rows and its checkpoint away together, so batches need not wait for the disk,
-            // unless synchronous standbys are configured; what ends a chunk does, and all before it with it.
             // Plans flip with the size of a batch (performance.md): hold them to the ones that were measured.
             Purpose::Read => {
                 "SET default_transaction_read_only = off; SET plan_cache_mode = force_generic_plan; \
                  SET enable_seqscan = off; SET enable_bitmapscan = off"
             }
+            // A crash takes a batch's rows and its checkpoint away together, so batches need not wait for the disk,
+            // unless synchronous standbys are configured; what ends a chunk does, and all before it with it.
+            // A value that goes out of line is tried for compression first; on ciphertext lz4 gives up sooner.
             Purpose::Write => {
                 "SET default_transaction_read_only = off; SET plan_cache_mode = force_generic_plan; \
                  SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_seqscan = off; \
+                 SELECT set_config(name, 'lz4', false) FROM pg_settings \
+                 WHERE name = 'default_toast_compression' AND 'lz4' = ANY (enumvals); \
                  SELECT set_config('synchronous_commit', 'off', false) \
                  WHERE current_setting('synchronous_standby_names') = '' AND current_setting('synchronous_commit') = 'on'"
             }
