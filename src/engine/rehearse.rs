@@ -8,9 +8,10 @@ use uuid::Uuid;
 
 use super::fault::Fault;
 use super::reader::{Rewrapped, rewrap};
+use super::writer::MAX_BATCH_BYTES;
 use crate::crypto::{IvSource, Rewrapper, Scratch};
 use crate::error::Error;
-use crate::rotation::{Rehearsal, deal, next_slice};
+use crate::rotation::{self, Rehearsal, deal, next_slice};
 use crate::store::rows::{self, READ_ROWS, Stretch, Write};
 use crate::store::{Class, Connector, Purpose, Statement, StoreError, bounded};
 
@@ -54,9 +55,11 @@ async fn write_and_roll_back(
     batch_rows: u32,
     total: &mut Rehearsal,
 ) -> Result<(), StoreError> {
-    for mut wave in deal(&mut part, batch_rows as usize) {
+    let most = batch_rows as usize;
+    let worthwhile = rotation::batch_rows(&part, most, MAX_BATCH_BYTES);
+    for mut wave in deal(&mut part, worthwhile) {
         while !wave.is_empty() {
-            let slice = next_slice(&part, &wave, batch_rows as usize, 4 << 20);
+            let slice = next_slice(&part, &wave, most, MAX_BATCH_BYTES);
             wave.start = slice.end;
             let began = Instant::now();
             let limit = connector.answer_limit();

@@ -12,7 +12,7 @@ use super::gate::Gate;
 use super::reader::{Rewrapped, Segment, by_bytes, rewrap};
 use crate::crypto::{IvSource, Scratch};
 use crate::error::{Error, Exit};
-use crate::rotation::{BatchServo, Counters, Desired, Held, deal, next_slice};
+use crate::rotation::{BatchServo, Counters, Desired, Held, batch_rows, deal, next_slice};
 use crate::store::connect::jitter;
 use crate::store::ledger::Lease;
 use crate::store::ledger::chunk::{self, Checkpoint, Noted};
@@ -23,7 +23,7 @@ use crate::store::{Class, Statement, StoreError, audit, bounded};
 
 /// Bytes of new ciphertext in one transaction, beyond its first row. Values out of line weigh more than their locks show:
 /// more and shorter waves leave more pages that can be pruned in time (benches/README.md).
-const MAX_BATCH_BYTES: usize = 1 << 20;
+pub const MAX_BATCH_BYTES: usize = 1 << 20;
 /// Rows that somebody holds for longer than this are put off, so that the rest of the table does not wait for them.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// More rows than this are not put off: then the table as a whole is held, and going on would meet the same.
@@ -101,9 +101,7 @@ impl Writer {
         if !segment.other_bytes.is_empty() {
             self.report_other_bytes(segment).await?;
         }
-        let bytes: usize = segment.rows.iter().map(|row| row.envelope.len()).sum();
-        let mean = bytes / segment.rows.len().max(1);
-        let batch_rows = self.servo.rows().min(self.servo.bytes() / mean.max(1));
+        let batch_rows = batch_rows(&segment.rows, self.servo.rows(), self.servo.bytes());
         let waves = deal(&mut segment.rows, batch_rows);
         let mut contested = Vec::new();
         for mut wave in waves {

@@ -72,6 +72,13 @@ pub fn deal<T: Wavable>(rows: &mut [T], batch_rows: usize) -> Vec<Slice> {
     ends
 }
 
+/// How many of `rows` one batch takes on average: what a wave should at least have for [`deal`].
+pub fn batch_rows<T: Wavable>(rows: &[T], max_rows: usize, max_bytes: usize) -> usize {
+    let bytes: usize = rows.iter().map(Wavable::size).sum();
+    let mean = bytes / rows.len().max(1);
+    max_rows.min(max_bytes / mean.max(1)).max(1)
+}
+
 /// The next batch of a wave: at most `max_rows` rows and, beyond the first row, at most `max_bytes` bytes.
 pub fn next_slice<T: Wavable>(rows: &[T], wave: &Slice, max_rows: usize, max_bytes: usize) -> Slice {
     let mut bytes = 0;
@@ -125,6 +132,16 @@ mod tests {
         assert_eq!(deal(&mut table(160, 50), 1000).len(), 8);
         assert_eq!(deal(&mut table(10, 12), 1000).len(), 1);
         assert_eq!(deal(&mut Vec::<Row>::new(), 1000).len(), 0);
+    }
+
+    #[test]
+    fn a_batch_has_as_many_rows_as_its_bytes_allow() {
+        let rows = |bytes| vec![Row(Tid { block: 0, offset: 1 }, bytes); 10];
+        assert_eq!(batch_rows(&rows(500), 1000, 1 << 20), 1000);
+        assert_eq!(batch_rows(&rows(3000), 1000, 1 << 20), 349);
+        assert_eq!(batch_rows(&rows(2 << 20), 1000, 1 << 20), 1);
+        assert_eq!(batch_rows(&rows(0), 0, 0), 1);
+        assert_eq!(batch_rows(&rows(500)[..0], 1000, 1 << 20), 1000);
     }
 
     #[test]
