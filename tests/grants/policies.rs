@@ -130,7 +130,7 @@ fn what_each_command_asks_is_allowed_by_its_policy_and_no_more_is() {
             .env("AWS_SECRET_ACCESS_KEY", "test")
     };
     let [mut read, mut run, mut promote, mut finalize] = [READ, RUN, PROMOTE, FINALIZE].map(Policy::parse);
-    let mut ask = |policy: &mut Policy, arguments: &[&str]| {
+    let ask = |policy: &mut Policy, arguments: &[&str]| {
         aws(arguments).exits(0);
         for (action, body) in relay.calls() {
             let named = format!("{action} on {} {}", body["SecretId"], body["VersionStage"]);
