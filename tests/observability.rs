@@ -72,6 +72,16 @@ fn a_run_tells_over_http_and_in_a_file_what_it_did() {
     let text = get(port, "/metrics").expect("it answers");
     assert!(text.contains("rekey_throttled{reason=\"paused by the operator\"} 1"), "{text}");
     assert!(text.contains("Content-Type: text/plain; version=0.0.4"), "{text}");
+    // Started inside the pod, with all of its environment: port, file and last word are the run's own.
+    for look in [&["status"][..], &["pause"], &["quarantine", "list"]] {
+        rekey(&db, [])
+            .more(look)
+            .env("REKEY_METRICS_LISTEN", format!("127.0.0.1:{port}"))
+            .env("REKEY_METRICS_FILE", &file)
+            .env("REKEY_TERMINATION_LOG", &word)
+            .exits(0);
+        assert!(!file.exists() && !word.exists(), "{look:?}");
+    }
     db.fast_commits();
     rekey(&db, ["resume"]).exits(0);
     run.wait().expect(0);

@@ -211,6 +211,22 @@ impl Command {
         }
     }
 
+    /// Whether it is what a Job is made of. The others look and steer, and may be started inside such a pod: its port
+    /// and its last word are not theirs.
+    pub const fn is_work(&self) -> bool {
+        matches!(
+            self,
+            Command::Plan(_)
+                | Command::Init(_)
+                | Command::Run(_)
+                | Command::Verify(_)
+                | Command::Promote(_)
+                | Command::Finalize(_)
+                | Command::Rollback(_)
+                | Command::Quarantine(QuarantineCommand::Retry { .. })
+        )
+    }
+
     /// Whether a signal may end it anywhere: it reads, or writes in one transaction. The others listen for
     /// themselves, or ask at the terminal.
     pub const fn may_be_given_up(&self) -> bool {

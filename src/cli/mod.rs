@@ -82,7 +82,7 @@ pub fn main() -> ExitCode {
     };
     let json_logs = cli.global.log_format.is_json();
     logging::start(cli.global.log_format);
-    let context = Context::new(cli.global);
+    let (context, works) = (Context::new(cli.global), cli.command.is_work());
     let exit = match guarded(|| start(cli.command, &context)) {
         Ok(exit) => exit,
         Err(e) => {
@@ -94,7 +94,9 @@ pub fn main() -> ExitCode {
             e.exit
         }
     };
-    sign_off(&context, exit);
+    if works {
+        sign_off(&context, exit);
+    }
     ExitCode::from(exit.code())
 }
 
@@ -147,7 +149,9 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit> {
         key_pair::given(&keys.old_key)?;
         key_pair::given(&keys.new_key)?;
     }
-    serve_metrics(context).await?;
+    if command.is_work() {
+        serve_metrics(context).await?;
+    }
     if command.may_be_given_up() {
         let mut stop = signals::listen()?;
         return signals::unless_stopped(&mut stop, carry_out(command, context)).await;

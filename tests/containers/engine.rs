@@ -229,14 +229,15 @@ impl Pod {
     /// it learns of both a while later.
     pub fn freeze_in_transaction(&self, db: &Db) {
         let address = self.address();
-        let open = format!(
-            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE client_addr = '{address}' AND backend_xid IS NOT NULL \
-             AND state = 'idle in transaction')"
-        );
+        let some =
+            format!("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE client_addr = '{address}' AND ");
+        let busy = format!("{some} state = 'active')");
+        let open = format!("{some} backend_xid IS NOT NULL AND state = 'idle in transaction')");
         until("a transaction to be open", SOON, || {
             self.signal("STOP");
-            // What was on its way to the server when it stopped has arrived: state and address are the server's own.
-            let caught = (0..5).all(|_| db.value::<bool>(&open));
+            // What was on its way to the server when it stopped arrives, and ends.
+            until("its statements to end", SOON, || (!db.value::<bool>(&busy)).then_some(()));
+            let caught = db.value(&open);
             if caught {
                 docker(["pause", &self.name]);
             } else {
