@@ -1,5 +1,7 @@
 //! `rekey rollback`: the same engine with the keys exchanged, from any state before `finalize`.
 
+use sqlx::PgConnection;
+
 use super::access;
 use super::args::RollbackArgs;
 use super::confirm::confirm;
@@ -66,14 +68,20 @@ async fn leave(
     if quarantine::unaccepted(&mut conn, rotation.id).await? > 0 {
         return Ok(None);
     }
-    let alone = Exclusive::take(&mut conn).await?;
+    let to_be_left = async |conn: &mut PgConnection| {
+        Ok(rotation::by_id(conn, rotation.id).await?.state != State::RolledBack)
+    };
+    let Some(alone) = Exclusive::when_free(&mut conn, to_be_left).await? else {
+        // Another process did all of it, and sees to the cache.
+        return Ok(None);
+    };
     let now = rotation::by_id(&mut conn, rotation.id).await?;
     let target = Target::of(&context.sources, &now, None)?;
-    if now.state == State::RolledBack {
-        clean_up(&target).await;
-        return Ok(None);
+    match now.state {
+        // Whoever got so far may have been killed before the rest.
+        State::RolledBack => clean_up(&target).await,
+        _ => drop(unpromote(&mut conn, &alone, &target, old, &context.actor).await?),
     }
-    unpromote(&mut conn, &alone, &target, old, &context.actor).await?;
     let cache = cache_after::purge(context, &mut conn, &now).await;
     alone.give_back(&mut conn).await?;
     connect::close(conn).await;
@@ -113,11 +121,20 @@ async fn prepare(
 
     if rotation.state.may_roll_back() {
         // Not while somebody is in the middle of promoting.
-        let _alone = Exclusive::take(&mut conn).await?;
-        if !rotation::turn_back(&mut conn, rotation.id, &context.actor).await? {
+        let to_be_turned = async |conn: &mut PgConnection| {
+            Ok(rotation::by_id(conn, rotation.id).await?.state.may_roll_back())
+        };
+        let alone = Exclusive::when_free(&mut conn, to_be_turned).await?;
+        let ours = match &alone {
+            Some(_) => rotation::turn_back(&mut conn, rotation.id, &context.actor).await?,
+            None => false,
+        };
+        if !ours {
             tracing::info!("another process turned the rotation round; joining it");
         }
-        _alone.give_back(&mut conn).await?;
+        if let Some(alone) = alone {
+            alone.give_back(&mut conn).await?;
+        }
     }
     if let Some(deadline) = args.work.deadline {
         rotation::set_deadline(&mut conn, rotation.id, deadline).await?;

@@ -23,6 +23,24 @@ fn processes_started_in_the_same_moment_share_one_rotation() {
     rekey(&db, ["verify"]).exits(0);
 }
 
+/// The pods of a Job that rolls back: one turns the rotation and one ends it, and all of them end with 0.
+#[test]
+fn rollbacks_started_in_the_same_moment_share_the_work() {
+    let db = Db::new();
+    Load::rows(3000).nulls(5).into(&db);
+    let mut judge = Judge::look(&db, &[OLD]);
+    rekey(&db, ["run"]).exits(0);
+    db.slow_commits(Duration::from_millis(3));
+    let small = ["--yes", "--chunk-rows", "200", "--batch-rows", "50", "--workers", "1", "--lease-ttl", "3s"];
+    let all: Vec<_> = (0..4).map(|_| rekey(&db, ["rollback"]).args(small).start()).collect();
+    for one in all {
+        one.wait().expect(0);
+    }
+    judge.all_on(&db, OLD);
+    assert_eq!(db.value::<String>("SELECT state FROM rekey.rotations"), "rolled_back");
+    assert_eq!(db.value::<i64>("SELECT count(*) FROM rekey.events WHERE action = 'rolling_back'"), 1);
+}
+
 /// The frozen process wakes up when its chunks are long done by others: its batch must not be committed.
 #[test]
 fn one_is_killed_and_one_is_frozen_past_its_lease() {

@@ -15,10 +15,16 @@ pub use promote::{Promotion, promote, reconcile};
 pub use target::{Target, Yields};
 pub use unpromote::unpromote;
 
+use std::time::{Duration, Instant};
+
 use sqlx::PgConnection;
 
 use crate::error::{Error, Exit, Result};
+use crate::store::connect::jitter;
 use crate::store::{Statement, StoreError, schema};
+
+/// How long another process may take: the longest is a turn that waits for a frozen worker's transaction.
+const PATIENCE: Duration = Duration::from_secs(100);
 
 /// The right to touch the outside for this database's rotation: one process at a time. Ends with its connection.
 pub struct Exclusive(());
@@ -38,6 +44,26 @@ impl Exclusive {
                 "another process is promoting, finalizing or rolling back this rotation",
             )
             .hint("wait for it to end; rekey status")),
+        }
+    }
+
+    /// Takes it as soon as it is free. `None` where what it was wanted for is no longer to be done, as `needed` finds
+    /// out while another process has it: pods of one Job come here together.
+    pub async fn when_free(
+        conn: &mut PgConnection,
+        needed: impl AsyncFn(&mut PgConnection) -> Result<bool>,
+    ) -> Result<Option<Exclusive>> {
+        let started = Instant::now();
+        loop {
+            match Exclusive::take(conn).await {
+                Ok(alone) => return Ok(Some(alone)),
+                Err(e) if e.exit != Exit::Busy || started.elapsed() > PATIENCE => return Err(e),
+                Err(_) => {}
+            }
+            tokio::time::sleep(jitter(Duration::from_millis(200))).await;
+            if !needed(conn).await? {
+                return Ok(None);
+            }
         }
     }
 
