@@ -80,8 +80,13 @@ impl Sources {
         places: &[KeySource],
         is_it: impl Fn(&[u8]) -> bool,
     ) -> Result<Search, SourceError> {
-        let (mut looked, mut unreachable) = (Vec::new(), None);
+        let (mut looked, mut unreachable, mut aws_is_away) = (Vec::new(), None, false);
         for source in places {
+            let is_aws = matches!(source, KeySource::Aws(_));
+            // The others of the same backend would each wait their minute, too.
+            if is_aws && aws_is_away {
+                continue;
+            }
             match self.fetch(source).await {
                 Ok(fetched) if is_it(&fetched.value) => {
                     return Ok(Search::Found { source: source.clone(), fetched });
@@ -90,10 +95,7 @@ impl Sources {
                 Err(e @ SourceError::Unavailable { .. }) => {
                     looked.push(format!("{source} (unreachable)"));
                     unreachable = Some(e);
-                    // The others of the same backend would each wait their minute, too.
-                    if matches!(source, KeySource::Aws(_)) {
-                        break;
-                    }
+                    aws_is_away |= is_aws;
                 }
                 Err(SourceError::Denied { action, .. }) => looked.push(format!("{source} ({action} denied)")),
                 Err(_) => looked.push(format!("{source} (nothing there)")),

@@ -246,6 +246,39 @@ fn another_target() {
     assert!(!left && app.our_labels().is_empty(), "{:?}", app.versions(&elsewhere));
 }
 
+/// ECS and others put the secret into the environment: `run` reads it there, and promote writes where it came from.
+/// Whatever becomes of the secret afterwards, the old key is found at the pin.
+#[test]
+fn the_old_key_came_from_the_environment() {
+    let app = Application::new(Shape::Json, 30);
+    let (target, new) = (
+        format!("aws:{}#encryption_key", app.secret()),
+        format!("aws:{}#encryption_key@AWSPENDING", app.secret()),
+    );
+    let rekey = |arguments: &[&str], key: &str| {
+        app.rekey([])
+            .more(arguments)
+            .args(["--old-key", "env:ENCRYPTION_KEY", "--new-key", &new])
+            .env("ENCRYPTION_KEY", key)
+    };
+    rekey(&["run"], OLD).exits(0);
+    rekey(&["promote", "--yes", "--target", &target], OLD).exits(0);
+    let pin = app.our_labels().into_iter().find(|label| label.starts_with("rekey-old-")).expect("a pin");
+    assert_eq!(app.holder(&pin), Some(app.first.clone()));
+    // A change of the other field moves AWSPREVIOUS on; the environment yields the new key by now.
+    app.put(&app.content(NEW, "s2"));
+    assert_ne!(app.holder("AWSPREVIOUS"), Some(app.first.clone()));
+    rekey(&["rollback", "--yes"], NEW).exits(0);
+    assert_eq!(app.at("AWSCURRENT"), app.content(OLD, "s2"));
+    rekey(&["run"], OLD).exits(0);
+    rekey(&["promote", "--yes", "--target", &target], OLD).exits(0);
+    rekey(&["finalize", "--yes"], NEW).exits(0);
+    let fingerprint: String = app.db.value("SELECT old_fingerprint FROM rekey.rotations LIMIT 1");
+    let retired = app.holder(&format!("rekey-retired-{fingerprint}")).expect("kept for backups");
+    let kept = app.moto.sdk().get_secret_value().secret_id(app.secret()).version_id(retired);
+    assert!(block_on(kept.send()).unwrap().secret_string().unwrap().contains(OLD));
+}
+
 /// The guide's 2.4: AWS would swap the key without re-encrypting.
 #[test]
 fn automatic_rotation_is_refused() {

@@ -11,7 +11,7 @@ use super::generate::generate;
 use super::guard::Needed;
 use super::subject::{Subject, kind_of, writable};
 use super::trail::{Action, Trail, print_head};
-use super::write::{Present, Write, Written};
+use super::write::{self, Present, Write, Written};
 use crate::error::{Error, Exit, Result};
 use crate::secrets::{AppKey, KeySource, SourceError, dotenv};
 
@@ -96,7 +96,13 @@ async fn keep_former(target: &KeySource, context: &Context) -> Result<()> {
     };
     let current = context.sources.fetch(&KeySource::Aws(aws.at_current())).await?;
     let version = current.version_id.unwrap_or_default();
-    context.sources.aws().await?.attach(&aws.secret_id, LABEL, &version).await?;
+    let client = context.sources.aws().await?;
+    let info = client.describe(&aws.secret_id).await?;
+    if info.holder(write::LABEL) == Some(version.as_str()) && info.holder(LABEL).is_some() {
+        // What is current was written by a try that was cut short: the former key is the one it kept.
+        return Ok(());
+    }
+    client.attach(&aws.secret_id, LABEL, &version).await?;
     Ok(())
 }
 

@@ -17,7 +17,7 @@ use crate::secrets::dotenv::{Change, GitExposure, git_exposure};
 use crate::secrets::{AwsSource, FileChange, KeySource, SourceError, set_aside};
 
 /// The private label under which a version is put before it is made current.
-const LABEL: &str = "rekey-set";
+pub(super) const LABEL: &str = "rekey-set";
 
 /// What to do with a key that is there already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

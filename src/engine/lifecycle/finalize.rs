@@ -10,7 +10,7 @@ use super::target::{Target, Yields};
 use crate::crypto::EncryptionKey;
 use crate::error::{Error, Exit, Result};
 use crate::rotation::State;
-use crate::secrets::aws::{Deletion, may_delete, retired_label};
+use crate::secrets::aws::{Deletion, may_delete, old_pin, retired_label};
 use crate::secrets::{KeySource, SourceError};
 use crate::store::Statement;
 use crate::store::audit::Actor;
@@ -69,17 +69,29 @@ pub async fn finalize(
 
     let mut ending = Ending::default();
     let mut target_arn = None;
+    // Where the old key is: in the secret that `run` read it from, or where promote pinned it.
+    let mut old = r.old_arn.clone().zip(r.old_version.clone());
     if let KeySource::Aws(aws) = &target.source {
-        target_arn = Some(target.sources.aws().await?.describe(&aws.secret_id).await?.arn);
+        let info = target.sources.aws().await?.describe(&aws.secret_id).await?;
+        if let Some(version) = info.holder(&old_pin(r.id)) {
+            old = Some((info.arn.clone(), version.to_owned()));
+        }
+        target_arn = Some(info.arn);
     }
-    if let (Some(arn), Some(version)) = (&r.old_arn, &r.old_version) {
+    if let Some((arn, version)) = &old {
         let label = retired_label(&r.old_fingerprint);
-        target.sources.aws().await?.attach(arn, &label, version).await?;
-        ending.retired_label = Some(label);
+        match target.sources.aws().await?.attach(arn, &label, version).await {
+            Ok(_) => ending.retired_label = Some(label),
+            // There is no way back from here: an end that waits for a secret that is gone would never come.
+            Err(error @ SourceError::Missing { .. }) => {
+                tracing::warn!(secret = arn, %error, "the old key's version is gone: it is kept nowhere");
+            }
+            Err(e) => return Err(e.into()),
+        }
     }
     if let (KeySource::Aws(temporary), Some(arn), Some(target_arn)) =
         (KeySource::parse(&r.new_source)?, &r.new_arn, &target_arn)
-        && may_delete(&temporary, arn, target_arn)
+        && may_delete(&temporary, arn, [target_arn, r.old_arn.as_deref().unwrap_or_default()])
     {
         // Labels cannot be moved once it is scheduled for deletion, and it may be restored for the next key.
         if let Err(error) = unpin_one(target.sources, arn, r.id).await {
@@ -95,10 +107,10 @@ pub async fn finalize(
             Deletion::AlreadyScheduled(at) => Some(at),
             Deletion::Gone => None,
         };
-    } else if target_arn.is_none()
-        && let (KeySource::Aws(kept), Some(_)) = (KeySource::parse(&r.new_source)?, &r.new_arn)
+    } else if let (KeySource::Aws(kept), Some(arn)) = (KeySource::parse(&r.new_source)?, &r.new_arn)
+        && target_arn.as_ref() != Some(arn)
     {
-        // The application may well be given the key out of this very secret.
+        // The application may well be given the key out of this very secret, or it keeps the old one.
         ending.left_alone = Some(kept.to_string());
     }
     let mut tx = conn.begin().during("record the end").await?;

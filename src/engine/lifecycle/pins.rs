@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::target::Target;
+use super::target::{Target, Yields};
 use crate::error::Result;
 use crate::secrets::aws::{new_pin, old_pin};
 use crate::secrets::{KeySource, SourceError, Sources};
@@ -26,6 +26,21 @@ pub async fn pin(sources: &Sources, rotation: &Rotation) -> Result<(), SourceErr
             }
             done => drop(done?),
         }
+    }
+    Ok(())
+}
+
+/// Pins the old key where the application reads it, if `run` read it elsewhere: AWSPREVIOUS, which promote leaves on it,
+/// moves on with the next change. Idempotent.
+pub async fn pin_at(target: &Target<'_>) -> Result<(), SourceError> {
+    let KeySource::Aws(aws) = &target.source else { return Ok(()) };
+    let client = target.sources.aws().await?;
+    if target.rotation.old_arn == Some(client.describe(&aws.secret_id).await?.arn) {
+        return Ok(());
+    }
+    let current = target.sources.fetch(&KeySource::Aws(aws.at_current())).await?;
+    if let (Yields::Old, Some(version)) = (target.judge(&current.value), &current.version_id) {
+        client.attach(&aws.secret_id, &old_pin(target.rotation.id), version).await?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use serde_json::json;
 use sqlx::{Connection, PgConnection};
 
 use super::Exclusive;
-use super::pins::pin;
+use super::pins::{pin, pin_at};
 use super::target::{Target, Yields};
 use crate::crypto::EncryptionKey;
 use crate::engine::verify::CleanVerify;
@@ -39,7 +39,11 @@ pub async fn promote(
         return Err(neither(target));
     }
     // From here on the old key must be findable although its name yields the new one.
-    match pin(target.sources, r).await {
+    let pinned = match pin(target.sources, r).await {
+        Ok(()) => pin_at(target).await,
+        failed => failed,
+    };
+    match pinned {
         Ok(()) => {}
         Err(e @ SourceError::Denied { .. }) if external => {
             tracing::warn!(error = %e, "the key versions could not be pinned")

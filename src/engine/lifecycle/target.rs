@@ -46,7 +46,8 @@ impl<'a> Target<'a> {
         matches!(self.source, KeySource::Aws(_) | KeySource::Dotenv { .. })
     }
 
-    fn judge(&self, value: &[u8]) -> Yields {
+    /// Which key these bytes are.
+    pub fn judge(&self, value: &[u8]) -> Yields {
         match EncryptionKey::from_bytes(value).map(|k| k.fingerprint().to_string()) {
             Ok(f) if f == self.rotation.old_fingerprint => Yields::Old,
             Ok(f) if f == self.rotation.new_fingerprint => Yields::New,

@@ -33,10 +33,10 @@ pub enum Deletion {
     Gone,
 }
 
-/// Whether a temporary secret may be deleted at the end of a rotation: a whole-string secret, and not the one
-/// that the application reads.
-pub fn may_delete(temporary: &AwsSource, temporary_arn: &str, target_arn: &str) -> bool {
-    temporary.field.is_none() && !temporary_arn.is_empty() && temporary_arn != target_arn
+/// Whether a temporary secret may be deleted at the end of a rotation: a whole-string secret, and neither the one
+/// that the application reads nor the one that keeps the old key.
+pub fn may_delete(temporary: &AwsSource, temporary_arn: &str, kept_arns: [&str; 2]) -> bool {
+    temporary.field.is_none() && !temporary_arn.is_empty() && !kept_arns.contains(&temporary_arn)
 }
 
 impl SecretsManager {
@@ -115,9 +115,11 @@ mod tests {
     fn only_a_temporary_secret_of_its_own_may_be_deleted() {
         let whole = AwsSource { secret_id: "new".into(), field: None, stage_or_version: None };
         let field = AwsSource { field: Some("encryption_key".into()), ..whole.clone() };
-        assert!(may_delete(&whole, "arn:new", "arn:target"));
-        assert!(!may_delete(&whole, "arn:target", "arn:target"));
-        assert!(!may_delete(&whole, "", "arn:target"));
-        assert!(!may_delete(&field, "arn:new", "arn:target"));
+        let kept = ["arn:target", "arn:old"];
+        assert!(may_delete(&whole, "arn:new", kept));
+        assert!(!may_delete(&whole, "arn:target", kept));
+        assert!(!may_delete(&whole, "arn:old", kept));
+        assert!(!may_delete(&whole, "", kept));
+        assert!(!may_delete(&field, "arn:new", kept));
     }
 }

@@ -1,8 +1,8 @@
 //! Writing a file so that a reader, or a power cut, finds the old one or the new one and never a part.
 //!
 //! Temporary file beside it → owner and mode → fsync → rename → fsync of the folder. One of our processes at a
-//! time works in a folder (flock), so a temporary file that is found was left by a killed one and is removed: it
-//! holds keys. Access control lists and extended attributes are not carried over.
+//! time works in a folder (flock), so a temporary file that is found was left by a killed one and is removed, by the
+//! next write or by [`LockedFolder::sweep`]: it holds keys. Access control lists and extended attributes are not carried over.
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
@@ -97,6 +97,18 @@ impl LockedFolder {
         }
     }
 
+    /// Removes what a killed write of `file` left.
+    pub fn sweep(&self, file: &Path) -> Result<(), SourceError> {
+        self.remove(&self.temporary_path(file)).map(drop)
+    }
+
+    fn temporary_path(&self, file: &Path) -> PathBuf {
+        let mut name = std::ffi::OsString::from(".");
+        name.push(file.file_name().unwrap_or_default());
+        name.push(".rekey-tmp");
+        self.path.join(name)
+    }
+
     fn temporary(
         &self,
         file: &Path,
@@ -104,10 +116,7 @@ impl LockedFolder {
         like: Option<&fs::Metadata>,
         between: Between,
     ) -> Result<PathBuf, SourceError> {
-        let mut name = std::ffi::OsString::from(".");
-        name.push(file.file_name().unwrap_or_default());
-        name.push(".rekey-tmp");
-        let path = self.path.join(name);
+        let path = self.temporary_path(file);
         let _ = fs::remove_file(&path);
         let written = (|| {
             let mut options = OpenOptions::new();

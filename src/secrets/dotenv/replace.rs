@@ -136,10 +136,20 @@ impl Change<'_> {
     }
 }
 
-/// Removes a backup that `Change::apply` kept; `false` where there is none.
+/// Removes a backup that `Change::apply` kept, and what killed ones left beside it and beside the file; `false` where
+/// there was no backup.
 pub fn remove_backup(path: &Path, suffix: &str) -> Result<bool, SourceError> {
     let backup = backup_path(path, suffix);
-    LockedFolder::of(&backup)?.remove(&backup)
+    let folder = LockedFolder::of(&backup)?;
+    let removed = folder.remove(&backup)?;
+    folder.sweep(&backup)?;
+    if let Ok(real) = fs::canonicalize(path) {
+        match folder.holds(&real) {
+            true => folder.sweep(&real)?,
+            false => LockedFolder::of(&real)?.sweep(&real)?,
+        }
+    }
+    Ok(removed)
 }
 
 #[cfg(test)]
@@ -190,6 +200,10 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
         assert!(remove_backup(&link, "rekey-x.bak").unwrap());
         assert!(!remove_backup(&link, "rekey-x.bak").unwrap());
+        let left = [".real.rekey-tmp", ".link.rekey-x.bak.rekey-tmp"].map(|name| dir.path().join(name));
+        left.iter().for_each(|path| fs::write(path, "left by a killed one").unwrap());
+        assert!(!remove_backup(&link, "rekey-x.bak").unwrap());
+        assert!(left.iter().all(|path| !path.exists()));
     }
 
     #[test]
