@@ -89,6 +89,7 @@ fn may_finalize(found: Option<Rotation>) -> Result<Rotation> {
     let Some(r) = found else {
         return Err(Error::new(Exit::State, "there is no rotation to finalize").hint("rekey run starts one"));
     };
+    r.refuse_aborted()?;
     let hint = match r.state {
         State::Promoted | State::Finalizing => return Ok(r),
         State::Migrating => "rekey run, then rekey promote",

@@ -100,6 +100,7 @@ fn may_promote(found: Option<Rotation>) -> Result<Rotation> {
     let Some(r) = found else {
         return Err(Error::new(Exit::State, "there is no rotation to promote").hint("rekey run starts one"));
     };
+    r.refuse_aborted()?;
     let hint = match r.state {
         State::Migrated | State::Promoting | State::Promoted => return Ok(r),
         State::Migrating => "rekey run, then rekey promote",

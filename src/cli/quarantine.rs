@@ -11,7 +11,7 @@ use super::summary::Ended;
 use super::{key_pair, run, signals, summary, throttle_args, work};
 use crate::crypto::EncryptionKey;
 use crate::error::{Error, Exit, Result};
-use crate::rotation::{Direction, State};
+use crate::rotation::State;
 use crate::store::ledger::quarantine::Entry;
 use crate::store::ledger::{Rotation, chunk, quarantine, rotation};
 use crate::store::{Purpose, audit, connect, facts};
@@ -144,7 +144,8 @@ async fn accept(context: &Context, id: Uuid) -> Result<Exit> {
     let mut conn = connector.connect(Purpose::Control).await?;
     primary_only(&connector, &mut conn, "quarantine accept").await?;
     let r = rotation::latest(&mut conn).await?.ok_or_else(none)?;
-    if direction_is_over(&r) {
+    // Late writers are swept up even after a rollback, and what they wrote may be such a row.
+    if r.state == State::Finalized {
         return Err(Error::new(Exit::State, format!("rotation {} is {}", r.id, r.state)).hint("rekey status"));
     }
     if !quarantine::accept(&mut conn, r.id, id, reason, &context.actor).await? {
@@ -159,8 +160,4 @@ async fn accept(context: &Context, id: Uuid) -> Result<Exit> {
         println!("audit chain head: {seq}:{hash}");
     }
     Ok(Exit::Ok)
-}
-
-fn direction_is_over(r: &Rotation) -> bool {
-    r.state == State::Finalized || (r.direction() == Direction::Backward && r.state == State::RolledBack)
 }

@@ -95,6 +95,9 @@ async fn prepare(
         Some(active) => active,
         None => begin(args, context, &mut conn, &keys, &report).await?,
     };
+    if args.compromised && !rotation.compromised {
+        rotation::set_compromised(&mut conn, rotation.id, &context.actor).await?;
+    }
     access::record(context, &mut conn, rotation.id, "run", access::both(&keys)).await?;
     if rotation.state == State::Migrating
         && let Err(error) = lifecycle::pin(&context.sources, &rotation).await

@@ -1,6 +1,7 @@
 //! `rekey status`: reads only the database, so it works from anywhere.
 
 use std::io::IsTerminal as _;
+use std::time::Instant;
 
 use serde::Serialize;
 use sqlx::PgConnection;
@@ -8,10 +9,10 @@ use sqlx::PgConnection;
 use super::args::StatusArgs;
 use super::context::Context;
 use crate::error::{Exit, Result};
-use crate::rotation::Counters;
+use crate::rotation::{Counters, State};
 use crate::store::ledger::process::{self, Process};
 use crate::store::ledger::{Rotation, chunk, pass, quarantine, rotation};
-use crate::store::{Purpose, audit};
+use crate::store::{Purpose, StoreError, audit};
 use crate::telemetry::progress::thousands;
 
 #[derive(Serialize)]
@@ -59,12 +60,29 @@ struct Quarantine {
     unaccepted: i64,
 }
 
+impl Status {
+    /// Nothing changes by itself any more. Rows that are to be moved may have no pass yet: it is being opened.
+    fn is_at_rest(&self) -> bool {
+        let moving = self.rotation.as_ref().is_some_and(|r| {
+            matches!(r.rotation.state, State::Migrating | State::RollingBack | State::Unpromoting)
+        });
+        self.progress.as_ref().map_or(!moving, |pass| pass.outcome.is_some())
+    }
+}
+
 /// Runs the command.
 pub async fn run(args: StatusArgs, context: &Context) -> Result<Exit> {
     let connector = context.connector()?;
     let mut conn = connector.connect(Purpose::Control).await?;
     loop {
-        let status = look(context, &mut conn).await?;
+        let since = Instant::now();
+        let status = loop {
+            match look(context, &mut conn).await {
+                Ok(status) => break status,
+                Err(e) if args.watch => connector.again(Purpose::Control, &mut conn, since, e).await?,
+                Err(e) => return Err(e.into()),
+            }
+        };
         if context.json() {
             context.print_json(&status)?;
         } else {
@@ -74,7 +92,7 @@ pub async fn run(args: StatusArgs, context: &Context) -> Result<Exit> {
             }
             text(&status);
         }
-        let resting = status.progress.as_ref().is_none_or(|p| p.outcome.is_some());
+        let resting = status.is_at_rest();
         if !args.watch || resting {
             return Ok(Exit::Ok);
         }
@@ -83,7 +101,7 @@ pub async fn run(args: StatusArgs, context: &Context) -> Result<Exit> {
     }
 }
 
-async fn look(context: &Context, conn: &mut PgConnection) -> Result<Status> {
+async fn look(context: &Context, conn: &mut PgConnection) -> Result<Status, StoreError> {
     let Some(r) = rotation::latest(conn).await? else {
         return Ok(Status {
             rotation: None,

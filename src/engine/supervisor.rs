@@ -51,6 +51,7 @@ pub async fn execute(job: Job, stop: Stop, progress: watch::Sender<Progress>) ->
         opened = opened => opened?,
         () = signal.wait() => return Ok(End::Signalled),
     };
+    let Some(pass) = pass else { return Ok(End::Superseded(now.state)) };
 
     let (pace_sender, pace) = watch::channel(verdict);
     let (wish_sender, wish) = watch::channel(Wish {
@@ -140,6 +141,8 @@ pub async fn execute(job: Job, stop: Stop, progress: watch::Sender<Progress>) ->
         (Some(Ended::Pass(p)), _) if p == "clean" => Ok(End::Clean),
         (Some(Ended::Pass(p)), _) if p == "unsettled" => Ok(End::Unsettled),
         _ if signalled => Ok(End::Signalled),
+        // Turned, or another rotation began after this one had ended.
+        (Some(Ended::Pass(p)), Ok(now)) if p == "cancelled" => Ok(End::Superseded(now.state)),
         (_, Ok(now)) if !State::workable(job.direction).contains(&now.state) => {
             Ok(End::Superseded(now.state))
         }

@@ -20,10 +20,11 @@ use super::reader::by_bytes;
 use crate::crypto::{Cipher, OpenError, TagKey};
 use crate::error::{Error, Exit};
 use crate::store::ledger::chunk::next_key;
+use crate::store::ledger::proof;
 use crate::store::ledger::proof::Tagged;
-use crate::store::ledger::{proof, quarantine};
+use crate::store::ledger::quarantine::{self, Standing};
 use crate::store::rows::{self, INLINE_BYTES, MAX_ROW_BYTES, Stretch};
-use crate::store::{Connector, Purpose, Statement, StoreError, Xid, connect, with_answer_limit};
+use crate::store::{Backend, Connector, Purpose, Statement, StoreError, Xid, connect, with_answer_limit};
 
 /// Rows one worker holds tags for at a time: at most, and at least where the table is small.
 const PART_ROWS: std::ops::RangeInclusive<i64> = 20_000..=500_000;
@@ -135,7 +136,7 @@ pub async fn verify(
     // Rows that are as old as this verify were there all along: each must have been seen.
     let since = Instant::now();
     let unchanged = loop {
-        match count_older(&mut conn, horizon).await {
+        match count_older(&shared.connector, &mut conn, horizon).await {
             Ok(rows) => break rows,
             Err(e) => shared.connector.again(Purpose::ReadOnly, &mut conn, since, e).await?,
         }
@@ -158,14 +159,21 @@ async fn begin(conn: &mut PgConnection, rotation: Uuid) -> Result<(Xid, i64), St
     Ok((Xid(horizon.parse::<u64>().unwrap_or_default() as u32), tagged))
 }
 
-async fn count_older(conn: &mut PgConnection, horizon: Xid) -> Result<i64, StoreError> {
+async fn count_older(
+    connector: &Connector,
+    conn: &mut PgConnection,
+    horizon: Xid,
+) -> Result<i64, StoreError> {
     const OP: &str = "count the connections";
     sqlx::query("SET statement_timeout = 0").execute(&mut *conn).during(OP).await?;
-    sqlx::query_scalar("SELECT count(*) FILTER (WHERE age(xmin) > age($1)) FROM public.provider_connections")
-        .bind(horizon)
-        .fetch_one(conn)
-        .however_long(OP)
-        .await
+    let backend = Backend::of(conn).await?;
+    let count = sqlx::query_scalar(
+        "SELECT count(*) FILTER (WHERE age(xmin) > age($1)) FROM public.provider_connections",
+    )
+    .bind(horizon)
+    .fetch_one(conn)
+    .however_long(OP);
+    backend.outlives(connector, OP, count).await
 }
 
 /// A verify that found nothing wrong; only [`VerifyReport::into_clean`] makes one.
@@ -413,8 +421,12 @@ impl Judge<'_> {
             let quarantined = quarantine::among(conn, rotation, &ids).await?;
             for (id, why) in unopened {
                 match (quarantined.get(&id), why) {
-                    (Some(true), _) => self.report.accepted += 1,
-                    (_, Why::NoKey) | (Some(false), Why::Unknown) => {
+                    // What was accepted is that no key opens it: a credential that somebody saved since is not.
+                    (Some(Standing::AcceptedAsItIs), _)
+                    | (Some(Standing::Accepted), Why::NoKey | Why::Unknown) => {
+                        self.report.accepted += 1;
+                    }
+                    (_, Why::NoKey) | (Some(Standing::Open), Why::Unknown) => {
                         self.report.unreadable += 1;
                         self.report.note("unreadable", id);
                     }

@@ -3,12 +3,10 @@
 use std::time::{Duration, Instant};
 
 use sqlx::PgConnection;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::fault::Fault;
 use super::gate::Gate;
-use super::heartbeat::Wish;
 use super::reader::{Next, Reader, Segment};
 use super::writer::Writer;
 use super::{SharedJob, closing};
@@ -17,7 +15,8 @@ use crate::rotation::{Desired, State};
 use crate::store::connect::{close, jitter};
 use crate::store::ledger::chunk::{self, Owner};
 use crate::store::ledger::{Lease, Pass, pass};
-use crate::store::{Class, Purpose, StoreError, signals, with_answer_limit};
+use crate::store::{Backend, Class, Purpose, StoreError, signals, with_answer_limit};
+
 /// Why a worker ended without an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -133,6 +132,7 @@ impl Worker {
         let reader = Reader::new(self.job.clone(), self.owner.clone(), reading, self.pass.clone());
         let limit = self.job.connector.answer_limit();
         let mut ahead = read_ahead(reader, limit);
+        let mut swept: Option<Instant> = None;
         loop {
             let (reader, next) = tokio::select! {
                 done = &mut ahead.0 => done.map_err(|e| Error::new(Exit::Internal, format!("a reader panicked: {e}")))?,
@@ -155,6 +155,12 @@ impl Worker {
                     ahead = read_ahead(reader, limit);
                 }
                 Next::Wait => {
+                    // A claim that was given up may have been committed all the same. Nothing is held here, and the
+                    // heartbeat would keep it alive for ever.
+                    if swept.is_none_or(|at| at.elapsed() > Duration::from_secs(1)) {
+                        writer.let_go(&self.owner).await?;
+                        swept = Some(Instant::now());
+                    }
                     self.pause_briefly().await?;
                     ahead = read_ahead(reader, limit);
                 }
@@ -178,10 +184,11 @@ impl Worker {
 
     async fn prove(&mut self, lease: &Lease) -> Result<(), Fault> {
         let mut conn = self.connect(Purpose::Control).await?;
+        let backend = Backend::of(&mut conn).await?;
+        let proving = closing::prove(&self.job, &mut conn, lease);
         let done = tokio::select! {
-            done = closing::prove(&self.job, &mut conn, lease) => done,
+            done = backend.outlives(&self.job.connector, "prove that none is left", proving) => done,
             () = self.gate.stop.wait() => return Err(Fault::Yield),
-            () = silence(self.gate.wish.clone()) => return Err(StoreError::Timeout { op: "prove that none is left", limit: SILENCE }.into()),
         };
         close(conn).await;
         done
@@ -203,13 +210,6 @@ impl Worker {
             () = self.gate.stop.wait() => Err(Fault::Yield),
         }
     }
-}
-
-/// The closing proof may take as long as it must, but not while the server answers nobody, the heartbeat included.
-const SILENCE: Duration = Duration::from_secs(60);
-
-async fn silence(mut heard: watch::Receiver<Wish>) {
-    while let Ok(Ok(())) = tokio::time::timeout(SILENCE, heard.changed()).await {}
 }
 
 fn read_ahead(mut reader: Reader, limit: Duration) -> Ahead {

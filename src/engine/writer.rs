@@ -15,7 +15,7 @@ use crate::error::{Error, Exit};
 use crate::rotation::{BatchServo, Counters, Desired, Held, batch_rows, deal, next_slice};
 use crate::store::connect::jitter;
 use crate::store::ledger::Lease;
-use crate::store::ledger::chunk::{self, Checkpoint, Noted};
+use crate::store::ledger::chunk::{self, Checkpoint, Noted, Owner};
 use crate::store::ledger::proof;
 use crate::store::ledger::quarantine::{self, Finding};
 use crate::store::rows::{self, MAX_ROW_BYTES, Stretch, Taken, Write};
@@ -412,7 +412,8 @@ impl Writer {
         add.lost_races += std::mem::take(&mut self.lost);
         let work = async {
             let mut tx = self.conn.begin().during("begin").await?;
-            sqlx::query("SET LOCAL synchronous_commit = on")
+            // Never weaker than what was asked of this server.
+            sqlx::query("SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'")
                 .execute(&mut *tx)
                 .during("finish a chunk")
                 .await?;
@@ -447,6 +448,11 @@ impl Writer {
         let rotation = segment.lease.pass.rotation;
         audit::append(&mut self.conn, Some(rotation), "other_bytes", &self.job.actor, detail).await?;
         Ok(())
+    }
+
+    /// Gives back whatever this worker still holds in the ledger.
+    pub async fn let_go(&mut self, owner: &Owner) -> Result<(), StoreError> {
+        chunk::release(&mut self.conn, &owner.process, Some(owner.worker)).await
     }
 
     /// After a lost connection: waits for a COMMIT that may still be under way in the old backend, gives the

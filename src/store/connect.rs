@@ -149,6 +149,7 @@ impl Connector {
              SET quote_all_identifiers = off; SET standard_conforming_strings = on; \
              SELECT pg_catalog.set_config('search_path', pg_catalog.concat_ws(', ', 'pg_catalog', \
              nullif(pg_catalog.current_setting('search_path'), '')), false); \
+             SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'; \
              SELECT set_config('transaction_timeout', '0', false) \
              WHERE current_setting('server_version_num')::int >= 170000; ",
             lock_timeout.as_millis().max(1),

@@ -3,6 +3,7 @@
 //! SQL stands here and nowhere else. No decisions: those are in `rotation`.
 
 pub mod audit;
+mod backend;
 pub mod connect;
 mod dsn;
 mod error;
@@ -16,6 +17,7 @@ pub mod rows;
 pub mod schema;
 pub mod signals;
 
+pub use backend::Backend;
 pub use connect::{Connector, Purpose, Server};
 pub use dsn::{Dsn, DsnError};
 pub use error::{Class, During, Statement, StoreError, bounded, with_answer_limit};

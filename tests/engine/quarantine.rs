@@ -143,6 +143,51 @@ fn an_accepted_row_is_tolerated_and_stays_as_it_is() {
     assert_eq!(list[0]["accepted"], true, "{list:#}");
 }
 
+/// Somebody tried to repair it and failed: other junk, of another length. The closing proof meets it among what others
+/// wrote, and in the quarantine.
+#[test]
+fn a_bad_row_that_becomes_bad_in_another_way() {
+    let db = Db::new();
+    Load::rows(200).into(&db);
+    let ids = some_ids(&db, 2, 9);
+    store_raw(&db, ids[0], b"");
+    store_raw(&db, ids[1], &[7; 300]);
+    rekey(&db, ["run"]).exits(5);
+    store_raw(&db, ids[0], &[8; 40]);
+    store_raw(&db, ids[1], &[9; 304]);
+    rekey(&db, ["run"]).exits(5);
+    let lengths: Vec<i32> = db.column("SELECT length FROM rekey.quarantine ORDER BY length");
+    assert_eq!(lengths, [40, 304]);
+    store_raw(&db, ids[0], b"x");
+    rekey(&db, ["quarantine", "retry"]).exits(5);
+    rekey(&db, ["rollback", "--yes"]).exits(5);
+    assert_eq!(db.value::<i64>("SELECT count(*) FROM rekey.quarantine"), 2);
+    for id in ids {
+        rekey(&db, ["quarantine", "accept", &id.to_string(), "--reason", "lost"]).exits(0);
+    }
+    rekey(&db, ["rollback", "--yes"]).exits(0);
+}
+
+/// What was accepted is that no key opens the row. A late writer's credential under the old key is another matter.
+#[test]
+fn an_accepted_row_that_holds_a_credential_again() {
+    let db = Db::new();
+    Load::rows(100).into(&db);
+    let id = some_ids(&db, 1, 3)[0];
+    store_raw(&db, id, &[7; 300]);
+    let mut judge = Judge::look(&db, &[OLD]);
+    rekey(&db, ["run"]).exits(5);
+    rekey(&db, ["quarantine", "accept", &id.to_string(), "--reason", "lost"]).exits(0);
+    rekey(&db, ["verify"]).exits(0);
+    store(&db, id, OLD, b"signed in again");
+    judge.expect(id, b"signed in again");
+    let found = rekey(&db, ["verify"]).json(6);
+    assert_eq!(found["wrong_key"], 1, "{found}");
+    rekey(&db, ["run"]).exits(0);
+    rekey(&db, ["verify"]).exits(0);
+    judge.all_on(&db, NEW);
+}
+
 #[test]
 fn accepting_a_row_that_is_not_quarantined_is_refused() {
     let db = Db::new();

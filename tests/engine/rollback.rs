@@ -116,6 +116,59 @@ fn a_frozen_run_thawed_after_the_rollback() {
     assert_eq!(db.content(), content);
 }
 
+/// A run that was about to begin when the rotation was turned may have left a pass of its own behind it: a sweep of the
+/// way back is numbered after that.
+#[test]
+fn late_writers_after_a_pass_of_the_other_direction() {
+    let db = Db::new();
+    Load::rows(2000).into(&db);
+    let mut judge = Judge::look(&db, &[OLD]);
+    rekey(&db, ["run"]).exits(0);
+    db.mark();
+    db.slow_commits(Duration::from_millis(8));
+    let back = rollback(&db).start();
+    db.wait_moved(1000);
+    db.execute(
+        "INSERT INTO rekey.passes (rotation, pass, direction, kind, addressing, horizon, filenode, carved, chunk_rows, outcome) \
+         SELECT rotation, (SELECT max(pass) + 1 FROM rekey.passes), 'forward', 'sweep', addressing, horizon, filenode, true, \
+         chunk_rows, 'cancelled' FROM rekey.passes ORDER BY pass LIMIT 1",
+    );
+    let returned = db.value(
+        "SELECT p.id FROM provider_connections p JOIN judge.mark m USING (id) \
+        WHERE substr(p.encrypted_credentials, 1, 12) <> m.iv LIMIT 1",
+    );
+    store(&db, returned, NEW, b"saved under the new key behind it");
+    judge.expect(returned, b"saved under the new key behind it");
+    back.wait().expect(0);
+    judge.all_on(&db, OLD);
+    rekey(&db, ["verify"]).exits(0);
+}
+
+/// Sweeping up after a rollback and beginning anew must not go both ways at once: whoever begins is right.
+#[test]
+fn a_new_rotation_ends_the_sweep_of_the_one_before() {
+    let db = Db::new();
+    Load::rows(2000).into(&db);
+    let mut judge = Judge::look(&db, &[OLD]);
+    rekey(&db, ["run"]).exits(0);
+    rollback(&db).exits(0);
+    for id in some_ids(&db, 1200, 3) {
+        let plaintext = format!("saved under the new key: {id}");
+        store(&db, id, NEW, plaintext.as_bytes());
+        judge.expect(id, plaintext.as_bytes());
+    }
+    db.mark();
+    db.slow_commits(Duration::from_millis(20));
+    let sweep =
+        rekey(&db, ["rollback", "--yes", "--batch-rows", "10", "--workers", "1", "--lease-ttl", "3s"])
+            .start();
+    db.wait_moved(50);
+    rekey(&db, ["run"]).exits(0);
+    sweep.wait().expect(8);
+    judge.all_on(&db, NEW);
+    rekey(&db, ["verify"]).exits(0);
+}
+
 #[test]
 fn without_a_rotation_there_is_nothing_to_roll_back() {
     let db = Db::new();

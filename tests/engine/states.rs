@@ -83,6 +83,21 @@ fn aborted_then_resumed() {
     assert_eq!(total(&db, "re_encrypted"), 4000);
 }
 
+/// Whoever aborted after the rows were done must be heard before the application is given another key.
+#[test]
+fn aborted_then_not_promoted() {
+    let db = Db::new();
+    Load::rows(50).into(&db);
+    rekey(&db, ["run"]).exits(0);
+    rekey(&db, ["abort"]).exits(0);
+    rekey(&db, ["promote", "--external", "--yes"]).env("ENCRYPTION_KEY", NEW).exits(7);
+    assert_eq!(state(&db), "migrated");
+    rekey(&db, ["resume"]).exits(0);
+    rekey(&db, ["promote", "--external", "--yes"]).env("ENCRYPTION_KEY", NEW).exits(0);
+    rekey(&db, ["abort"]).exits(0);
+    rekey(&db, ["finalize", "--yes"]).env("ENCRYPTION_KEY", NEW).exits(7);
+}
+
 #[test]
 fn aborted_then_rolled_back() {
     let (db, mut judge) = under_way(2500);

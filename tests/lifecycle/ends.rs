@@ -67,6 +67,18 @@ fn destroy_asks_twice() {
     assert_eq!(app.db.value::<i64>("SELECT count(*) FROM rekey.events WHERE action = 'destroy'"), 1);
 }
 
+/// That the old key is known to others may become known while its rotation is under way.
+#[test]
+fn compromised_in_the_midst_of_it() {
+    let db = Db::new();
+    Load::rows(40).into(&db);
+    rekey(&db, ["run"]).exits(0);
+    rekey(&db, ["run", "--compromised"]).exits(0);
+    assert!(db.value::<bool>("SELECT compromised FROM rekey.rotations"));
+    assert_eq!(db.value::<i64>("SELECT count(*) FROM rekey.events WHERE action = 'compromised'"), 1);
+    rekey(&db, ["rollback", "--yes"]).exits(2);
+}
+
 /// After rolled_back the same pair may be used again, and after finalized the way round, unless the old key is known
 /// to others: then its pair is used up, and it is never rotated to.
 #[test]

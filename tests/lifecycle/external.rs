@@ -48,6 +48,8 @@ fn an_environment_variable_there_and_back() {
     // The application still runs with the new key, and writes.
     store(&db, id, NEW, b"written while nobody changed it back");
     judge.expect(id, b"written while nobody changed it back");
+    // A pause that somebody thought of meanwhile does not outlive the rotation, which nobody could resume any more.
+    with(OLD, &["pause"]).exits(0);
     with(OLD, &["rollback", "--yes"]).exits(0);
     assert_eq!(state(&db), "rolled_back");
     judge.all_on(&db, OLD);

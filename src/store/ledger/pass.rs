@@ -129,18 +129,22 @@ pub struct Walk {
 }
 
 /// Joins the pass under way, or opens the next one: a sweep where an earlier pass of this direction ended, a full
-/// pass otherwise. Created under the rotation's lock, and re-read.
+/// pass otherwise. Created under the rotation's lock, and re-read. `None` where rows are not to be moved that way: the
+/// rotation was turned, or another one has begun since it ended.
 pub async fn open_or_join(
     conn: &mut PgConnection,
     rotation: Uuid,
     direction: Direction,
     walk: Walk,
-) -> Result<Pass, StoreError> {
+) -> Result<Option<Pass>, StoreError> {
     let mut tx = conn.begin().during("begin").await?;
     rotation::lock(&mut tx).await?;
+    if !rotation::is_workable(&mut tx, rotation, direction).await? {
+        return Ok(None);
+    }
     let last = latest(&mut tx, rotation, direction).await?;
     match last {
-        Some(pass) if pass.outcome.is_none() => return Ok(pass),
+        Some(pass) if pass.outcome.is_none() => return Ok(Some(pass)),
         // The proof that ended a clean pass vouches for everything older than the horizon taken before it; one
         // that ended unsettled vouches only for what is older than its own.
         Some(pass) if horizon_is_usable(&mut tx, &pass).await? => {
@@ -160,7 +164,7 @@ pub async fn open_or_join(
     }
     let pass = latest(&mut tx, rotation, direction).await?;
     tx.commit().during("open a pass").await?;
-    pass.ok_or(StoreError::Sql { op: "open a pass", source: sqlx::Error::RowNotFound })
+    pass.map(Some).ok_or(StoreError::Sql { op: "open a pass", source: sqlx::Error::RowNotFound })
 }
 
 /// H of the rotation's first pass: rows older than it were there before rekey came.
@@ -281,7 +285,6 @@ pub async fn conclude(
     .execute(&mut *conn)
     .during("end the pass")
     .await?;
-    let next = pass.number + 1;
     match verdict {
         Verdict::Clean => {
             let detail = json!({ "pass": pass.number, "closing_proof": "clean" });
@@ -292,13 +295,13 @@ pub async fn conclude(
         }
         Verdict::Stragglers(ids) => {
             let pause = f64::min(2.0, 0.05 * f64::from(1 << pass.sweeps.min(6)));
-            sqlx::query(
+            let next: i32 = sqlx::query_scalar(
                 "INSERT INTO rekey.passes (rotation, pass, direction, kind, addressing, horizon, filenode, carved, chunk_rows, \
-                 estimated_rows, sweeps, not_before) VALUES ($1, $2, $3, 'sweep', $4, $5::xid8, $6::bigint::oid, true, $7, $8, $9, \
-                 clock_timestamp() + make_interval(secs => $10))",
+                 estimated_rows, sweeps, not_before) SELECT $1, (SELECT max(pass) + 1 FROM rekey.passes WHERE rotation = $1), \
+                 $2, 'sweep', $3, $4::xid8, $5::bigint::oid, true, $6, $7, $8, clock_timestamp() + make_interval(secs => $9) \
+                 RETURNING pass",
             )
             .bind(pass.rotation)
-            .bind(next)
             .bind(pass.direction.as_str())
             .bind(pass.addressing.as_str())
             .bind(next_horizon.to_string())
@@ -307,7 +310,7 @@ pub async fn conclude(
             .bind(ids.len() as i64)
             .bind(pass.sweeps + 1)
             .bind(if pass.sweeps < 2 { 0.0 } else { pause })
-            .execute(&mut *conn)
+            .fetch_one(&mut *conn)
             .during("open a sweep")
             .await?;
             for part in ids.chunks(1000) {

@@ -1,6 +1,6 @@
 //! `rekey.quarantine`: rows that open with neither key. An entry never excludes a row from a later pass.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 use serde_json::json;
@@ -82,21 +82,37 @@ pub async fn page(
     .await
 }
 
-/// Which of these rows are quarantined, and whether somebody accepted them.
+/// What verify has to know of a row in quarantine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Nobody accepted it.
+    Open,
+    /// Somebody accepted that no key opens it.
+    Accepted,
+    /// Somebody accepted that the server takes no other value for it.
+    AcceptedAsItIs,
+}
+
+/// Which of these rows are quarantined, and how they stand there.
 pub async fn among(
     conn: &mut PgConnection,
     rotation: Uuid,
     ids: &[Uuid],
-) -> Result<HashMap<Uuid, bool>, StoreError> {
-    let found: Vec<(Uuid, bool)> = sqlx::query_as(
-        "SELECT row_id, accepted_at IS NOT NULL FROM rekey.quarantine WHERE rotation = $1 AND row_id = ANY($2)",
+) -> Result<HashMap<Uuid, Standing>, StoreError> {
+    let found: Vec<(Uuid, bool, bool)> = sqlx::query_as(
+        "SELECT row_id, accepted_at IS NOT NULL, reason = 'rejected' FROM rekey.quarantine WHERE rotation = $1 AND row_id = ANY($2)",
     )
     .bind(rotation)
     .bind(ids)
     .fetch_all(conn)
     .during("look rows up in the quarantine")
     .await?;
-    Ok(found.into_iter().collect())
+    let standing = |accepted, rejected| match (accepted, rejected) {
+        (false, _) => Standing::Open,
+        (true, false) => Standing::Accepted,
+        (true, true) => Standing::AcceptedAsItIs,
+    };
+    Ok(found.into_iter().map(|(id, accepted, rejected)| (id, standing(accepted, rejected))).collect())
 }
 
 /// Entries nobody accepted.
@@ -118,10 +134,12 @@ pub async fn add(
     if findings.is_empty() {
         return Ok(());
     }
+    // A row may have been met twice: it moved while it was read, or the closing proof met it in both of its places.
+    let last: BTreeMap<Uuid, &Finding> = findings.iter().map(|f| (f.id, f)).collect();
     let (ids, reasons, lengths): (Vec<Uuid>, Vec<&str>, Vec<i32>) = (
-        findings.iter().map(|f| f.id).collect(),
-        findings.iter().map(|f| f.reason).collect(),
-        findings.iter().map(|f| f.length).collect(),
+        last.keys().copied().collect(),
+        last.values().map(|f| f.reason).collect(),
+        last.values().map(|f| f.length).collect(),
     );
     let new: Vec<Uuid> = sqlx::query_scalar(
         "INSERT INTO rekey.quarantine (rotation, row_id, reason, length) \

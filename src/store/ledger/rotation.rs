@@ -2,7 +2,7 @@
 
 mod turn;
 
-pub use turn::{lock, set_desired, turn_back};
+pub use turn::{is_workable, lock, set_desired, turn_back};
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -10,6 +10,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{Connection, PgConnection, Row};
 use uuid::Uuid;
 
+use crate::error::{Error, Exit};
 use crate::rotation::{Desired, Direction, State};
 use crate::store::audit::{self, Actor};
 use crate::store::error::{Statement, StoreError};
@@ -214,6 +215,7 @@ pub async fn begin(
         tx.rollback().during("roll back").await?;
         return Ok((active, false));
     }
+    turn::fence_what_is_over(&mut tx).await?;
     sqlx::query(
         "INSERT INTO rekey.rotations (id, table_name, state, old_fingerprint, new_fingerprint, old_source, new_source, \
          old_arn, new_arn, old_version, new_version, compromised, settings, operator, reason) \
@@ -258,7 +260,8 @@ pub async fn begin(
     Ok((rotation, true))
 }
 
-/// Moves a rotation to another state if it is in one of `from`; true if it did. Writes the event beside it.
+/// Moves a rotation to another state if it is in one of `from`; true if it did. Writes the event beside it. One that is
+/// rolled back cannot be paused or resumed any more, and yet late writers are swept up: nothing of that may stay.
 /// Call inside a transaction of the caller's.
 pub async fn advance(
     conn: &mut PgConnection,
@@ -271,7 +274,9 @@ pub async fn advance(
     let from: Vec<&str> = from.iter().map(|s| s.as_str()).collect();
     let moved = sqlx::query(
         "UPDATE rekey.rotations SET state = $3, state_since = clock_timestamp(), \
-         promoting_at = CASE WHEN $3 = 'promoting' THEN coalesce(promoting_at, clock_timestamp()) ELSE promoting_at END \
+         promoting_at = CASE WHEN $3 = 'promoting' THEN coalesce(promoting_at, clock_timestamp()) ELSE promoting_at END, \
+         desired = CASE WHEN $3 = 'rolled_back' THEN 'running' ELSE desired END, \
+         deadline = CASE WHEN $3 = 'rolled_back' THEN NULL ELSE deadline END \
          WHERE id = $1 AND state = ANY($2)",
     )
     .bind(id)
@@ -299,6 +304,22 @@ pub async fn record(
     audit::append(conn, Some(id), state.as_str(), actor, detail.clone()).await?;
     let action = format!("ENCRYPTION_KEY_{}", state.as_str().to_uppercase());
     audit::append_to_application(conn, crate::entropy::id(), id, &action, actor, &detail).await.map(drop)
+}
+
+/// Records that the old key is known to others, which may become known while a rotation is under way.
+pub async fn set_compromised(conn: &mut PgConnection, id: Uuid, actor: &Actor) -> Result<(), StoreError> {
+    const OP: &str = "record that the old key is compromised";
+    let mut tx = conn.begin().during("begin").await?;
+    let marked =
+        sqlx::query("UPDATE rekey.rotations SET compromised = true WHERE id = $1 AND NOT compromised")
+            .bind(id)
+            .execute(&mut *tx)
+            .during(OP)
+            .await?;
+    if marked.rows_affected() == 1 {
+        audit::append(&mut tx, Some(id), "compromised", actor, json!({})).await?;
+    }
+    tx.commit().during(OP).await
 }
 
 /// Records where a promotion writes, and whether by someone else's hand.
@@ -395,5 +416,15 @@ impl Rotation {
     /// Where rows should be moving, or have moved, in its state.
     pub fn direction(&self) -> Direction {
         self.state.direction()
+    }
+
+    /// After an abort `resume` and `rollback` are the only ways on; what was begun outside is finished all the same.
+    pub fn refuse_aborted(&self) -> Result<(), Error> {
+        let begun = matches!(self.state, State::Promoting | State::Finalizing);
+        if self.desired != Desired::Aborted || begun || !self.state.is_active() {
+            return Ok(());
+        }
+        Err(Error::new(Exit::State, format!("rotation {} was aborted", self.id))
+            .hint("rekey resume, then the same command again; or rekey rollback"))
     }
 }

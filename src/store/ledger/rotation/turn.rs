@@ -7,7 +7,7 @@ use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::advance;
-use crate::rotation::{Desired, State};
+use crate::rotation::{Desired, Direction, State};
 use crate::store::audit::{self, Actor};
 use crate::store::error::{Statement, StoreError, with_answer_limit};
 use crate::store::schema;
@@ -64,6 +64,59 @@ async fn fence(conn: &mut PgConnection, id: Uuid) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Whether rows may be moved that way for this rotation, and stay so until the transaction ends. Under [`lock`].
+pub async fn is_workable(
+    conn: &mut PgConnection,
+    id: Uuid,
+    direction: Direction,
+) -> Result<bool, StoreError> {
+    let state: String =
+        sqlx::query_scalar("SELECT state FROM rekey.rotations WHERE id = $1 FOR NO KEY UPDATE")
+            .bind(id)
+            .fetch_one(&mut *conn)
+            .during(WAITING)
+            .await?;
+    let newest: bool = sqlx::query_scalar(
+        "SELECT NOT EXISTS (SELECT FROM rekey.rotations r JOIN rekey.rotations newer ON newer.created_at > r.created_at WHERE r.id = $1)",
+    )
+    .bind(id)
+    .fetch_one(conn)
+    .during("look for a newer rotation")
+    .await?;
+    Ok(newest && State::workable(direction).iter().any(|s| s.as_str() == state))
+}
+
+/// Before another rotation begins: fences whoever still sweeps for one that is over, or rows would move both ways.
+/// Under [`lock`].
+pub(super) async fn fence_what_is_over(conn: &mut PgConnection) -> Result<(), StoreError> {
+    let fencing = async {
+        let over: Vec<Uuid> = sqlx::query_scalar(
+            "SELECT id FROM rekey.rotations r WHERE state IN ('finalized', 'rolled_back') AND EXISTS \
+             (SELECT FROM rekey.passes p WHERE p.rotation = r.id AND p.outcome IS NULL) ORDER BY id FOR NO KEY UPDATE",
+        )
+        .fetch_all(&mut *conn)
+        .during(WAITING)
+        .await?;
+        for id in over {
+            fence(conn, id).await?;
+            cancel_passes(conn, id).await?;
+        }
+        Ok(())
+    };
+    with_answer_limit(TURN_LIMIT, fencing).await
+}
+
+async fn cancel_passes(conn: &mut PgConnection, id: Uuid) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE rekey.passes SET outcome = 'cancelled', ended_at = clock_timestamp() WHERE rotation = $1 AND outcome IS NULL",
+    )
+    .bind(id)
+    .execute(conn)
+    .during("fence the workers")
+    .await
+    .map(drop)
+}
+
 /// Turns the rotation round: to `rolling_back`, with every batch of the old direction settled and fenced.
 pub async fn turn_back(conn: &mut PgConnection, id: Uuid, actor: &Actor) -> Result<bool, StoreError> {
     with_answer_limit(TURN_LIMIT, turn(conn, id, actor)).await
@@ -78,13 +131,7 @@ async fn turn(conn: &mut PgConnection, id: Uuid, actor: &Actor) -> Result<bool, 
     if !advance(&mut tx, id, &from, State::RollingBack, actor, json!({})).await? {
         return Ok(false);
     }
-    sqlx::query(
-        "UPDATE rekey.passes SET outcome = 'cancelled', ended_at = clock_timestamp() WHERE rotation = $1 AND outcome IS NULL",
-    )
-    .bind(id)
-    .execute(&mut *tx)
-    .during("turn the rotation round")
-    .await?;
+    cancel_passes(&mut tx, id).await?;
     // The deadline was the window's of the way out.
     sqlx::query("UPDATE rekey.rotations SET desired = 'running', deadline = NULL, verified_clean = NULL WHERE id = $1")
         .bind(id)

@@ -1,0 +1,72 @@
+//! One server process that answers a connection of ours, and whether it is still there.
+//!
+//! A statement that may take as long as it must has no limit to notice a host by that vanished without a word: TCP keeps
+//! such a connection for ever. So another connection asks.
+
+use std::time::{Duration, Instant};
+
+use sqlx::{PgConnection, Row};
+
+use super::connect::{Connector, Purpose, close};
+use super::error::{Class, StoreError, bounded};
+
+const EVERY: Duration = Duration::from_secs(15);
+/// A server that answers nobody for this long has lost what it was doing for us.
+const SILENCE: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// A server process, by its id and start: after a failover another one may have the same id.
+pub struct Backend {
+    pid: i32,
+    started: Option<String>,
+}
+
+impl Backend {
+    /// The one at the other end.
+    pub async fn of(conn: &mut PgConnection) -> Result<Backend, StoreError> {
+        let ask = sqlx::query(
+            "SELECT pid, backend_start::text FROM pg_catalog.pg_stat_activity WHERE pid = pg_backend_pid()",
+        );
+        let row = bounded("ask for the backend", LIMIT, ask.fetch_one(conn)).await?;
+        Ok(Backend { pid: row.get(0), started: row.get(1) })
+    }
+
+    /// Does `work`, which this backend carries out, unless the backend turns out to be gone.
+    pub async fn outlives<T, E: From<StoreError>>(
+        &self,
+        connector: &Connector,
+        op: &'static str,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        tokio::select! {
+            done = work => done,
+            () = self.gone(connector) => Err(StoreError::Timeout { op, limit: SILENCE }.into()),
+        }
+    }
+
+    async fn gone(&self, connector: &Connector) {
+        let mut heard = Instant::now();
+        while heard.elapsed() < SILENCE {
+            tokio::time::sleep(EVERY).await;
+            match self.is_there(connector).await {
+                Ok(true) => heard = Instant::now(),
+                Ok(false) => return,
+                // It answers, if only with a refusal.
+                Err(e) if e.class() != Class::ConnectionLost => heard = Instant::now(),
+                Err(_) => {}
+            }
+        }
+    }
+
+    async fn is_there(&self, connector: &Connector) -> Result<bool, StoreError> {
+        let mut conn = connector.try_connect(Purpose::ReadOnly).await?;
+        let ask = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE pid = $1 AND backend_start::text IS NOT DISTINCT FROM $2)",
+        )
+        .bind(self.pid)
+        .bind(&self.started);
+        let there = bounded("ask for the backend", LIMIT, ask.fetch_one(&mut conn)).await;
+        close(conn).await;
+        there
+    }
+}
