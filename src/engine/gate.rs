@@ -1,6 +1,7 @@
 //! What a worker obeys between batches: signals, the operator, the throttle, `--max-rate`.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use super::Stop;
 use super::fault::Fault;
 use super::heartbeat::Wish;
 use crate::rotation::throttle::Verdict;
-use crate::rotation::{Limiter, Pace, Rate};
+use crate::rotation::{Limiter, Pace, Rate, share};
 
 /// One worker's view of all that may hold it back.
 #[derive(Clone)]
@@ -31,8 +32,9 @@ impl Gate {
         !self.stop.is_set() && self.wish.borrow().work && !self.pace.borrow().waits()
     }
 
-    /// At most this many rows in a batch, so that the rate stays even.
+    /// At most this many rows in a batch, so that the rate stays even and nobody is in the others' way.
     pub fn batch_rows(&self, rows: usize) -> usize {
+        let rows = rows.min(share(self.shared.batch_rows, self.shared.company.load(Ordering::Relaxed)));
         self.shared.rate.map_or(rows, |rate| rows.min(rate.batch_rows()))
     }
 
@@ -64,19 +66,29 @@ impl Gate {
 pub struct Shared {
     rate: Option<Rate>,
     limiter: Option<Mutex<(Limiter, Held)>>,
+    batch_rows: usize,
+    /// Workers of all processes.
+    company: AtomicUsize,
     backends: Mutex<BTreeSet<i32>>,
     started: Instant,
 }
 
 impl Shared {
-    /// For a process with this rate.
-    pub fn new(rate: Option<Rate>) -> Arc<Shared> {
+    /// For a process with this rate, so many rows in a batch, and so many workers.
+    pub fn new(rate: Option<Rate>, batch_rows: u32, workers: usize) -> Arc<Shared> {
         Arc::new(Shared {
             rate,
+            batch_rows: batch_rows as usize,
+            company: AtomicUsize::new(workers),
             limiter: rate.map(|rate| Mutex::new((Limiter::new(rate), Held::default()))),
             backends: Mutex::default(),
             started: Instant::now(),
         })
+    }
+
+    /// So many workers are at work by now, those of other processes included.
+    pub fn in_company(&self, workers: usize) {
+        self.company.store(workers, Ordering::Relaxed);
     }
 
     fn book(&self, rows: usize) -> Duration {

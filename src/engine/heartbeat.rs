@@ -1,11 +1,13 @@
 //! One task a process, on a connection of its own: keeps leases alive, reads what the operator wants, measures.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sqlx::PgConnection;
 use tokio::sync::watch;
 
 use super::SharedJob;
+use super::gate::Shared;
 use crate::rotation::throttle::{Reason, Verdict};
 use crate::rotation::{Desired, Progress, State};
 use crate::store::ledger::{chunk, pass, process, rotation};
@@ -30,6 +32,7 @@ pub struct Wish {
 /// when a database has been away for too long.
 pub async fn run(
     job: SharedJob,
+    shared: Arc<Shared>,
     wish: watch::Sender<Wish>,
     pace: watch::Receiver<Verdict>,
     progress: watch::Sender<Progress>,
@@ -44,7 +47,7 @@ pub async fn run(
                 continue;
             }
         };
-        if let Err(error) = beat(&job, &mut conn, &wish, &pace, &progress, &mut rate).await {
+        if let Err(error) = beat(&job, &shared, &mut conn, &wish, &pace, &progress, &mut rate).await {
             tracing::debug!(%error, "heartbeat interrupted");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -53,6 +56,7 @@ pub async fn run(
 
 async fn beat(
     job: &SharedJob,
+    shared: &Shared,
     conn: &mut PgConnection,
     wish: &watch::Sender<Wish>,
     pace: &watch::Receiver<Verdict>,
@@ -105,6 +109,7 @@ async fn beat(
             let workers = job.settings.workers as i32;
             let why = throttle.map(|why| why.to_string());
             process::report(conn, &job.process, job.rotation, workers, per_second, why.as_deref()).await?;
+            shared.in_company(process::workers(conn, job.rotation, ttl.as_secs_f64()).await?);
         }
         tokio::time::sleep(pause).await;
     }

@@ -37,7 +37,7 @@ pub enum End {
 /// Works on a rotation until its pass is over. `progress` is fed about twice a second.
 pub async fn execute(job: Job, stop: Stop, progress: watch::Sender<Progress>) -> Result<End, Error> {
     let job = Arc::new(job);
-    let shared = Shared::new(job.limits.max_rate);
+    let shared = Shared::new(job.limits.max_rate, job.settings.batch_rows, job.settings.workers);
     let opened = async {
         let mut conn = job.connector.connect(Purpose::Control).await?;
         let pass = pass::open_or_join(&mut conn, job.rotation, job.direction, job.settings.walk).await?;
@@ -62,7 +62,7 @@ pub async fn execute(job: Job, stop: Stop, progress: watch::Sender<Progress>) ->
         over: None,
     });
     let limit = job.connector.answer_limit();
-    let beating = heartbeat::run(job.clone(), wish_sender, pace.clone(), progress.clone());
+    let beating = heartbeat::run(job.clone(), shared.clone(), wish_sender, pace.clone(), progress.clone());
     let beat = tokio::spawn(with_answer_limit(limit, beating));
     let mut watchman = tokio::spawn(with_answer_limit(limit, watchman.keep(pace_sender)));
 

@@ -101,7 +101,8 @@ impl Writer {
         if !segment.other_bytes.is_empty() {
             self.report_other_bytes(segment).await?;
         }
-        let batch_rows = batch_rows(&segment.rows, self.servo.rows(), self.servo.bytes());
+        let most = self.gate.batch_rows(self.servo.rows());
+        let batch_rows = batch_rows(&segment.rows, most, self.servo.bytes());
         let waves = deal(&mut segment.rows, batch_rows);
         let mut contested = Vec::new();
         for mut wave in waves {

@@ -22,5 +22,5 @@ pub use progress::{Counted, Progress};
 pub use rate::{Limiter, Rate};
 pub use servo::{BatchServo, Held};
 pub use state::{Desired, Direction, State};
-pub use waves::{Slice, Tid, Wavable, batch_rows, deal, next_slice};
+pub use waves::{Slice, Tid, Wavable, batch_rows, deal, next_slice, share};
 pub use window::Window;

@@ -72,6 +72,15 @@ pub fn deal<T: Wavable>(rows: &mut [T], batch_rows: usize) -> Vec<Slice> {
     ends
 }
 
+/// The fewest rows that a batch is cut down to because of company.
+const FEW: usize = 250;
+
+/// Rows of a batch, where so many workers, of all processes, may have `max` together: the others' snapshots hold back
+/// pruning for as long as their batches take, and a wave that comes back to a page before that finds no room on it.
+pub fn share(max: usize, workers: usize) -> usize {
+    max.min((max / workers.max(1)).max(FEW))
+}
+
 /// How many of `rows` one batch takes on average: what a wave should at least have for [`deal`].
 pub fn batch_rows<T: Wavable>(rows: &[T], max_rows: usize, max_bytes: usize) -> usize {
     let bytes: usize = rows.iter().map(Wavable::size).sum();
@@ -142,6 +151,13 @@ mod tests {
         assert_eq!(batch_rows(&rows(2 << 20), 1000, 1 << 20), 1);
         assert_eq!(batch_rows(&rows(0), 0, 0), 1);
         assert_eq!(batch_rows(&rows(500)[..0], 1000, 1 << 20), 1000);
+    }
+
+    #[test]
+    fn in_company_batches_are_shorter() {
+        let shares = [0, 1, 2, 4, 8].map(|workers| share(1000, workers));
+        assert_eq!(shares, [1000, 1000, 500, 250, 250]);
+        assert_eq!([share(50, 8), share(300, 8), share(0, 3)], [50, 250, 0]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `rekey.processes`: who is at work, for `status`. Nothing depends on it.
+//! `rekey.processes`: who is at work, for `status`, and how much company there is. Nothing but speed depends on it.
 
 use serde::Serialize;
 use sqlx::{FromRow, PgConnection};
@@ -72,4 +72,18 @@ pub async fn alive(
     .fetch_all(conn)
     .during("list the processes")
     .await
+}
+
+/// Workers of the processes heard of within the last `seconds`.
+pub async fn workers(conn: &mut PgConnection, rotation: Uuid, seconds: f64) -> Result<usize, StoreError> {
+    let workers: i64 = sqlx::query_scalar(
+        "SELECT coalesce(sum(workers), 0)::int8 FROM rekey.processes \
+         WHERE rotation = $1 AND seen_at > clock_timestamp() - make_interval(secs => $2)",
+    )
+    .bind(rotation)
+    .bind(seconds)
+    .fetch_one(conn)
+    .during("count the workers")
+    .await?;
+    Ok(usize::try_from(workers).unwrap_or(1))
 }
