@@ -27,6 +27,7 @@ CONFIGURATIONS = {
     "stock": {},
     "tuned": TUNED,
     "autovacuum": {**TUNED, "autovacuum": "on", "autovacuum_naptime": "1s"},
+    "profiled": {**TUNED, "shared_preload_libraries": "pg_stat_statements"},
 }
 
 

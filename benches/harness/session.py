@@ -36,7 +36,7 @@ class Session:
     def run(self, case: Case, repetitions):
         """All repetitions of one case: variant name to its results, in the order of the case."""
         self.cluster.start(case.configuration)
-        self._load(case)
+        self.load(case)
         names = [name for name in case.variants if not self.only or name in self.only]
         first = [name for name in names if not ALL[name].after]
         if "guide" in first:
@@ -57,11 +57,11 @@ class Session:
 
     def _run_fresh(self, case, name, names, results, turn):
         self.cluster.copy(case.template, DATABASE)
-        holder = self._hold_snapshot() if case.held_snapshot else None
+        holder = self.hold_snapshot() if case.held_snapshot else None
         try:
             followers = [other for other in names if ALL[other].after == name]
             for one in [name, *followers]:
-                result = self._measure(case, one)
+                result = self.measure(case, one)
                 results[one].append(result)
                 _say(f"{case.name} {turn} {ALL[one].label}: {result.rate:,.0f} rows/s")
         except RunFailed as error:
@@ -72,7 +72,7 @@ class Session:
                 holder.kill()
                 holder.wait()
 
-    def _measure(self, case, name):
+    def measure(self, case, name):
         variant = ALL[name]
         url = self.cluster.url(DATABASE)
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("REKEY_", "PG", "AWS_"))}
@@ -84,7 +84,7 @@ class Session:
             raise RunFailed(f"only {result.updates} of {case.rows} rows were updated")
         return result
 
-    def _load(self, case):
+    def load(self, case):
         """Fills the case's template once: COPY, then VACUUM (ANALYZE). No row has been updated yet."""
         if case.template in self.loaded:
             return
@@ -108,7 +108,7 @@ class Session:
         self.loaded.add(case.template)
         _say(f"{case.name}: loaded {case.rows:,} rows in {time.monotonic() - started:.0f} s")
 
-    def _hold_snapshot(self):
+    def hold_snapshot(self):
         """Another session that keeps a snapshot open, as a report or a forgotten transaction does."""
         hold = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM providers; SELECT pg_sleep(86400)"
         holder = subprocess.Popen(

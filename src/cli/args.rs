@@ -278,7 +278,7 @@ pub struct WorkArgs {
     /// Rows a worker leases at a time [default: by rows per page and bytes, 12k to 48k]
     #[arg(long, env = "REKEY_CHUNK_ROWS", hide_env_values = true, value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "N")]
     pub chunk_rows: Option<u32>,
-    /// Rows of one transaction, at most; of several workers each takes fewer
+    /// Rows of one transaction, at most; of more than two workers, over all processes, each takes fewer
     #[arg(long, env = "REKEY_BATCH_ROWS", hide_env_values = true, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=5000), value_name = "N")]
     pub batch_rows: u32,
     /// How long a batch should hold its row locks

@@ -75,10 +75,10 @@ pub fn deal<T: Wavable>(rows: &mut [T], batch_rows: usize) -> Vec<Slice> {
 /// The fewest rows that a batch is cut down to because of company.
 const FEW: usize = 250;
 
-/// Rows of a batch, where so many workers, of all processes, may have `max` together: the others' snapshots hold back
-/// pruning for as long as their batches take, and a wave that comes back to a page before that finds no room on it.
+/// Rows of a batch beside so many workers, of all processes, where two may have `max` each. The others' snapshots hold
+/// back pruning for as long as their batches take, and a wave that comes back to a page before that finds no room on it.
 pub fn share(max: usize, workers: usize) -> usize {
-    max.min((max / workers.max(1)).max(FEW))
+    max.min((2 * max / workers.max(2)).max(FEW))
 }
 
 /// How many of `rows` one batch takes on average: what a wave should at least have for [`deal`].
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn in_company_batches_are_shorter() {
         let shares = [0, 1, 2, 4, 8].map(|workers| share(1000, workers));
-        assert_eq!(shares, [1000, 1000, 500, 250, 250]);
+        assert_eq!(shares, [1000, 1000, 1000, 500, 250]);
         assert_eq!([share(50, 8), share(300, 8), share(0, 3)], [50, 250, 0]);
     }
 
