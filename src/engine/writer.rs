@@ -111,9 +111,10 @@ impl Writer {
                 let slice = next_slice(&segment.rows, &wave, most, self.servo.bytes());
                 wave.start = slice.end;
                 self.gate.pass(slice.len()).await?;
-                let batch = &segment.rows[slice];
+                let batch = &mut segment.rows[slice];
                 match self.commit(&segment.lease, batch).await? {
-                    Batch::Committed => {}
+                    // Room for the segment that is being read meanwhile.
+                    Batch::Committed => batch.iter_mut().for_each(|row| row.envelope = Vec::new()),
                     Batch::Contested => contested.extend(batch.iter().map(|r| (r.id, r.envelope.len()))),
                 }
             }
