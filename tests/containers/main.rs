@@ -24,7 +24,8 @@ fn at_work(rows: u64, pods: usize) -> (Server, Judge, Vec<Pod>) {
     let server = Server::start();
     Load::rows(rows).nulls(3).into(&server.db);
     server.db.mark();
-    server.db.slow_batches(Duration::from_millis(20));
+    // Just below --lock-target, or batches would shrink to nothing.
+    server.db.slow_batches(Duration::from_millis(40));
     let judge = Judge::look(&server.db, &[OLD]);
     let pods = (0..pods).map(|_| server.pod(&SMALL_STEPS, &[])).collect();
     (server, judge, pods)
@@ -60,7 +61,7 @@ fn one_is_frozen_past_its_lease() {
     if !engine::there_is_one() {
         return;
     }
-    let (server, mut judge, pods) = at_work(6000, 2);
+    let (server, mut judge, pods) = at_work(20_000, 2);
     server.db.wait_moved(600);
     pods[0].freeze_in_transaction(&server.db);
     server.db.fast_commits();
@@ -79,7 +80,7 @@ fn one_is_cut_off_with_its_transaction_open_and_comes_back() {
     if !engine::there_is_one() {
         return;
     }
-    let (server, mut judge, pods) = at_work(6000, 2);
+    let (server, mut judge, pods) = at_work(20_000, 2);
     server.db.wait_moved(600);
     pods[0].freeze_in_transaction(&server.db);
     pods[0].cut_off(true);
