@@ -18,7 +18,7 @@ fn the_pods_of_the_production_overlay_do_the_job() {
     }
     let (name, tag) = IMAGE;
     let output = Command::new("scripts/k8s/rehearse")
-        .args(["--rows", "6000", "--pace", "20", "--image", &format!("{name}:{tag}")])
+        .args(["--rows", "80000", "--pace", "100", "--image", &format!("{name}:{tag}")])
         .output()
         .expect("it starts");
     let said =
