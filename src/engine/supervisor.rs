@@ -1,7 +1,7 @@
 //! One process: opens or joins the pass, runs heartbeat and workers, and says how it ended.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -15,7 +15,7 @@ use crate::error::{Error, Exit};
 use crate::rotation::{Counted, Counters, Desired, Progress, State};
 use crate::store::ledger::chunk::{self, Owner};
 use crate::store::ledger::{pass, process, rotation};
-use crate::store::{Purpose, connect, with_answer_limit};
+use crate::store::{Class, Purpose, StoreError, connect, with_answer_limit};
 
 /// How a process ended, without an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,13 +38,27 @@ pub enum End {
 pub async fn execute(job: Job, stop: Stop, progress: watch::Sender<Progress>) -> Result<End, Error> {
     let job = Arc::new(job);
     let shared = Shared::new(job.limits.max_rate, job.settings.batch_rows, job.settings.workers);
-    let opened = async {
+    let open = async || {
         let mut conn = job.connector.connect(Purpose::Control).await?;
         let pass = pass::open_or_join(&mut conn, job.rotation, job.direction, job.settings.walk).await?;
         let now = rotation::by_id(&mut conn, job.rotation).await?;
         let watching = Watchman::first_look(job.clone(), shared.clone(), &mut conn).await?;
         connect::close(conn).await;
-        Ok::<_, Error>((pass, now, watching))
+        Ok::<_, StoreError>((pass, now, watching))
+    };
+    let opened = async {
+        let since = Instant::now();
+        loop {
+            let again = match open().await {
+                Err(error) if error.class() == Class::ConnectionLost => error,
+                done => return done,
+            };
+            // Frozen in the midst of it, say, until the server ended its idle transaction.
+            if since.elapsed() > job.connector.retry_for {
+                return Err(again);
+            }
+            tracing::debug!(error = %again, "opening the pass again");
+        }
     };
     let mut signal = stop.clone();
     let (pass, now, (watchman, verdict)) = tokio::select! {
