@@ -126,7 +126,7 @@ fn with_dotenv(db: &Db, folder: &Path) -> Rekey {
 
 fn dotenv(step: Step) {
     let place = Place::new(step);
-    sweep(&format!("dotenv {}", step.arguments()[0]), 29, || place.scene());
+    sweep(&format!("dotenv {}", step.arguments()[0]), 53, || place.scene());
 }
 
 fn scene(
@@ -190,7 +190,7 @@ fn aws(step: Step) {
     let db = table();
     let judge = Judge::look(&db, &[OLD, NEW]);
     let template = db.into_template();
-    sweep(&format!("AWS {}", step.arguments()[0]), 41, || {
+    sweep(&format!("AWS {}", step.arguments()[0]), 79, || {
         moto.forget();
         block_on(async {
             moto.create(NAME, OLD).await;

@@ -67,7 +67,7 @@ fn run() {
     let db = table();
     let judge = Judge::look(&db, &[OLD, NEW]);
     let template = db.into_template();
-    sweep("run", 67, || Scene { goal: Box::new(all_moved), ..scene(&template, &judge, &["run"]) });
+    sweep("run", 127, || Scene { goal: Box::new(all_moved), ..scene(&template, &judge, &["run"]) });
 }
 
 /// Every row is on the old key again, those too that were on the new one before rekey came.
@@ -80,7 +80,7 @@ pub fn all_back(scene: &mut Scene) {
 #[test]
 fn rollback() {
     let (template, judge) = migrated();
-    sweep("rollback", 67, || Scene {
+    sweep("rollback", 127, || Scene {
         goal: Box::new(all_back),
         ..scene(&template, &judge, &["rollback", "--yes"])
     });
@@ -92,7 +92,7 @@ fn turn() {
     let db = table();
     let judge = Judge::look(&db, &[OLD, NEW]);
     let template = db.into_template();
-    sweep("turn", 97, || {
+    sweep("turn", 181, || {
         let scene = scene(&template, &judge, &["rollback", "--yes"]);
         scene.db.mark();
         scene.db.slow_batches(Duration::from_millis(20));
@@ -125,7 +125,7 @@ fn quarantine_retry() {
         store_raw(&db, *id, bytes);
     }
     let template = db.into_template();
-    sweep("quarantine retry", 67, || Scene {
+    sweep("quarantine retry", 127, || Scene {
         goal: Box::new(|scene| {
             scene.judge.all_on(&scene.db, NEW);
             totals_are(&scene.db, &[("quarantined", 0), ("null", NULLS)]);

@@ -61,7 +61,7 @@ fn fresh() -> impl Fn() -> Scene {
 
 #[test]
 fn a_run_wakes_up_after_another_has_finished() {
-    sweep("run, then run", 71, fresh(), |scene, woken| match woken {
+    sweep("run, then run", 139, fresh(), |scene, woken| match woken {
         None => {
             let other = in_steps(rekey(&scene.db, []), ["run"]).exits(0);
             scene.holds(&other);
@@ -77,7 +77,7 @@ fn a_run_wakes_up_after_another_has_finished() {
 
 #[test]
 fn a_run_wakes_up_after_a_rollback() {
-    sweep("run, then rollback", 71, fresh(), |scene, woken| match woken {
+    sweep("run, then rollback", 139, fresh(), |scene, woken| match woken {
         None => {
             let other = in_steps(rekey(&scene.db, []), ["rollback", "--yes"]).run();
             // Where no rotation was recorded yet there is nothing to roll back.
