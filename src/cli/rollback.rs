@@ -71,7 +71,7 @@ async fn leave(
     let to_be_left = async |conn: &mut PgConnection| {
         Ok(rotation::by_id(conn, rotation.id).await?.state != State::RolledBack)
     };
-    let Some(alone) = Exclusive::when_free(&mut conn, to_be_left).await? else {
+    let Some(alone) = Exclusive::among_rollbacks(&mut conn, to_be_left).await? else {
         // Another process did all of it, and sees to the cache.
         return Ok(None);
     };
@@ -124,7 +124,7 @@ async fn prepare(
         let to_be_turned = async |conn: &mut PgConnection| {
             Ok(rotation::by_id(conn, rotation.id).await?.state.may_roll_back())
         };
-        let alone = Exclusive::when_free(&mut conn, to_be_turned).await?;
+        let alone = Exclusive::among_rollbacks(&mut conn, to_be_turned).await?;
         let ours = match &alone {
             Some(_) => rotation::turn_back(&mut conn, rotation.id, &context.actor).await?,
             None => false,

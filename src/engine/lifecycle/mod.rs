@@ -23,6 +23,18 @@ use crate::error::{Error, Exit, Result};
 use crate::store::connect::jitter;
 use crate::store::{Statement, StoreError, schema};
 
+const PROMOTIONS: i64 = schema::LOCK + 2;
+/// Taken before the other one.
+const ROLLBACKS: i64 = schema::LOCK + 3;
+
+async fn try_lock(conn: &mut PgConnection, lock: i64) -> Result<bool, StoreError> {
+    sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
+        .bind(lock)
+        .fetch_one(conn)
+        .during("take the lock for promotions")
+        .await
+}
+
 /// How long another process may take: the longest is a turn that waits for a frozen worker's transaction.
 const PATIENCE: Duration = Duration::from_secs(100);
 
@@ -32,12 +44,7 @@ pub struct Exclusive(());
 impl Exclusive {
     /// Takes it, or says that another process has it (8).
     pub async fn take(conn: &mut PgConnection) -> Result<Exclusive> {
-        let got: Result<bool, StoreError> = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
-            .bind(schema::LOCK + 2)
-            .fetch_one(conn)
-            .during("take the lock for promotions")
-            .await;
-        match got? {
+        match try_lock(conn, PROMOTIONS).await? {
             true => Ok(Exclusive(())),
             false => Err(Error::new(
                 Exit::Busy,
@@ -47,30 +54,31 @@ impl Exclusive {
         }
     }
 
-    /// Takes it as soon as it is free. `None` where what it was wanted for is no longer to be done, as `needed` finds
-    /// out while another process has it: pods of one Job come here together.
-    pub async fn when_free(
+    /// Takes it for a rollback, as soon as no other rollback has it: pods of one Job come here together. `None` where what
+    /// it was wanted for is no longer to be done, as `needed` finds out meanwhile. Whoever promotes is not waited for (8).
+    pub async fn among_rollbacks(
         conn: &mut PgConnection,
         needed: impl AsyncFn(&mut PgConnection) -> Result<bool>,
     ) -> Result<Option<Exclusive>> {
         let started = Instant::now();
-        loop {
-            match Exclusive::take(conn).await {
-                Ok(alone) => return Ok(Some(alone)),
-                Err(e) if e.exit != Exit::Busy || started.elapsed() > PATIENCE => return Err(e),
-                Err(_) => {}
+        while !try_lock(conn, ROLLBACKS).await? {
+            if started.elapsed() > PATIENCE {
+                return Err(Error::new(Exit::Busy, "another process is turning this rotation round")
+                    .hint("wait for it to end; rekey status"));
             }
             tokio::time::sleep(jitter(Duration::from_millis(200))).await;
             if !needed(conn).await? {
                 return Ok(None);
             }
         }
+        Exclusive::take(conn).await.map(Some)
     }
 
     /// Gives it back before the connection ends.
     pub async fn give_back(self, conn: &mut PgConnection) -> Result<()> {
-        sqlx::query("SELECT pg_advisory_unlock($1)")
-            .bind(schema::LOCK + 2)
+        sqlx::query("SELECT pg_advisory_unlock($1), pg_advisory_unlock($2)")
+            .bind(PROMOTIONS)
+            .bind(ROLLBACKS)
             .execute(conn)
             .during("give back the lock for promotions")
             .await?;
