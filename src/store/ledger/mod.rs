@@ -1,6 +1,7 @@
 //! rekey's own tables: rotations, passes, chunks with their leases, proofs, quarantine, processes.
 //!
-//! One file per table; the SQL of a table stands only there.
+//! One file per table, with the SQL of that table. `rotation/turn.rs` alone touches several in one transaction: it stops
+//! what is under way.
 
 pub mod chunk;
 pub mod pass;
