@@ -1,5 +1,6 @@
 //! One task a process, on a connection of its own: keeps leases alive, reads what the operator wants, measures.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,7 +37,7 @@ pub async fn run(
     wish: watch::Sender<Wish>,
     pace: watch::Receiver<Verdict>,
     progress: watch::Sender<Progress>,
-) {
+) -> Infallible {
     let mut rate = Rate::default();
     loop {
         let mut conn = match job.connector.try_connect(Purpose::Control).await {

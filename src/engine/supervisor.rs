@@ -76,9 +76,12 @@ pub async fn execute(job: Job, stop: Stop, progress: watch::Sender<Progress>) ->
         over: None,
     });
     let limit = job.connector.answer_limit();
+    // Kept open here: workers are stopped by who knows why a task ended, not by its channel, which closes sooner.
+    let _open = (wish_sender.clone(), pace_sender.clone());
     let beating = heartbeat::run(job.clone(), shared.clone(), wish_sender, pace.clone(), progress.clone());
-    let beat = tokio::spawn(with_answer_limit(limit, beating));
-    let mut watchman = tokio::spawn(with_answer_limit(limit, watchman.keep(pace_sender)));
+    let mut tasks = JoinSet::<Error>::new();
+    tasks.spawn(with_answer_limit(limit, async { match beating.await {} }));
+    tasks.spawn(with_answer_limit(limit, watchman.keep(pace_sender)));
 
     // One worker's failure stops the others between batches.
     let (give_up, given_up) = StopSource::new();
@@ -105,7 +108,6 @@ pub async fn execute(job: Job, stop: Stop, progress: watch::Sender<Progress>) ->
         };
         workers.spawn(with_answer_limit(limit, worker.run()));
     }
-    let mut watching = true;
     let mut outcome: Option<Ended> = None;
     let mut failed: Option<Error> = None;
     loop {
@@ -114,10 +116,9 @@ pub async fn execute(job: Job, stop: Stop, progress: watch::Sender<Progress>) ->
                 Some(done) => done,
                 None => break,
             },
-            blind = &mut watchman, if watching => {
-                watching = false;
-                let gone = |e| Error::new(Exit::Internal, format!("the throttle panicked: {e}"));
-                failed = failed.or(Some(blind.unwrap_or_else(gone)));
+            Some(ended) = tasks.join_next() => {
+                let gone = |e| Error::new(Exit::Internal, format!("the heartbeat or the throttle panicked: {e}"));
+                failed = failed.or(Some(ended.unwrap_or_else(gone)));
                 give_up.stop();
                 continue;
             }
@@ -135,8 +136,7 @@ pub async fn execute(job: Job, stop: Stop, progress: watch::Sender<Progress>) ->
             }
         }
     }
-    beat.abort();
-    watchman.abort();
+    tasks.abort_all();
     relay.abort();
     let signalled = stop.is_set();
     let last = sign_off(&job, signalled || failed.is_some()).await;
