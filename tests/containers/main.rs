@@ -41,7 +41,7 @@ fn one_is_killed_one_is_stopped_and_the_third_finishes() {
     if !engine::there_is_one() {
         return;
     }
-    let (server, mut judge, pods) = at_work(8000, 3);
+    let (server, mut judge, pods) = at_work(20_000, 3);
     server.db.wait_moved(600);
     pods[0].signal("KILL");
     pods[1].signal("TERM");

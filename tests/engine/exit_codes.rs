@@ -99,7 +99,7 @@ fn a_rollback_in_progress_is_8() {
     Load::rows(2500).into(&db);
     rekey(&db, ["run"]).exits(0);
     db.mark();
-    db.slow_commits(Duration::from_millis(10));
+    db.slow_batches(Duration::from_millis(40));
     let back = rekey(&db, ["rollback", "--yes", "--batch-rows", "50"]).start();
     db.wait_moved(200);
     rekey(&db, ["run"]).exits(8);
@@ -112,7 +112,7 @@ fn stopped_on_purpose_is_9() {
     let db = Db::new();
     Load::rows(2500).into(&db);
     db.mark();
-    db.slow_commits(Duration::from_millis(8));
+    db.slow_batches(Duration::from_millis(40));
     let run = run_in_small_steps(&db).start();
     db.wait_moved(200);
     rekey(&db, ["abort"]).exits(0);
@@ -134,7 +134,7 @@ fn a_signal_is_75() {
     let db = Db::new();
     Load::rows(2500).into(&db);
     db.mark();
-    db.slow_commits(Duration::from_millis(8));
+    db.slow_batches(Duration::from_millis(20));
     let run = run_in_small_steps(&db).start();
     db.wait_moved(200);
     run.signal(Signal::TERM);

@@ -13,7 +13,7 @@ fn killed_until_done(load: Load, seed: u64) {
     let db = Db::new();
     load.into(&db);
     db.mark();
-    db.slow_commits(Duration::from_millis(4));
+    db.slow_batches(Duration::from_millis(20));
     let mut judge = Judge::look(&db, &[OLD]);
     let rows = judge.openable() as i64;
     let mut random = Random::new(seed);
@@ -22,9 +22,14 @@ fn killed_until_done(load: Load, seed: u64) {
         let mut run = run_in_small_steps(&db).start();
         let target = (rows * kill / (kills + 2)).max(db.moved() + 1);
         until("the run to get on", SOON, || (db.moved() >= target || !run.running()).then_some(()));
-        assert!(run.running(), "it should still be at work:\n{}", run.wait());
+        if !run.running() {
+            // Near its end it may get there before it is killed.
+            assert!(kill > kills / 2, "it should still be at work:\n{}", run.wait());
+            run.wait().expect(0);
+            break;
+        }
         // Not at a commit's end only: anywhere.
-        std::thread::sleep(Duration::from_micros(random.below(15_000)));
+        std::thread::sleep(Duration::from_micros(random.below(30_000)));
         run.kill();
         judge.none_lost(&db, &[OLD, NEW]);
     }
@@ -68,7 +73,7 @@ fn asked_to_stop_by(signal: Signal) {
     let db = Db::new();
     Load::rows(4000).into(&db);
     db.mark();
-    db.slow_commits(Duration::from_millis(10));
+    db.slow_batches(Duration::from_millis(20));
     let mut judge = Judge::look(&db, &[OLD]);
     let run = run_in_small_steps(&db).start();
     db.wait_moved(500);
@@ -124,7 +129,7 @@ fn a_second_signal_stops_at_once() {
     let db = Db::new();
     Load::rows(2000).into(&db);
     db.mark();
-    db.slow_commits(Duration::from_millis(100));
+    db.slow_batches(Duration::from_millis(100));
     let mut judge = Judge::look(&db, &[OLD]);
     let run = run_in_small_steps(&db).start();
     db.wait_moved(50);

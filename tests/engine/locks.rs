@@ -22,7 +22,7 @@ async fn two_rows_backwards(db: &Db, first: Uuid, second: Uuid) -> sqlx::Result<
 fn the_application_is_never_a_deadlocks_victim() {
     let db = Db::new();
     Load::rows(3000).into(&db);
-    db.slow_commits(Duration::from_millis(10));
+    db.slow_batches(Duration::from_millis(10));
     let mut judge = Judge::look(&db, &[OLD]);
     let ids = ids(&db);
     ids.iter().for_each(|&id| judge.expect_touched(id));
@@ -77,7 +77,7 @@ fn a_table_lock_is_waited_for() {
     let db = Db::new();
     Load::rows(1500).into(&db);
     db.mark();
-    db.slow_commits(Duration::from_millis(5));
+    db.slow_batches(Duration::from_millis(20));
     let mut judge = Judge::look(&db, &[OLD]);
     let run = run_in_small_steps(&db).start();
     db.wait_moved(300);

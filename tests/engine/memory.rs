@@ -145,9 +145,9 @@ fn a_run_holds_the_keys_while_it_works_and_not_a_moment_longer() {
         return;
     }
     let (db, keys) = (Db::new(), Keys::in_files());
-    Load::rows(3000).into(&db);
+    Load::rows(6000).into(&db);
     db.mark();
-    db.slow_batches(Duration::from_millis(30));
+    db.slow_batches(Duration::from_millis(50));
     let (mut reader, writer) = full_pipe();
     let steps = ["--chunk-rows", "400", "--batch-rows", "50", "--workers", "2"];
     let mut run = keys.named(rekey(&db, ["run"])).args(steps).start_into(writer);

@@ -6,11 +6,20 @@ use crate::support::load::Load;
 use crate::support::{Db, Judge, NEW, OLD, SOON, rekey, run_in_small_steps, total, until};
 use rustix::process::Signal;
 
+/// Waits until so many processes say that they are at work.
+fn wait_for_processes(db: &Db, number: i64) {
+    until(&format!("{number} processes to be at work"), SOON, || {
+        // There is no such table at first.
+        let there = db.try_value::<i64>("SELECT count(*) FROM rekey.processes");
+        there.is_ok_and(|there| there == number).then_some(())
+    });
+}
+
 #[test]
 fn processes_started_in_the_same_moment_share_one_rotation() {
     let db = Db::new();
     Load::rows(6000).nulls(5).into(&db);
-    db.slow_commits(Duration::from_millis(3));
+    db.slow_batches(Duration::from_millis(3));
     let mut judge = Judge::look(&db, &[OLD]);
     assert!(!db.has_rekey_schema(), "one of them makes it");
     let runs: Vec<_> = (0..8).map(|_| run_in_small_steps(&db).args(["--workers", "1"]).start()).collect();
@@ -30,7 +39,7 @@ fn rollbacks_started_in_the_same_moment_share_the_work() {
     Load::rows(3000).nulls(5).into(&db);
     let mut judge = Judge::look(&db, &[OLD]);
     rekey(&db, ["run"]).exits(0);
-    db.slow_commits(Duration::from_millis(3));
+    db.slow_batches(Duration::from_millis(3));
     let small = ["--yes", "--chunk-rows", "200", "--batch-rows", "50", "--workers", "1", "--lease-ttl", "3s"];
     let all: Vec<_> = (0..4).map(|_| rekey(&db, ["rollback"]).args(small).start()).collect();
     for one in all {
@@ -47,11 +56,12 @@ fn one_is_killed_and_one_is_frozen_past_its_lease() {
     let db = Db::new();
     Load::rows(4000).into(&db);
     db.mark();
-    db.slow_commits(Duration::from_millis(8));
+    db.slow_batches(Duration::from_millis(40));
     let mut judge = Judge::look(&db, &[OLD]);
     let killed = run_in_small_steps(&db).start();
     let frozen = run_in_small_steps(&db).start();
     let living = run_in_small_steps(&db).start();
+    wait_for_processes(&db, 3);
     db.wait_moved(1200);
     frozen.signal(Signal::STOP);
     killed.kill();
@@ -74,10 +84,11 @@ fn frozen_and_thawed_while_others_go_on() {
     let db = Db::new();
     Load::rows(4000).into(&db);
     db.mark();
-    db.slow_commits(Duration::from_millis(15));
+    db.slow_batches(Duration::from_millis(20));
     let mut judge = Judge::look(&db, &[OLD]);
     let mut sleeper = run_in_small_steps(&db).args(["--workers", "1"]).start();
     let mut other = run_in_small_steps(&db).args(["--workers", "1"]).start();
+    wait_for_processes(&db, 2);
     for _ in 0..3 {
         let target = db.moved() + 300;
         until("both to get on", SOON, || (db.moved() >= target || !sleeper.running()).then_some(()));
@@ -102,11 +113,12 @@ fn a_second_process_may_join_midway_and_leave_again() {
     let db = Db::new();
     Load::rows(4000).into(&db);
     db.mark();
-    db.slow_commits(Duration::from_millis(8));
+    db.slow_batches(Duration::from_millis(30));
     let mut judge = Judge::look(&db, &[OLD]);
     let first = run_in_small_steps(&db).start();
     db.wait_moved(500);
     let guest = run_in_small_steps(&db).start();
+    wait_for_processes(&db, 2);
     db.wait_moved(1500);
     guest.signal(Signal::TERM);
     guest.wait_for(Duration::from_secs(10)).expect(75);

@@ -154,9 +154,9 @@ fn no_error_shows_a_secret() {
 #[test]
 fn a_process_at_work_shows_no_secret() {
     let db = Db::new();
-    Load::rows(2000).into(&db);
+    Load::rows(4000).into(&db);
     db.mark();
-    db.slow_batches(Duration::from_millis(20));
+    db.slow_batches(Duration::from_millis(40));
     let port = free_port();
     let run = run_in_small_steps(&db).args(["--metrics-listen", &format!("127.0.0.1:{port}")]).start();
     db.wait_moved(100);

@@ -76,7 +76,7 @@ fn what_writes_refuses_a_standby_and_verify_works_there() {
 fn a_run_goes_on_where_the_promoted_standby_stands() {
     let mut pair = pair(2000);
     pair.primary.mark();
-    pair.primary.slow_commits(Duration::from_millis(5));
+    pair.primary.slow_batches(Duration::from_millis(20));
     let mut judge = crate::support::Judge::look(&pair.primary, &[OLD]);
     let run = crate::support::run_in_small_steps(&pair.primary).start();
     pair.primary.wait_moved(700);

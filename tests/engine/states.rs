@@ -63,7 +63,7 @@ fn a_paused_run_still_ends_on_sigterm() {
 
 #[test]
 fn aborted_then_resumed() {
-    let (db, mut judge) = under_way(4000);
+    let (db, mut judge) = under_way(8000);
     let runs = [run_in_small_steps(&db).start(), run_in_small_steps(&db).start()];
     db.wait_moved(500);
     rekey(&db, ["abort"]).exits(0);
@@ -80,7 +80,7 @@ fn aborted_then_resumed() {
     db.fast_commits();
     run_in_small_steps(&db).exits(0);
     judge.all_on(&db, NEW);
-    assert_eq!(total(&db, "re_encrypted"), 4000);
+    assert_eq!(total(&db, "re_encrypted"), 8000);
 }
 
 /// Whoever aborted after the rows were done must be heard before the application is given another key.

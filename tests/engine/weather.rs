@@ -116,7 +116,7 @@ fn maintenance_during_a_run_by_keys() {
     let db = Db::new();
     Load::rows(6000).into(&db);
     db.mark();
-    db.slow_batches(Duration::from_millis(12));
+    db.slow_batches(Duration::from_millis(40));
     let mut judge = Judge::look(&db, &[OLD]);
     let mut run = run_in_small_steps(&db).start();
     for (moved, statement) in [
@@ -177,7 +177,7 @@ fn the_clients_clock_jumps() {
     let db = Db::new();
     Load::rows(5000).into(&db);
     db.mark();
-    db.slow_batches(Duration::from_millis(12));
+    db.slow_batches(Duration::from_millis(30));
     let mut judge = Judge::look(&db, &[OLD]);
     let folder = tempfile::tempdir().expect("a folder");
     let clock = folder.path().join("clock");

@@ -95,7 +95,7 @@ impl Scene {
     fn cut(&mut self) {
         let db = &self.db;
         db.mark();
-        db.slow_commits(std::time::Duration::from_millis(8));
+        db.slow_batches(std::time::Duration::from_millis(40));
         let mut run = run_in_small_steps(db).without("ENCRYPTION_KEY").without("NEW_ENCRYPTION_KEY");
         for (name, value) in &self.environment {
             run = run.env(name, value);

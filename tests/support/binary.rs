@@ -134,9 +134,26 @@ impl Running {
         Pid::from_child(&self.child)
     }
 
-    /// Sends a signal; a process that has ended does not mind.
+    /// Sends a signal; a process that has ended does not mind. One that asks it to stop waits until it listens: just
+    /// started, it would be ended by it like any other program.
     pub fn signal(&self, signal: Signal) {
+        if [Signal::TERM, Signal::INT].contains(&signal) {
+            self.until_it_listens(signal);
+        }
         kill_process(self.pid(), signal).ok();
+    }
+
+    /// Returns once it catches `signal`, has ended or is stopped. Ten seconds at most: not every command listens.
+    fn until_it_listens(&self, signal: Signal) {
+        let asked = Instant::now();
+        while asked.elapsed() < Duration::from_secs(10) {
+            let (Some(state), Some(caught)) = (self.status("State:"), self.status("SigCgt:")) else { return };
+            let caught = u64::from_str_radix(&caught, 16).expect("a mask in hex");
+            if caught & (1 << (signal.as_raw() - 1)) != 0 || state.starts_with(['T', 'Z']) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// Whether it is still there.
@@ -152,9 +169,15 @@ impl Running {
 
     /// Its peak memory so far, in kB (VmHWM); 0 once it has ended.
     pub fn peak_memory(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid().as_raw_nonzero()));
-        let line = status.as_deref().unwrap_or_default().lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        line.and_then(|kb| kb.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+        let peak = self.status("VmHWM:");
+        peak.and_then(|kb| kb.trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+    }
+
+    /// What follows `name` in /proc/PID/status; nothing once it is gone.
+    fn status(&self, name: &str) -> Option<String> {
+        let path = format!("/proc/{}/status", self.pid().as_raw_nonzero());
+        let status = std::fs::read_to_string(path).ok()?;
+        status.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned())
     }
 
     /// Waits for its end, which must be the exit code `code`, and watches that its memory stays below `limit` kB.

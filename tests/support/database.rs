@@ -111,19 +111,15 @@ impl Db {
     }
 
     /// Makes every commit of later sessions last at least `delay` (at most 100 ms), so that a test can step in midway.
-    pub fn slow_commits(&self, delay: Duration) {
+    /// The delay is only for commits that wait for the disk, and a run's batches do not unless they are told to.
+    pub fn slow_batches(&self, delay: Duration) {
         let (name, micros) = (&self.name, delay.as_micros());
         self.execute(&format!("ALTER DATABASE {name} SET commit_siblings = 0"));
         self.execute(&format!("ALTER DATABASE {name} SET commit_delay = {micros}"));
+        self.execute(&format!("ALTER DATABASE {name} SET synchronous_commit = 'local'"));
     }
 
-    /// The same for a run's batches, which do not wait for the disk unless they are told to.
-    pub fn slow_batches(&self, delay: Duration) {
-        self.slow_commits(delay);
-        self.execute(&format!("ALTER DATABASE {} SET synchronous_commit = 'local'", self.name));
-    }
-
-    /// Commits are as fast as they can be again.
+    /// Commits of later sessions are as fast as they can be again.
     pub fn fast_commits(&self) {
         let name = &self.name;
         self.execute(&format!(

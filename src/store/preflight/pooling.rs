@@ -9,9 +9,14 @@ use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use super::finding::{Finding, Kind};
 use crate::store::connect::{Connector, close};
-use crate::store::error::{StoreError, bounded};
+use crate::store::error::{Class, StoreError, bounded};
 
 const ROUNDS: usize = 4;
+/// How often the second connection may be lost.
+const RETRIES: usize = 5;
+/// Begins a transaction that no timeout of the role ends while the first connection is asked.
+const BEGIN: &str = "BEGIN; SELECT set_config(name, '0', true) FROM pg_catalog.pg_settings \
+     WHERE name IN ('idle_in_transaction_session_timeout', 'statement_timeout', 'transaction_timeout')";
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// Adds the finding and returns true where there is such a pooler.
@@ -21,9 +26,17 @@ pub(super) async fn probe(
     findings: &mut Vec<Finding>,
 ) -> Result<bool, StoreError> {
     let mut other = connector.bare().await?;
-    let mut pooled = false;
-    for _ in 0..ROUNDS {
-        pooled = pooled || shares_a_process(conn, &mut other).await?;
+    let (mut pooled, mut rounds, mut retries) = (false, 0, 0);
+    while rounds < ROUNDS && !pooled {
+        match shares_a_process(conn, &mut other).await {
+            Ok(shared) => (pooled, rounds) = (shared, rounds + 1),
+            // Its settings are the role's own, which may well end it.
+            Err(e) if retries < RETRIES && matches!(e.class(), Class::ConnectionLost | Class::Retry) => {
+                retries += 1;
+                other = connector.bare().await?;
+            }
+            Err(e) => return Err(e),
+        }
     }
     close(other).await;
     if pooled {
@@ -38,7 +51,7 @@ pub(super) async fn probe(
 
 async fn shares_a_process(conn: &mut PgConnection, other: &mut PgConnection) -> Result<bool, StoreError> {
     let before = process(conn).await?;
-    match ask(other, "BEGIN").await {
+    match ask(other, BEGIN).await {
         // PgBouncer in statement mode allows no transactions.
         Err(e) if e.sqlstate().is_some_and(|code| code.starts_with("08")) => return Ok(true),
         done => done?,

@@ -70,6 +70,10 @@ fn a_deadline_ends_a_run_that_waits_and_pause_and_abort_reach_it() {
 #[test]
 fn a_window_that_closes_stops_the_run_and_one_that_opens_lets_it_go_on() {
     let (db, mut judge) = loaded(60_000);
+    // Both have begun when the minute is over.
+    until("time before the minute is over", SOON, || {
+        db.value::<bool>("SELECT extract(second FROM clock_timestamp()) < 45").then_some(())
+    });
     let mut closing = gentle(&db).args(["--window", &window(&db, -60, 1)]).start();
     let mut opening = gentle(&db).args(["--window", &window(&db, 1, 60)]).start();
     let outside =
