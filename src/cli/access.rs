@@ -32,10 +32,11 @@ pub async fn record(
 ) -> Result<()> {
     let detail = json!({ "by": by, "keys": keys, "result": "read" });
     let mut tx = conn.begin().during("record the access").await?;
-    audit::append(&mut tx, Some(rotation), "access", &context.actor, detail.clone()).await?;
     let actor = &context.actor;
     audit::append_to_application(&mut tx, crate::entropy::id(), rotation, "KEY_ACCESSED", actor, &detail)
         .await?;
+    // Last: until the transaction ends, every other process waits for the chain's head.
+    audit::append(&mut tx, Some(rotation), "access", actor, detail).await?;
     tx.commit().during("record the access").await?;
     Ok(())
 }
