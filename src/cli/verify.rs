@@ -38,6 +38,8 @@ pub async fn run(args: VerifyArgs, context: &Context) -> Result<Exit> {
     };
     let mut checked =
         check(context, &args.keys, &connector, &mut conn, &rotation, usize::from(args.workers), stop).await?;
+    // The one from before has been idle for as long as the table took, which not every network lets live.
+    let mut conn = connector.connect(Purpose::Control).await?;
     let recorded = record(context, &connector, &mut conn, &rotation, "verify", &mut checked).await?;
     let report = checked.report;
     let exit = report.exit();

@@ -62,8 +62,12 @@ impl Worker {
             match fault {
                 Fault::Fatal(e) => return Err(e),
                 Fault::Yield if self.gate.stop.is_set() => {}
-                Fault::Yield => self.give_back().await,
+                Fault::Yield => {
+                    faults.progress();
+                    self.give_back().await;
+                }
                 Fault::LeaseLost => {
+                    faults.progress();
                     self.job.metrics.lease_lost();
                     tracing::info!(worker = self.owner.worker, "lease lost, starting over");
                 }
@@ -142,8 +146,11 @@ impl Worker {
                 Next::Segment(mut segment) => {
                     ahead = read_ahead(reader, limit);
                     *last = Some(segment.lease.clone());
-                    self.write(&mut writer, &mut segment).await?;
-                    faults.progress();
+                    let written = self.write(&mut writer, &mut segment).await;
+                    if written.is_ok() || writer.has_committed() {
+                        faults.progress();
+                    }
+                    written?;
                     *last = None;
                 }
                 Next::Proof(_) if !self.gate.is_open() => return Err(Fault::Yield),
@@ -161,6 +168,7 @@ impl Worker {
                         writer.let_go(&self.owner).await?;
                         swept = Some(Instant::now());
                     }
+                    faults.progress();
                     self.pause_briefly().await?;
                     ahead = read_ahead(reader, limit);
                 }

@@ -39,6 +39,8 @@ pub struct Writer {
     gate: Gate,
     /// Races lost since the last commit.
     lost: i64,
+    /// A batch was committed since somebody asked.
+    committed: bool,
     /// What the chunk's contested rows turned out to be, until its last segment finishes it.
     left: Left,
 }
@@ -92,7 +94,22 @@ impl Writer {
     pub fn new(job: SharedJob, conn: PgConnection, gate: Gate) -> Writer {
         let servo = BatchServo::new(job.settings.batch_rows, MAX_BATCH_BYTES, job.settings.lock_target);
         let left = Left::default();
-        Writer { job, conn, servo, scratch: Scratch::default(), ivs: IvSource::new(), gate, lost: 0, left }
+        Writer {
+            job,
+            conn,
+            servo,
+            scratch: Scratch::default(),
+            ivs: IvSource::new(),
+            gate,
+            lost: 0,
+            committed: false,
+            left,
+        }
+    }
+
+    /// Whether a batch was committed since this was asked last.
+    pub fn has_committed(&mut self) -> bool {
+        std::mem::take(&mut self.committed)
     }
 
     /// Writes a segment and, if it is the chunk's last, finishes the chunk. On a fault other than `Yield` and
@@ -198,7 +215,7 @@ impl Writer {
         };
         timed.commits();
         bounded("commit a batch", limit, tx.commit()).await?;
-        self.lost = 0;
+        (self.lost, self.committed) = (0, true);
         let held = timed.held(&checkpoint.add);
         counted.committed(&checkpoint.add, held.held);
         self.servo.observe(held);
@@ -397,7 +414,7 @@ impl Writer {
         let held = timed.held(&checkpoint.add);
         counted.committed(&checkpoint.add, held.held);
         self.servo.observe(held);
-        self.lost = 0;
+        (self.lost, self.committed) = (0, true);
         self.obey(&noted)?;
         Ok(taken)
     }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::support::load::Load;
 use crate::support::{
-    Cluster, Db, Judge, NEW, OLD, Stop, rekey, rekey_without_database, run_in_small_steps, total,
+    Cluster, Db, Judge, NEW, OLD, SOON, Stop, block_on, rekey, rekey_without_database, run_in_small_steps,
+    total, until,
 };
 
 /// Stops the server in the midst of a run and starts it again at once; the run carries on by itself.
@@ -13,7 +14,7 @@ fn carries_on_after(how: Stop) {
     let db = Db::on(&cluster);
     Load::rows(3000).into(&db);
     db.mark();
-    db.slow_commits(Duration::from_millis(5));
+    db.slow_batches(Duration::from_millis(30));
     let mut judge = Judge::look(&db, &[OLD]);
     let mut run = run_in_small_steps(&db).start();
     for part in 1..=2 {
@@ -50,7 +51,7 @@ fn the_server_stays_away() {
     let db = Db::on(&cluster);
     Load::rows(2000).into(&db);
     db.mark();
-    db.slow_commits(Duration::from_millis(5));
+    db.slow_batches(Duration::from_millis(30));
     let mut judge = Judge::look(&db, &[OLD]);
     let run = run_in_small_steps(&db).args(["--retry-for", "4s"]).start();
     db.wait_moved(600);
@@ -71,7 +72,7 @@ fn the_server_freezes() {
     let db = Db::on(&cluster);
     Load::rows(2000).into(&db);
     db.mark();
-    db.slow_commits(Duration::from_millis(5));
+    db.slow_batches(Duration::from_millis(30));
     let mut judge = Judge::look(&db, &[OLD]);
     let run = run_in_small_steps(&db).args(["--retry-for", "5s"]).start();
     db.wait_moved(600);
@@ -92,7 +93,7 @@ fn sessions_are_terminated_again_and_again() {
     let db = Db::new();
     Load::rows(3000).into(&db);
     db.mark();
-    db.slow_commits(Duration::from_millis(6));
+    db.slow_batches(Duration::from_millis(30));
     let mut judge = Judge::look(&db, &[OLD]);
     let mut run = run_in_small_steps(&db).start();
     for part in 1..=5 {
@@ -115,4 +116,42 @@ fn a_server_that_was_never_there() {
         .wait_for(Duration::from_secs(20))
         .expect(69);
     outcome.says_none_of(&[OLD, NEW, "a-password-nobody-shows"]);
+}
+
+/// Patience is for faults without progress between them: two hours of work may meet two of them.
+#[test]
+fn faults_far_apart_are_not_added_up() {
+    let db = Db::new();
+    Load::rows(4000).into(&db);
+    db.mark();
+    let mut judge = Judge::look(&db, &[OLD]);
+    // One segment, and longer than the patience.
+    let run = rekey(&db, ["run", "--workers", "1", "--retry-for", "1s", "--max-rate", "800"]).start();
+    for moved in [400, 2400] {
+        db.wait_moved(moved);
+        db.terminate_other_sessions();
+    }
+    run.wait().expect(0);
+    judge.all_on(&db, NEW);
+}
+
+/// The connection that is to record the result has been idle for as long as the table took.
+#[test]
+fn a_verify_outlives_its_idle_connection() {
+    let db = Db::new();
+    Load::rows(200).into(&db);
+    rekey(&db, ["run"]).exits(0);
+    let mut lock = block_on(db.pool().begin()).expect("a transaction");
+    block_on(sqlx::raw_sql("LOCK TABLE provider_connections IN ACCESS EXCLUSIVE MODE").execute(&mut *lock))
+        .expect("a lock");
+    let verify = rekey(&db, ["verify"]).start();
+    let waiting =
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'provider_connections'::regclass";
+    until("its readers to wait", SOON, || (db.value::<i64>(waiting) > 0).then_some(()));
+    db.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() \
+         AND application_name <> 'judge' AND state = 'idle'",
+    );
+    block_on(lock.rollback()).expect("the lock goes");
+    verify.wait().expect(0);
 }
