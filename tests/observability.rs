@@ -48,7 +48,7 @@ fn a_run_tells_over_http_and_in_a_file_what_it_did() {
     let db = Db::new();
     Load::rows(2000).nulls(5).into(&db);
     db.mark();
-    db.slow_commits(Duration::from_millis(15));
+    db.slow_batches(Duration::from_millis(40));
     let folder = tempfile::tempdir().expect("a folder");
     let (file, word) = (folder.path().join("rekey.prom"), folder.path().join("last-word"));
     let port = cluster::free_port();
@@ -118,6 +118,16 @@ fn every_job_names_the_next_command() {
         let word = std::fs::read_to_string(&path).expect("it is there");
         let word: serde_json::Value = serde_json::from_str(&word).expect("JSON");
         assert_eq!(word["next"], next, "{arguments:?}: {word}");
+    }
+    // A Job of another kind says at least how it ended.
+    let key = format!("file:{}", folder.path().join("key").display());
+    for code in [0, 2] {
+        let value = if code == 0 { key.as_str() } else { "env:" };
+        let job = rekey(&db, ["keys", "generate", "encryption", "--to", value]);
+        job.env("REKEY_TERMINATION_LOG", &path).exits(code);
+        let word = std::fs::read_to_string(&path).expect("it is there");
+        let word: serde_json::Value = serde_json::from_str(&word).expect("JSON");
+        assert_eq!(word["code"], code, "{word}");
     }
 }
 

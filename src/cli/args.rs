@@ -211,8 +211,8 @@ impl Command {
         }
     }
 
-    /// Whether it is what a Job is made of. The others look and steer, and may be started inside such a pod: its port
-    /// and its last word are not theirs.
+    /// Whether it is the work of a Job on the table. The others may be started inside such a pod, whose port and
+    /// metrics are not theirs.
     pub const fn is_work(&self) -> bool {
         matches!(
             self,
@@ -227,6 +227,11 @@ impl Command {
         )
     }
 
+    /// Whether it may be a Job of its own, whose last word somebody reads. What looks and steers has none.
+    pub const fn has_last_word(&self) -> bool {
+        self.is_work() || matches!(self, Command::Keys(_) | Command::Cache(_))
+    }
+
     /// Whether a signal may end it anywhere: it reads, or writes in one transaction. The others listen for
     /// themselves, or ask at the terminal.
     pub const fn may_be_given_up(&self) -> bool {
@@ -239,7 +244,10 @@ impl Command {
             | Command::Pause
             | Command::Resume(_)
             | Command::Abort
-            | Command::Quarantine(QuarantineCommand::List | QuarantineCommand::Accept { .. }) => true,
+            | Command::Quarantine(QuarantineCommand::List | QuarantineCommand::Accept { .. })
+            | Command::Keys(
+                KeysCommand::Validate(_) | KeysCommand::Status(_) | KeysCommand::Fingerprint(_),
+            ) => true,
             Command::Run(_)
             | Command::Promote(_)
             | Command::Finalize(_)
@@ -348,6 +356,9 @@ pub struct PromoteArgs {
     /// Readers of the verify before it
     #[arg(long, env = "REKEY_WORKERS", hide_env_values = true, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64), value_name = "N")]
     pub workers: u16,
+    /// Let a named finding pass; repeatable
+    #[arg(long, env = "REKEY_ALLOW", hide_env_values = true, value_name = "FINDING", value_delimiter = ',')]
+    pub allow: Vec<String>,
     #[command(flatten)]
     pub keys: KeyArgs,
 }
@@ -448,7 +459,11 @@ fn lease_ttl(text: &str) -> Result<Duration, String> {
 
 fn deadline(text: &str) -> Result<Deadline, String> {
     if let Ok(duration) = duration(text) {
-        return Ok(Deadline::In(duration));
+        // Ten years: what comes after is a slip, and beyond what PostgreSQL can add to a time.
+        return match duration.as_secs() <= 10 * 366 * 86_400 {
+            true => Ok(Deadline::In(duration)),
+            false => Err("that is more than ten years from now".to_owned()),
+        };
     }
     let time = text
         .parse()

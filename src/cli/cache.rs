@@ -8,8 +8,9 @@ use super::confirm::confirm;
 use super::context::Context;
 use super::examples;
 use super::keys::Trail;
+use super::signals;
 use crate::cache::{CacheError, Mode, Purged, Target, purge};
-use crate::error::{Exit, Result};
+use crate::error::{Error, Exit, Result};
 use crate::telemetry::progress::thousands;
 
 /// `rekey cache …`
@@ -54,7 +55,9 @@ pub async fn run(command: CacheCommand, context: &Context) -> Result<Exit> {
         let question = format!("Delete {} on {target}?", target.patterns().join(", "));
         confirm(args.yes, &question)?;
     }
-    let purged = purge(&target, mode, context.global.retry_for).await?;
+    let mut stop = signals::listen()?;
+    let purging = async { purge(&target, mode, context.global.retry_for).await.map_err(Error::from) };
+    let purged = signals::unless_stopped(&mut stop, purging).await?;
     let head = match mode {
         Mode::Delete => Trail::open(context).await.record(super::keys::PURGE, detail(&target, &purged)).await,
         Mode::DryRun => None,

@@ -10,7 +10,7 @@ use super::confirm::confirm;
 use super::context::Context;
 use super::key_pair::{self, Role};
 use super::{signals, verify};
-use crate::engine::lifecycle::{Exclusive, Target, clean_up, finalize, is_settled, settle};
+use crate::engine::lifecycle::{Exclusive, Target, busy_or_state, clean_up, finalize, is_settled, settle};
 use crate::error::{Error, Exit, Result};
 use crate::rotation::State;
 use crate::store::ledger::{Rotation, rotation};
@@ -26,13 +26,15 @@ pub async fn run(args: FinalizeArgs, context: &Context) -> Result<Exit> {
     if let Some(over) = found.as_ref().filter(|r| r.state == State::Finalized) {
         put_in_order(context, &mut conn, over).await?;
     }
-    let r = may_finalize(found)?;
+    let r = may_finalize(&mut conn, found).await?;
     let alone = Exclusive::take(&mut conn).await?;
     // Until the lock was ours, a rollback may have turned the rotation round.
-    let r = may_finalize(Some(rotation::by_id(&mut conn, r.id).await?))?;
+    let again = rotation::by_id(&mut conn, r.id).await?;
+    let r = may_finalize(&mut conn, Some(again)).await?;
     let target = Target::of(&context.sources, &r, None)?;
     super::preflight::primary_only(&connector, &mut conn, "finalize").await?;
     if r.state == State::Promoted {
+        target.look_for_either().await?;
         let mut checked =
             verify::check(context, &args.keys, &connector, &mut conn, &r, usize::from(args.workers), stop)
                 .await?;
@@ -41,7 +43,7 @@ pub async fn run(args: FinalizeArgs, context: &Context) -> Result<Exit> {
     }
     if !is_settled(&target).await? {
         let new = key_pair::one(context, &args.keys, &r, Role::New).await?;
-        settle(&alone, &target, &new.key).await?;
+        settle(&mut conn, &alone, &target, &new.key).await?;
     }
     let ending = finalize(&mut conn, &alone, &target, args.recovery_window, &context.actor).await?;
     let now = rotation::by_id(&mut conn, r.id).await?;
@@ -85,7 +87,7 @@ async fn put_in_order(context: &Context, conn: &mut PgConnection, r: &Rotation) 
     Ok(())
 }
 
-fn may_finalize(found: Option<Rotation>) -> Result<Rotation> {
+async fn may_finalize(conn: &mut PgConnection, found: Option<Rotation>) -> Result<Rotation> {
     let Some(r) = found else {
         return Err(Error::new(Exit::State, "there is no rotation to finalize").hint("rekey run starts one"));
     };
@@ -97,6 +99,6 @@ fn may_finalize(found: Option<Rotation>) -> Result<Rotation> {
         State::RollingBack | State::Unpromoting => "rekey rollback --yes finishes it",
         State::Finalized | State::RolledBack => "rekey run starts another rotation",
     };
-    Err(Error::new(Exit::State, format!("rotation {} is {}: it cannot be finalized", r.id, r.state))
-        .hint(hint))
+    let exit = busy_or_state(conn, r.id).await?;
+    Err(Error::new(exit, format!("rotation {} is {}: it cannot be finalized", r.id, r.state)).hint(hint))
 }

@@ -1,7 +1,9 @@
 //! Parsing, with a short help that is short: `-h` leaves out what `--help` and the manual pages say of each flag's
 //! environment variable.
 
-use clap::{Command, CommandFactory, FromArgMatches};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgAction, Command, CommandFactory, FromArgMatches};
 
 use super::args::Cli;
 
@@ -10,25 +12,71 @@ pub fn parse() -> Result<Cli, clap::Error> {
     let short = std::env::args_os().any(|argument| argument == "-h");
     let command = without_empty_variables(Cli::command());
     let command = if short { without_variables(command) } else { command };
-    Cli::from_arg_matches(&command.try_get_matches()?)
+    let matches = match command.clone().try_get_matches() {
+        Err(e) if e.kind() == ErrorKind::ArgumentConflict => flags_first(command).try_get_matches()?,
+        done => done?,
+    };
+    Cli::from_arg_matches(&matches)
 }
+
+/// Arguments that exclude each other, by id: two of them are a conflict to clap even if one is a variable.
+const RIVALS: [(&str, &str); 7] = [
+    ("env_file", "to"),
+    ("env_file", "stdout"),
+    ("to", "stdout"),
+    ("force", "stdout"),
+    ("source", "env_file"),
+    ("sources", "env_file"),
+    ("rotation", "all"),
+];
+
+/// Without the variables whose rival is on the command line: a flag goes before the environment.
+fn flags_first(command: Command) -> Command {
+    let Ok(said) = command.clone().ignore_errors(true).try_get_matches() else { return command };
+    let mut said = &said;
+    while let Some((_, deeper)) = said.subcommand() {
+        said = deeper;
+    }
+    let given = |id: &str| {
+        said.try_contains_id(id).unwrap_or(false) && said.value_source(id) == Some(ValueSource::CommandLine)
+    };
+    let both_ways = RIVALS.iter().flat_map(|&(a, b)| [(a, b), (b, a)]);
+    let beaten: Vec<&str> = both_ways.filter(|&(a, _)| given(a)).map(|(_, b)| b).collect();
+    without_variables_of(command, &beaten)
+}
+
+fn without_variables_of(command: Command, ids: &[&str]) -> Command {
+    let quiet = |arg: clap::Arg| match ids.contains(&arg.get_id().as_str()) {
+        true => arg.env(clap::builder::Resettable::Reset),
+        false => arg,
+    };
+    command.mut_args(quiet).mut_subcommands(|sub| without_variables_of(sub, ids))
+}
+
+/// What clap's BoolishValueParser takes for no.
+const OFF: [&str; 6] = ["n", "no", "f", "false", "off", "0"];
 
 fn without_variables(command: Command) -> Command {
     command.mut_args(|arg| arg.hide_env(true)).mut_subcommands(without_variables)
 }
 
-/// A variable that is set to nothing says nothing: templates of pods leave such behind.
+/// A variable that is set to nothing says nothing: templates of pods leave such behind. Nor does a switch that is off.
 fn without_empty_variables(command: Command) -> Command {
     let quiet = |arg: clap::Arg| {
-        let empty = arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
-        if empty { arg.env(clap::builder::Resettable::Reset) } else { arg }
+        let value = arg.get_env().and_then(std::env::var_os);
+        let is_switch = matches!(arg.get_action(), ArgAction::SetTrue);
+        let says_nothing = value.is_some_and(|value| {
+            let value = value.to_string_lossy().to_lowercase();
+            value.is_empty() || is_switch && OFF.contains(&value.as_str())
+        });
+        if says_nothing { arg.env(clap::builder::Resettable::Reset) } else { arg }
     };
     command.mut_args(quiet).mut_subcommands(without_empty_variables)
 }
 
 /// Whether JSON was asked for on a command line that could not be understood.
 pub fn wants_json() -> bool {
-    let said: Vec<_> = std::env::args().skip(1).collect();
+    let said: Vec<_> = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
     let asked = said.iter().any(|a| a == "--output=json")
         || said.windows(2).any(|pair| pair[0] == "--output" && pair[1] == "json");
     asked || std::env::var("REKEY_OUTPUT").is_ok_and(|form| form == "json")

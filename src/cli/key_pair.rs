@@ -4,7 +4,7 @@ use super::args::{Environment, KeyArgs};
 use super::context::Context;
 use crate::crypto::{EncryptionKey, KeyError, Weakness, weakness};
 use crate::error::{Error, Exit, Result};
-use crate::secrets::{Fetched, KeySource, Search, Trail, aws, defaults};
+use crate::secrets::{Fetched, KeySource, Promoted, Search, Trail, aws, defaults};
 use crate::store::ledger::Rotation;
 use crate::store::ledger::rotation::KeyRecord;
 
@@ -56,8 +56,14 @@ pub async fn for_new(context: &Context, args: &KeyArgs) -> Result<KeyPair> {
 }
 
 fn named(args: &KeyArgs) -> Result<(KeySource, KeySource)> {
-    let (old, new) = defaults(args.secret_layout)?;
-    Ok((given(&args.old_key)?.unwrap_or(old), given(&args.new_key)?.unwrap_or(new)))
+    match (given(&args.old_key)?, given(&args.new_key)?) {
+        // The application's settings are none of our business then.
+        (Some(old), Some(new)) => Ok((old, new)),
+        (old, new) => {
+            let (default_old, default_new) = defaults(args.secret_layout)?;
+            Ok((old.unwrap_or(default_old), new.unwrap_or(default_new)))
+        }
+    }
 }
 
 /// A source as given on the command line; what does not parse is not echoed.
@@ -166,7 +172,8 @@ pub async fn one(context: &Context, args: &KeyArgs, rotation: &Rotation, role: R
         pin: &pin,
         given: named_here.as_ref().or(default.as_ref()),
         target: target.as_ref(),
-        promoted: rotation.promoted_version.as_deref().filter(|_| role == Role::New),
+        promoted: (role == Role::New && rotation.promoting_at.is_some())
+            .then(|| Promoted { version: rotation.promoted_version.as_deref() }),
     };
     match context.sources.find(&trail.candidates(), is_it).await? {
         Search::Found { source, fetched } => held(role, &source, fetched),

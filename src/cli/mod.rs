@@ -82,7 +82,8 @@ pub fn main() -> ExitCode {
     };
     let json_logs = cli.global.log_format.is_json();
     logging::start(cli.global.log_format);
-    let (context, works) = (Context::new(cli.global), cli.command.is_work());
+    let context = Context::new(cli.global);
+    let (works, has_last_word) = (cli.command.is_work(), cli.command.has_last_word());
     let exit = match guarded(|| start(cli.command, &context)) {
         Ok(exit) => exit,
         Err(e) => {
@@ -95,7 +96,10 @@ pub fn main() -> ExitCode {
         }
     };
     if works {
-        sign_off(&context, exit);
+        hand_over_metrics(&context, exit);
+    }
+    if has_last_word {
+        context.last_word.write(exit.code(), exit.meaning());
     }
     ExitCode::from(exit.code())
 }
@@ -121,15 +125,14 @@ fn start(command: Command, context: &Context) -> Result<Exit> {
     exit
 }
 
-/// Metrics and the last word, wherever they are wanted. What cannot be written changes no exit code.
-fn sign_off(context: &Context, exit: Exit) {
+/// Metrics, wherever they are wanted. What cannot be written changes no exit code.
+fn hand_over_metrics(context: &Context, exit: Exit) {
     context.metrics.ended(exit.code());
     if let Some(path) = &context.global.metrics_file
         && let Err(error) = context.metrics.write_file(path)
     {
         tracing::warn!(path = %path.display(), %error, "metrics could not be written");
     }
-    context.last_word.write(exit.code(), exit.meaning());
 }
 
 async fn serve_metrics(context: &Context) -> Result<()> {

@@ -1,15 +1,17 @@
 //! What the commands ask of preflight: the database's findings, with those about the keys' sources added.
 
+use serde_json::json;
 use sqlx::PgConnection;
 
 use super::context::Context;
 use super::key_pair::{Held, KeyPair};
+use crate::engine::lifecycle::Target;
 use crate::error::{Error, Exit, Result};
 use crate::rotation::Direction;
 use crate::rotation::throttle::Limits;
 use crate::secrets::{KeySource, SourceError};
-use crate::store::Connector;
 use crate::store::preflight::{Allowed, Asked, Finding, For, KeyProbe, Kind, Report, examine};
+use crate::store::{Connector, audit};
 
 /// Refuses a hot standby for commands that write.
 pub async fn primary_only(connector: &Connector, conn: &mut PgConnection, command: &str) -> Result<()> {
@@ -46,8 +48,13 @@ pub async fn preflight(
     asked: Purpose<'_>,
 ) -> Result<Report> {
     let mut also = Vec::new();
+    if asked.direction == Direction::Forward
+        && let (KeySource::Aws(aws), Some(arn)) =
+            (KeySource::parse(&keys.old.record.source)?, &keys.old.record.arn)
+    {
+        also.extend(automatic_rotation(context, &aws.secret_id, arn).await?);
+    }
     if asked.fresh {
-        automatic_rotation(context, &keys.old, &mut also).await?;
         durability(context, &keys.new, &mut also).await?;
     }
     let (source, target) = match asked.direction {
@@ -61,25 +68,43 @@ pub async fn preflight(
 }
 
 /// Automatic rotation would swap the key without re-encrypting anything (the guide's 2.4).
-async fn automatic_rotation(context: &Context, old: &Held, findings: &mut Vec<Finding>) -> Result<()> {
-    let (KeySource::Aws(aws), Some(arn)) = (KeySource::parse(&old.record.source)?, &old.record.arn) else {
-        return Ok(());
-    };
+async fn automatic_rotation(context: &Context, name: &str, arn: &str) -> Result<Option<Finding>> {
     match context.sources.aws().await?.describe(arn).await {
-        Ok(info) if info.rotation_enabled => findings.push(Finding::refuse(
+        Ok(info) if info.rotation_enabled => Ok(Some(Finding::refuse(
             Kind::AutomaticRotation,
-            format!("automatic rotation is enabled on secret {}: it would change the key without re-encrypting a row", aws.secret_id),
-            format!("aws secretsmanager cancel-rotate-secret --secret-id {}", aws.secret_id),
-        )),
-        Ok(_) => {}
-        Err(e @ SourceError::Denied { .. }) => findings.push(Finding::warn(
+            format!(
+                "automatic rotation is enabled on secret {name}: it would change the key without re-encrypting a row"
+            ),
+            format!("aws secretsmanager cancel-rotate-secret --secret-id {name}"),
+        ))),
+        Ok(_) => Ok(None),
+        Err(e @ SourceError::Denied { .. }) => Ok(Some(Finding::warn(
             Kind::AutomaticRotation,
             format!("whether automatic rotation is enabled could not be seen: {e}"),
             "allow secretsmanager:DescribeSecret",
-        )),
-        Err(e) => return Err(e.into()),
+        ))),
+        Err(e) => Err(e.into()),
     }
-    Ok(())
+}
+
+/// The same of the secret that a promotion is about to write, which another one may be than `run` looked at; and it
+/// may have been switched on since.
+pub async fn no_automatic_rotation(
+    context: &Context,
+    conn: &mut PgConnection,
+    target: &Target<'_>,
+    allowed: &Allowed,
+) -> Result<()> {
+    let KeySource::Aws(aws) = &target.source else { return Ok(()) };
+    let found = automatic_rotation(context, &aws.secret_id, &aws.secret_id).await?;
+    let Some(finding) = found.filter(Finding::refuses) else { return Ok(()) };
+    if allowed.includes(Kind::AutomaticRotation) {
+        let detail = json!({ "by": "promote", "finding": finding.name, "message": finding.message });
+        audit::append(conn, Some(target.rotation.id), "allow", &context.actor, detail).await?;
+        return Ok(());
+    }
+    let hint = format!("{}, or let it pass with --allow {}", finding.remedy, finding.name);
+    Err(Error::new(Exit::Preflight, format!("{}: {}", finding.name, finding.message)).hint(hint))
 }
 
 /// The new key must outlive this process: re-fetched by its version id it must be the same; other sources warn.

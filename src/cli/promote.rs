@@ -1,17 +1,19 @@
 //! `rekey promote`: verifies, then makes the new key current where the application reads it.
 
 use serde_json::json;
+use sqlx::PgConnection;
 
 use super::args::PromoteArgs;
 use super::confirm::confirm;
 use super::context::Context;
 use super::key_pair::{self, Role};
 use super::{cache_after, keys, signals, verify};
-use crate::engine::lifecycle::{Exclusive, Target, Yields, promote, reconcile};
+use crate::engine::lifecycle::{Exclusive, Target, Yields, busy_or_state, promote, reconcile};
 use crate::error::{Error, Exit, Result};
 use crate::rotation::State;
 use crate::secrets::KeySource;
 use crate::store::ledger::{Rotation, rotation};
+use crate::store::preflight::Allowed;
 use crate::store::{Purpose, audit};
 
 /// Runs the command.
@@ -19,13 +21,15 @@ pub async fn run(mut args: PromoteArgs, context: &Context) -> Result<Exit> {
     let connector = context.connector()?;
     let stop = signals::listen()?;
     let named = key_pair::given(&args.target)?;
+    let allowed = Allowed::parse(&args.allow)?;
     confirm(args.yes, "This changes the key the application reads. Go on?")?;
     let mut conn = connector.connect(Purpose::Control).await?;
     let found = rotation::latest(&mut conn).await?;
-    let r = may_promote(found)?;
+    let r = may_promote(&mut conn, found).await?;
     let alone = Exclusive::take(&mut conn).await?;
     // Until the lock was ours, a rollback may have turned the rotation round.
-    let r = may_promote(Some(rotation::by_id(&mut conn, r.id).await?))?;
+    let again = rotation::by_id(&mut conn, r.id).await?;
+    let r = may_promote(&mut conn, Some(again)).await?;
     same_place(&r, named.as_ref())?;
     let target = Target::of(&context.sources, &r, named)?;
     if !args.external && !target.is_writable() && !r.external {
@@ -35,13 +39,24 @@ pub async fn run(mut args: PromoteArgs, context: &Context) -> Result<Exit> {
         )
         .hint("rekey promote --external --yes says what to change, and goes on once it is changed"));
     }
-    let external = args.external || r.external;
+    // What rekey once began to write itself stays its own to write, and to take back.
+    let ours = r.promoting_at.is_some() && !r.external;
+    let theirs = r.external && (r.state == State::Promoted || !target.is_writable());
+    let external = (args.external || theirs) && !ours;
+    if args.external && ours {
+        tracing::warn!("rekey itself began to promote at {}, and goes on with it", target.source);
+    }
     if external && args.keys.new_key.is_none() && matches!(target.look().await, Ok(Yields::New)) {
         // Changed before anybody asked: the new key may be nowhere else any more.
         args.keys.new_key = Some(target.source.to_string());
     }
     let new = key_pair::one(context, &args.keys, &r, Role::New).await?;
     super::preflight::primary_only(&connector, &mut conn, "promote").await?;
+    // Before the verify, whose result is recorded: a place that is somebody else's, or changes by itself, is refused.
+    if !external {
+        target.look_for_either().await?;
+        super::preflight::no_automatic_rotation(context, &mut conn, &target, &allowed).await?;
+    }
     let mut checked =
         verify::check(context, &args.keys, &connector, &mut conn, &r, usize::from(args.workers), stop)
             .await?;
@@ -96,7 +111,7 @@ fn same_place(r: &Rotation, named: Option<&KeySource>) -> Result<()> {
         .hint("leave --target out; another place can be given the key with rekey keys restore, or by hand"))
 }
 
-fn may_promote(found: Option<Rotation>) -> Result<Rotation> {
+async fn may_promote(conn: &mut PgConnection, found: Option<Rotation>) -> Result<Rotation> {
     let Some(r) = found else {
         return Err(Error::new(Exit::State, "there is no rotation to promote").hint("rekey run starts one"));
     };
@@ -108,6 +123,6 @@ fn may_promote(found: Option<Rotation>) -> Result<Rotation> {
         State::RollingBack | State::Unpromoting => "rekey rollback --yes finishes it",
         State::Finalized | State::RolledBack => "rekey run starts another rotation",
     };
-    Err(Error::new(Exit::State, format!("rotation {} is {}: it cannot be promoted", r.id, r.state))
-        .hint(hint))
+    let exit = busy_or_state(conn, r.id).await?;
+    Err(Error::new(exit, format!("rotation {} is {}: it cannot be promoted", r.id, r.state)).hint(hint))
 }

@@ -15,7 +15,7 @@ use crate::engine::lifecycle::{Exclusive, Target, clean_up, unpromote};
 use crate::engine::{End, Settings};
 use crate::error::{Error, Exit, Result};
 use crate::rotation::throttle::Limits;
-use crate::rotation::{Counters, Direction, State};
+use crate::rotation::{Counters, Desired, Direction, State};
 use crate::store::ledger::{Rotation, chunk, quarantine, rotation};
 use crate::store::preflight::{Allowed, For};
 use crate::store::{Connector, Purpose, connect};
@@ -135,6 +135,8 @@ async fn prepare(
         if let Some(alone) = alone {
             alone.give_back(&mut conn).await?;
         }
+    } else if rotation.desired == Desired::Aborted {
+        rotation::set_desired(&mut conn, rotation.id, Desired::Running, &context.actor).await?;
     }
     if let Some(deadline) = args.work.deadline {
         rotation::set_deadline(&mut conn, rotation.id, deadline).await?;

@@ -120,23 +120,22 @@ pub async fn may_run(conn: &mut PgConnection, r: &Rotation, new_deadline: bool) 
     match r.state {
         State::Migrating | State::Migrated | State::Promoted => {}
         State::RollingBack | State::Unpromoting => {
-            let exit = if rotation::live_processes(conn, r.id).await? > 0 { Exit::Busy } else { Exit::State };
             return refuse(
-                exit,
+                lifecycle::busy_or_state(conn, r.id).await?,
                 format!("rotation {} is being rolled back", r.id),
                 "rekey rollback finishes it",
             );
         }
         State::Promoting => {
             return refuse(
-                Exit::State,
+                lifecycle::busy_or_state(conn, r.id).await?,
                 format!("rotation {} is being promoted", r.id),
                 "rekey promote finishes it",
             );
         }
         State::Finalizing => {
             return refuse(
-                Exit::State,
+                lifecycle::busy_or_state(conn, r.id).await?,
                 format!("rotation {} is being finalized", r.id),
                 "rekey finalize finishes it",
             );

@@ -28,7 +28,7 @@ pub fn listen() -> Result<Stop> {
                 #[expect(clippy::disallowed_methods, reason = "the second signal does not wait for main")]
                 std::process::exit(i32::from(Exit::Signalled.code()));
             }
-            tracing::info!("stopping after the batch under way; a second signal stops at once");
+            tracing::info!("stopping after the step under way; a second signal stops at once");
             tokio::spawn(async {
                 tokio::time::sleep(LIMIT).await;
                 tracing::warn!(

@@ -148,6 +148,9 @@ fn outcome(
         End::Superseded(State::RollingBack | State::Unpromoting | State::RolledBack) => {
             (Exit::Busy, "the rotation is being rolled back", vec!["rekey status", "rekey rollback --yes"])
         }
+        End::Superseded(State::Promoting | State::Finalizing) => {
+            (Exit::Busy, "the rotation is being promoted or finalized", vec!["rekey status", again])
+        }
         End::Superseded(_) => (Exit::State, "the rotation has moved on", vec!["rekey status"]),
     }
 }

@@ -48,7 +48,8 @@ pub struct FileChange<'a> {
     pub path: &'a Path,
     /// The key. Never printed.
     pub value: &'a [u8],
-    /// Keep the file as it was at `PATH.SUFFIX`, mode 0600.
+    /// Keep the file as it was at `PATH.SUFFIX`, mode 0600. One that is already there is left as it is, if it holds
+    /// the same, and an error if not.
     pub backup: Option<&'a str>,
 }
 
@@ -77,8 +78,12 @@ impl FileChange<'_> {
         }
         let backup = match (self.backup, &like) {
             (Some(suffix), Some(_)) => {
-                let backup = backup_path(&real, suffix);
-                if !folder.create(&backup, &before, &|| ())? {
+                let backup = backup_path(self.path, suffix);
+                let created = match folder.holds(&backup) {
+                    true => folder.create(&backup, &before, &|| ())?,
+                    false => LockedFolder::of(&backup)?.create(&backup, &before, &|| ())?,
+                };
+                if !created && *read_whole("file", &backup)? != *before {
                     return Err(failed(&backup, "create")(io::ErrorKind::AlreadyExists.into()));
                 }
                 Some(backup)
@@ -121,6 +126,14 @@ pub fn set_aside(path: &Path, suffix: &str) -> Result<Option<PathBuf>, SourceErr
         }
     }
     Err(failed(&from, "rename")(io::ErrorKind::AlreadyExists.into()))
+}
+
+/// Gives the backup `PATH.FROM` the name `PATH.TO`, for good. Returns its path.
+pub fn rename_backup(path: &Path, from: &str, to: &str) -> Result<PathBuf, SourceError> {
+    let (from, to) = (backup_path(path, from), backup_path(path, to));
+    let folder = LockedFolder::of(&to)?;
+    effect("rename", || fs::rename(&from, &to)).map_err(failed(&from, "rename"))?;
+    folder.sync().map(|()| to)
 }
 
 /// Drops one LF or CRLF from the end.

@@ -24,8 +24,14 @@ pub struct Trail<'a> {
     pub given: Option<&'a KeySource>,
     /// The source that the application reads: for the old key always, for the new one from `promoting` on.
     pub target: Option<&'a KeySource>,
-    /// For the new key: the version that promote made of the target, whatever is current there now.
-    pub promoted: Option<&'a str>,
+    /// For the new key, from `promoting` on: what promote made of the target, whatever is current there now.
+    pub promoted: Option<Promoted<'a>>,
+}
+
+/// What a promotion made.
+pub struct Promoted<'a> {
+    /// The version, once it was recorded: a killed one may have put it under its label, and no more.
+    pub version: Option<&'a str>,
 }
 
 impl Trail<'_> {
@@ -42,8 +48,8 @@ impl Trail<'_> {
         places.push(self.recorded.clone());
         places.extend(self.given.cloned());
         places.extend(self.target.cloned());
-        if let (Some(KeySource::Aws(aws)), Some(version)) = (self.target, self.promoted) {
-            let at = [version.to_owned(), promote_label(self.rotation)];
+        if let (Some(KeySource::Aws(aws)), Some(promoted)) = (self.target, &self.promoted) {
+            let at = promoted.version.map(str::to_owned).into_iter().chain([promote_label(self.rotation)]);
             places.extend(at.map(|at| KeySource::Aws(aws.at(at))));
         }
         for place in [Some(self.recorded), self.target].into_iter().flatten() {
@@ -151,7 +157,7 @@ mod tests {
             pin: "rekey-new-2f3a4b5c",
             given: None,
             target: Some(&target),
-            promoted: Some("v2"),
+            promoted: Some(Promoted { version: Some("v2") }),
         };
         let shown: Vec<_> = trail.candidates().iter().map(ToString::to_string).collect();
         for place in [

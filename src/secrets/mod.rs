@@ -22,8 +22,8 @@ use zeroize::Zeroizing;
 pub use aws::refuse_sensitive_logging;
 pub use defaults::{AppKey, SecretLayout, application_source, defaults};
 pub use error::SourceError;
-pub use file::{FileChange, create_private, drop_line_end, set_aside};
-pub use find::{Search, Trail};
+pub use file::{FileChange, create_private, drop_line_end, rename_backup, set_aside};
+pub use find::{Promoted, Search, Trail};
 pub use grammar::{AwsSource, KeySource};
 
 /// What a source yielded. Has no Debug; the value is wiped when dropped.

@@ -4,7 +4,7 @@ use futures::TryStreamExt;
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use sqlx::{FromRow, PgConnection, Row};
+use sqlx::{Connection, FromRow, PgConnection, Row};
 use uuid::Uuid;
 
 use super::TABLE;
@@ -59,6 +59,8 @@ pub async fn walk(
     keep: impl Fn(Option<Uuid>) -> bool,
 ) -> Result<(Chain, Vec<Event>), StoreError> {
     const OP: &str = "walk the audit trail";
+    // One snapshot for the events and the head: others append meanwhile.
+    let mut tx = conn.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.during(OP)?;
     let mut previous: Vec<u8> = Sha256::digest(b"rekey event chain v1").to_vec();
     let (mut events, mut count, mut broken_at) = (Vec::new(), 0, None);
     {
@@ -67,7 +69,7 @@ pub async fn walk(
              detail, hash, jsonb_build_array(seq, to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), \
              rotation, action, operator, reason, detail)::text FROM rekey.events ORDER BY seq",
         )
-        .fetch(&mut *conn);
+        .fetch(&mut *tx);
         while let Some(row) = rows.try_next().await.during(OP)? {
             count += 1;
             let seq: i64 = row.get(0);
@@ -92,8 +94,11 @@ pub async fn walk(
             }
         }
     }
-    let (seq, hash): (i64, String) =
-        sqlx::query_as("SELECT seq, encode(hash, 'hex') FROM rekey.chain").fetch_one(conn).during(OP).await?;
+    let (seq, hash): (i64, String) = sqlx::query_as("SELECT seq, encode(hash, 'hex') FROM rekey.chain")
+        .fetch_one(&mut *tx)
+        .during(OP)
+        .await?;
+    tx.rollback().await.during(OP)?;
     let last: String = previous.iter().map(|b| format!("{b:02x}")).collect();
     if broken_at.is_none() && (seq != count || hash != last) {
         broken_at = Some(count + 1);
@@ -162,7 +167,8 @@ pub async fn sealed(conn: &mut PgConnection, fingerprint: &str) -> Result<i64, S
 /// taken off. Updates that left the credential alone count, too: it is a bound, not a count.
 pub async fn written_by_application(conn: &mut PgConnection) -> Result<i64, StoreError> {
     sqlx::query_scalar(
-        "SELECT greatest(0, coalesce((SELECT n_tup_ins + n_tup_upd FROM pg_stat_user_tables WHERE relid = to_regclass($1)), 0) \
+        "SELECT greatest((SELECT reltuples::int8 FROM pg_class WHERE oid = to_regclass($1)), 0, \
+         coalesce((SELECT n_tup_ins + n_tup_upd FROM pg_stat_user_tables WHERE relid = to_regclass($1)), 0) \
          - (SELECT coalesce(sum(re_encrypted), 0) FROM rekey.chunks))::int8",
     )
     .bind(TABLE)
@@ -182,15 +188,32 @@ pub struct Affected {
     pub connection_id: Uuid,
 }
 
-/// Everyone whose credential was moved off the rotation's old key, or is quarantined. Users who are gone since
-/// cannot be listed.
-pub async fn affected(conn: &mut PgConnection, rotation: Uuid) -> Result<Vec<Affected>, StoreError> {
+/// Whether a closing proof ever found every row off the rotation's old key: its proofs then name whoever was on it.
+pub async fn was_complete(conn: &mut PgConnection, rotation: Uuid) -> Result<bool, StoreError> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM rekey.passes WHERE rotation = $1 AND direction = 'forward' AND outcome = 'clean')",
+    )
+    .bind(rotation)
+    .fetch_one(conn)
+    .during("look for a clean pass")
+    .await
+}
+
+/// Everyone whose credential was moved off the rotation's old key, or is quarantined; where that was not `complete`,
+/// everyone who has a credential. Users who are gone since cannot be listed.
+pub async fn affected(
+    conn: &mut PgConnection,
+    rotation: Uuid,
+    complete: bool,
+) -> Result<Vec<Affected>, StoreError> {
     sqlx::query_as(
-        "SELECT c.user_id, c.provider_slug::text AS provider_slug, c.id AS connection_id FROM public.provider_connections c WHERE c.id IN \
+        "SELECT c.user_id, c.provider_slug::text AS provider_slug, c.id AS connection_id FROM public.provider_connections c \
+         WHERE (NOT $2 AND c.encrypted_credentials IS NOT NULL) OR c.id IN \
          (SELECT u.id FROM rekey.proofs p, unnest(p.ids) u(id) WHERE p.rotation = $1 AND p.direction = 'forward' \
          UNION SELECT row_id FROM rekey.quarantine WHERE rotation = $1) ORDER BY c.user_id, c.provider_slug, c.id",
     )
     .bind(rotation)
+    .bind(complete)
     .fetch_all(conn)
     .during("list affected users")
     .await

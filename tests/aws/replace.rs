@@ -35,13 +35,12 @@ async fn act(client: &SecretsManager, field: bool, id: Uuid, action: Action) -> 
     let label = if action == Action::Rollback { rollback_label(id) } else { promote_label(id) };
     let replacement =
         Replacement { target: &target(field), value: wanted.as_bytes(), id, action, label: &label };
-    client
-        .replace(&replacement, |seen| match seen {
-            k if k == wanted.as_bytes() => Seen::Wanted,
-            k if k == other.as_bytes() => Seen::Replaceable,
-            _ => Seen::Foreign,
-        })
-        .await
+    let judge = |seen: &[u8]| match seen {
+        k if k == wanted.as_bytes() => Seen::Wanted,
+        k if k == other.as_bytes() => Seen::Replaceable,
+        _ => Seen::Foreign,
+    };
+    client.replace(&replacement, judge, crate::unguarded).await
 }
 
 async fn versions(moto: &Moto) -> usize {
@@ -168,6 +167,33 @@ async fn killed_at_every_message_and_repeated_it_ends_right() {
     }
 }
 
+/// A promotion whose session was ended, while a rollback came and went: its next look finds the old key in a version that
+/// it could replace, and it has no right to any more.
+#[tokio::test]
+async fn who_lost_the_right_to_replace_stops() {
+    let moto = Moto::start();
+    let client = moto.client();
+    let id = Uuid::now_v7();
+    moto.create("s", OLD).await;
+    let (target, label) = (target(false), promote_label(id));
+    let replacement =
+        Replacement { target: &target, value: NEW.as_bytes(), id, action: Action::Promote, label: &label };
+    let judge = |seen: &[u8]| if seen == NEW.as_bytes() { Seen::Wanted } else { Seen::Replaceable };
+    let mut asked = 0;
+    let guard = async || {
+        asked += 1;
+        if asked == 1 {
+            // It still had it when it looked; then the rollback moves AWSCURRENT before it does.
+            act(&moto.client(), false, id, Action::Rollback).await?;
+            return Ok(());
+        }
+        Err(SourceError::Contended { resource: "the right to replace".into(), attempts: 0 })
+    };
+    client.replace(&replacement, judge, guard).await.unwrap_err();
+    assert_eq!(asked, 2);
+    assert_eq!(moto.at("s", "AWSCURRENT").await.unwrap(), OLD);
+}
+
 /// Writers who follow the same protocol, and promote, at once: no write is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_writers_lose_nothing() {
@@ -187,7 +213,7 @@ async fn concurrent_writers_lose_nothing() {
                 label: "sibling",
             };
             let judge = |seen: &[u8]| if seen == value.as_bytes() { Seen::Wanted } else { Seen::Replaceable };
-            client.replace(&replacement, judge).await.unwrap();
+            client.replace(&replacement, judge, crate::unguarded).await.unwrap();
         }
     });
     act(&moto.client(), true, Uuid::now_v7(), Action::Promote).await.unwrap();

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::server::Redis;
 use crate::support::load::Load;
 use crate::support::{Db, Rekey, rekey, rekey_without_database};
@@ -99,6 +101,16 @@ fn what_is_away_is_waited_for_and_then_69() {
         purge(url, ["--yes"]).exits(2).says_none_of(&["canary"]);
     }
     rekey_without_database(["cache", "purge", "--yes"]).exits(2);
+}
+
+#[test]
+fn a_signal_ends_the_wait_for_an_answer() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://127.0.0.1:{}/0", silent.local_addr().unwrap().port());
+    let process = purge(&url, ["--yes"]).start();
+    let _held = silent.accept().unwrap();
+    process.signal(Signal::TERM);
+    process.wait_for(Duration::from_secs(10)).expect(75);
 }
 
 #[test]

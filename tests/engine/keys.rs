@@ -89,7 +89,7 @@ fn a_published_key_as_the_old_key_warns() {
 fn other_keys_on_resume() {
     let db = loaded();
     db.mark();
-    db.slow_commits(Duration::from_millis(20));
+    db.slow_batches(Duration::from_millis(100));
     let mut judge = Judge::look(&db, &[OLD]);
     let run = run_in_small_steps(&db).start();
     db.wait_moved(100);
@@ -169,5 +169,18 @@ fn no_secret_in_the_logs_at_trace() {
         let outcome = rekey(&db, command).env("RUST_LOG", "trace").exits(0);
         outcome.says_none_of(&[OLD, NEW]);
         outcome.says_none_of(&tokens);
+    }
+}
+
+/// Both keys are named: how the application is set up is none of our business.
+#[test]
+fn named_keys_need_no_settings_of_the_application() {
+    let db = Db::new();
+    Load::rows(20).into(&db);
+    for (backend, name) in [("aws", None), ("vault", Some("x"))] {
+        let named = ["plan", "--old-key", "env:A", "--new-key", "env:B"];
+        let plan = rekey(&db, named).env("A", OLD).env("B", NEW).env("SECRETS_BACKEND", backend);
+        let plan = name.into_iter().fold(plan, |plan, name| plan.env("AWS_SECRET_NAME", name));
+        plan.exits(0);
     }
 }

@@ -15,7 +15,7 @@ fn from_half_way_and_then_a_fresh_rotation() {
     let db = Db::new();
     Load::rows(3000).nulls(5).into(&db);
     db.mark();
-    db.slow_commits(Duration::from_millis(5));
+    db.slow_batches(Duration::from_millis(10));
     let mut judge = Judge::look(&db, &[OLD]);
     let run = run_in_small_steps(&db).start();
     db.wait_moved(1200);
@@ -53,7 +53,7 @@ fn from_the_end_with_rows_written_under_the_new_key_since_killed_and_resumed() {
         judge.expect(id, b"{\"api_key\":\"new since\"}");
     }
     db.mark();
-    db.slow_commits(Duration::from_millis(8));
+    db.slow_batches(Duration::from_millis(30));
     for kill in 1..=3 {
         let mut back = rollback(&db).start();
         let target = (600 * kill).max(db.moved() + 1);
@@ -83,10 +83,12 @@ fn turned_round_while_runs_are_at_work() {
     let db = Db::new();
     Load::rows(4000).into(&db);
     db.mark();
-    db.slow_commits(Duration::from_millis(8));
+    db.slow_batches(Duration::from_millis(40));
     let mut judge = Judge::look(&db, &[OLD]);
     let runs = [run_in_small_steps(&db).start(), run_in_small_steps(&db).start()];
     db.wait_moved(800);
+    // For the way back alone.
+    db.fast_commits();
     rollback(&db).exits(0);
     for run in runs {
         let outcome = run.wait();
@@ -102,7 +104,7 @@ fn a_frozen_run_thawed_after_the_rollback() {
     let db = Db::new();
     Load::rows(3000).into(&db);
     db.mark();
-    db.slow_commits(Duration::from_millis(8));
+    db.slow_batches(Duration::from_millis(20));
     let mut judge = Judge::look(&db, &[OLD]);
     let frozen = run_in_small_steps(&db).start();
     db.wait_moved(500);
@@ -125,7 +127,7 @@ fn late_writers_after_a_pass_of_the_other_direction() {
     let mut judge = Judge::look(&db, &[OLD]);
     rekey(&db, ["run"]).exits(0);
     db.mark();
-    db.slow_commits(Duration::from_millis(8));
+    db.slow_batches(Duration::from_millis(40));
     let back = rollback(&db).start();
     db.wait_moved(1000);
     db.execute(
@@ -158,7 +160,7 @@ fn a_new_rotation_ends_the_sweep_of_the_one_before() {
         judge.expect(id, plaintext.as_bytes());
     }
     db.mark();
-    db.slow_commits(Duration::from_millis(20));
+    db.slow_batches(Duration::from_millis(20));
     let sweep =
         rekey(&db, ["rollback", "--yes", "--batch-rows", "10", "--workers", "1", "--lease-ttl", "3s"])
             .start();
@@ -186,4 +188,21 @@ fn it_asks_or_needs_yes() {
     let content = db.content();
     rekey(&db, ["rollback"]).exits(2);
     assert_eq!(db.content(), content);
+}
+
+/// Aborted on its way back: another rollback is a way on, as `status` says.
+#[test]
+fn an_aborted_rollback_goes_on() {
+    let db = Db::new();
+    Load::rows(400).into(&db);
+    let mut judge = Judge::look(&db, &[OLD]);
+    rekey(&db, ["run"]).exits(0);
+    db.mark();
+    db.slow_batches(Duration::from_millis(40));
+    let back = rekey(&db, ["rollback", "--yes", "--chunk-rows", "100", "--batch-rows", "10"]).start();
+    db.wait_moved(50);
+    rekey(&db, ["abort"]).exits(0);
+    back.wait().expect(9);
+    rekey(&db, ["rollback", "--yes"]).exits(0);
+    judge.all_on(&db, OLD);
 }

@@ -143,3 +143,17 @@ fn a_rollback_after_the_deadline() {
     rekey(&db, ["rollback", "--yes"]).exits(0);
     judge.all_on(&db, OLD);
 }
+
+/// What templates and shells leave behind is either nothing, or an error with its own code.
+#[test]
+fn odd_words_have_their_exit_code() {
+    let db = Db::new();
+    Load::rows(20).into(&db);
+    let not_text = r#"exec "$0" "$@" "$(printf 'env:\377')""#;
+    rekey(&db, ["run", "--old-key"]).through("sh", &["-c", not_text]).expect("a shell").exits(2);
+    let forever = rekey(&db, ["run", "--deadline", "9999999999h"]).exits(2);
+    assert!(forever.stderr.contains("ten years"), "{forever}");
+    assert!(!db.has_rekey_schema());
+    let run = rekey(&db, ["run", "--allow", "slots, monitoring"]).env("RUST_LOG", "").exits(0);
+    assert!(run.stderr.contains("rotation started"), "{run}");
+}

@@ -9,9 +9,9 @@ use tempfile::TempDir;
 use crate::rows::table;
 use crate::scene::{ON_NEW, Scene, in_steps};
 use crate::support::database::Template;
-use crate::support::{Cluster, Db, Judge, NEW, OLD, Rekey, block_on, rekey, state};
+use crate::support::{Cluster, Db, Judge, NEW, OLD, Rekey, block_on, rekey, rekey_without_database, state};
 use crate::support_aws::Moto;
-use crate::sweep::sweep;
+use crate::sweep::{armed, sweep};
 
 /// How far a rotation has come before the swept command, and which one that is.
 #[derive(Clone, Copy, PartialEq)]
@@ -257,4 +257,38 @@ fn rollback_in_secrets_manager() {
 #[test]
 fn finalize_in_secrets_manager() {
     aws(Step::Finalize);
+}
+
+/// Killed before any file operation and repeated: the way back leads to the key that was there at first. Once the first
+/// try had settled, to the one it made.
+#[test]
+fn rotate_secret_key_in_a_dotenv_file() {
+    let before = format!("# keys\nSECRET_KEY=s3cr3t-s3cr3t-s3cr3t-s3cr3t\nENCRYPTION_KEY={OLD}\n");
+    let mut killed = 0;
+    for n in 1.. {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (file, trace) = (folder.path().join(".env"), folder.path().join("trace"));
+        fs::write(&file, &before).expect("a file");
+        let rotate = || {
+            let path = file.to_str().expect("UTF-8");
+            rekey_without_database(["keys", "rotate-secret-key", "--yes", "--env-file", path])
+        };
+        let read = |path: &Path| fs::read_to_string(path).expect("it reads");
+        let outcome = armed(rotate(), n, "abort", &trace).run();
+        let (made, settled) = (read(&file), folder.path().join(".env.secret-key.bak").exists());
+        if outcome.code() == Some(0) {
+            assert!(settled && made != before);
+            break;
+        }
+        assert_eq!(outcome.code(), None, "{outcome}");
+        killed += 1;
+        rotate().exits(0);
+        assert!(![&before, &made].contains(&&read(&file)), "a new key, killed at {n}");
+        rotate().args(["--rollback"]).exits(0);
+        let (back, wanted) = (read(&file), if settled { &made } else { &before });
+        assert_eq!(&back, wanted, "killed at {n}: {}", read(&trace));
+        let kept = read_all(folder.path()).into_iter().any(|(_, bytes)| bytes == made.as_bytes());
+        assert!(kept, "killed at {n}, and what the first try wrote is lost");
+    }
+    assert!(killed > 20, "too few points: {killed}");
 }

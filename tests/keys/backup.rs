@@ -228,4 +228,8 @@ fn a_lost_secret_comes_back() {
     pass(on_aws(&moto, ["keys", "restore", backup, "--yes", "--to", to])).exits(0);
     let want = format!(r#"{{"secret_key":"s","encryption_key":"{KEY}"}}"#);
     assert_eq!(block_on(moto.at("dashtam/production", "AWSCURRENT")).unwrap(), want);
+    // Into one that has lost the field.
+    block_on(moto.put("dashtam/production", r#"{"secret_key":"s"}"#));
+    pass(on_aws(&moto, ["keys", "restore", backup, "--yes", "--to", to])).exits(0);
+    assert_eq!(block_on(moto.at("dashtam/production", "AWSCURRENT")).unwrap(), want);
 }

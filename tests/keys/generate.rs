@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use crate::support::rekey_without_database;
 
@@ -69,6 +70,88 @@ fn a_file_that_is_not_there_is_made_for_its_owner_alone() {
     assert_eq!(fs::read_to_string(&key).unwrap(), text);
     rekey_without_database(["keys", "generate", "--to", &to, "--force"]).exits(0);
     assert_eq!(fs::read_to_string(dir.path().join("encryption_key.bak")).unwrap(), text);
+}
+
+#[test]
+fn the_backup_is_the_file_as_it_was_before_the_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, backup) = (dir.path().join(".env"), dir.path().join(".env.bak"));
+    let read = |path: &Path| fs::read_to_string(path).unwrap();
+    let generate = |more: &[&str]| {
+        let generate = rekey_without_database(["keys", "generate", "--env-file", path.to_str().unwrap()]);
+        generate.more(more).exits(0)
+    };
+    generate(&[]);
+    generate(&["secret", "--force"]);
+    let edited = format!("{}DEBUG=true\n", read(&path));
+    fs::write(&path, &edited).unwrap();
+    generate(&["encryption", "--force"]);
+    assert_eq!(read(&backup), edited);
+    // As one leaves it that was killed between its backup and its change.
+    let before = read(&path);
+    fs::copy(&path, &backup).unwrap();
+    generate(&["--force"]);
+    assert_eq!(read(&backup), before);
+    assert!(dir.path().join(".env.bak.1").exists() && !dir.path().join(".env.bak.2").exists());
+
+    let (key, backup) = (dir.path().join("encryption_key"), dir.path().join("encryption_key.bak"));
+    let to = format!("file:{}", key.display());
+    rekey_without_database(["keys", "generate", "--to", &to]).exits(0);
+    let before = read(&key);
+    fs::copy(&key, &backup).unwrap();
+    rekey_without_database(["keys", "generate", "--to", &to, "--force"]).exits(0);
+    assert_eq!((read(&backup) == before, read(&key) == before), (true, false));
+    assert!(!dir.path().join("encryption_key.bak.1").exists());
+}
+
+#[test]
+fn one_key_that_cannot_be_judged_keeps_both_as_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(".env");
+    let tries: [&[&str]; 2] = [&[], &["--force"]];
+    for encryption in ["${OTHER}", "\"not closed"] {
+        let text = format!(
+            "SECRET_KEY=your-secret-key-will-be-generated-by-make-keys\nENCRYPTION_KEY={encryption}\n"
+        );
+        fs::write(&path, &text).unwrap();
+        for force in tries {
+            let generate = rekey_without_database(["keys", "generate", "--env-file", path.to_str().unwrap()]);
+            generate.more(force).exits(3);
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        }
+    }
+}
+
+#[test]
+fn a_flag_goes_before_the_environment() {
+    let dir = tempfile::tempdir().unwrap();
+    let (env, key) = (dir.path().join(".env"), dir.path().join("encryption_key"));
+    let to = format!("file:{}", key.display());
+    let generate = || rekey_without_database(["keys", "generate", "encryption"]).env("REKEY_ENV_FILE", &env);
+    generate().args(["--to", &to]).exits(0);
+    assert!(key.exists() && !env.exists());
+    let first = fs::read_to_string(&key).unwrap();
+    // What does not exclude the flag counts as always.
+    generate().args(["--to", &to]).env("REKEY_FORCE", "true").exits(0);
+    assert_ne!(fs::read_to_string(&key).unwrap(), first);
+    let printed =
+        generate().args(["--stdout"]).env("REKEY_TO", &to).env("REKEY_FORCE", "true").exits(0).stdout;
+    assert_eq!(printed.trim_end().len(), 32);
+    assert!(!env.exists());
+    generate().env("REKEY_STDOUT", "false").exits(0);
+    assert!(env.exists());
+    for command in ["validate", "status"] {
+        rekey_without_database(["keys", command, "env:K"])
+            .env("K", "xK9_mQ2vT7-pL4wR8nB3cF6hJ1dS5gZ0")
+            .env("REKEY_ENV_FILE", "/nowhere/.env")
+            .exits(0);
+    }
+    rekey_without_database(["keys", "generate", "--stdout"]).env("REKEY_FORCE", "false").exits(0);
+    // Two flags, two variables, and none.
+    generate().args(["--to", &to, "--stdout"]).exits(2);
+    generate().env("REKEY_TO", &to).exits(2);
+    rekey_without_database(["keys", "generate"]).env("REKEY_STDOUT", "false").exits(2);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What an unfinished rotation needs is not overwritten; and the audit trail, where there is one.
 
 use std::fs;
+use std::process::{Command, Stdio};
 
 use crate::on_aws;
 use crate::support::load::Load;
@@ -91,6 +92,39 @@ fn events_are_appended_and_hold_no_key() {
     for key in text.lines().map(|l| l.split_once('=').unwrap().1).chain([OLD, NEW]) {
         assert!(!detail.contains(key));
     }
+    // Stdout is the keys' alone.
+    let printed = rekey(&db, ["keys", "generate", "encryption", "--stdout"]).exits(0);
+    assert_eq!(printed.stdout.trim_end().len(), 32);
+    let head: String = db.value("SELECT seq || ':' || encode(hash, 'hex') FROM rekey.chain");
+    assert_eq!(printed.stderr.lines().last().unwrap(), format!("audit chain head: {head}"));
+}
+
+/// A disk with room for one more page: the first key's new file takes it for a moment, the second's backup for good.
+#[test]
+fn what_was_changed_before_a_failure_is_said_and_recorded() {
+    let db = Db::new();
+    Load::rows(10).into(&db);
+    rekey(&db, ["run"]).exits(0);
+    let dir = tempfile::tempdir().unwrap();
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"]).arg(dir.path()).stderr(Stdio::null());
+    if !mount.status().is_ok_and(|status| status.success()) {
+        eprintln!("not tested here: mounting needs root");
+        return;
+    }
+    let path = dir.path().join(".env");
+    let placeholder = "your-secret-key-will-be-generated-by-make-keys";
+    fs::write(&path, format!("SECRET_KEY={placeholder}\nENCRYPTION_KEY={OTHER}\n")).unwrap();
+    fs::write(dir.path().join("full"), vec![0; 14 * 4096]).unwrap();
+    let half = rekey(&db, ["keys", "generate", "--force", "--env-file", path.to_str().unwrap()]).run();
+    let text = fs::read_to_string(&path).unwrap();
+    Command::new("umount").arg(dir.path()).status().unwrap();
+    let half = half.expect(2);
+    assert!(half.stderr.contains("disk space"), "{half}");
+    assert!(!text.contains(placeholder) && text.contains(OTHER), "{half}");
+    assert!(half.stdout.contains("SECRET_KEY in") && !half.stdout.contains("ENCRYPTION_KEY in"), "{half}");
+    assert!(half.stdout.lines().last().unwrap().starts_with("audit chain head: "), "{half}");
+    assert_eq!(db.value::<i64>("SELECT count(*) FROM rekey.events WHERE action = 'generate'"), 1);
 }
 
 #[test]

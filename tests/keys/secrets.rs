@@ -1,6 +1,11 @@
 //! Keys in Secrets Manager: created, restored from deletion, staged, shown, destroyed.
 
-use crate::support::block_on;
+use std::net::TcpListener;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::support::{SOON, block_on, rekey_without_database, until};
 use crate::support_aws::Moto;
 use crate::{fingerprint, on_aws};
 
@@ -68,6 +73,68 @@ fn a_json_secret_changes_in_one_field_and_stages_its_new_key() {
     )
     .exits(2);
     assert_eq!(at(&moto, "dashtam/production", "AWSCURRENT").unwrap(), json);
+}
+
+#[test]
+fn a_json_secret_takes_a_field_that_it_had_not() {
+    let moto = Moto::start();
+    let json = "{\"secret_key\": \"s}\",  \"n\":1.0 }\n";
+    let name = "dashtam/production";
+    let version = block_on(moto.create(name, json));
+    // Of a rotation whose key is in another field.
+    block_on(moto.client().attach(name, "rekey-old-00c0ffee", &version)).unwrap();
+    let (field, pending) =
+        ("aws:dashtam/production#encryption_key", "aws:dashtam/production#encryption_key@AWSPENDING");
+    let is_added = |content: &str| {
+        let key = content.strip_prefix("{\"secret_key\": \"s}\",  \"n\":1.0 ,\"encryption_key\":\"");
+        assert_eq!(key.and_then(|key| key.strip_suffix("\"}\n")).map(str::len), Some(32), "{content}");
+    };
+    on_aws(&moto, ["keys", "generate", "--to", pending]).exits(0);
+    is_added(&at(&moto, name, "AWSPENDING").unwrap());
+    assert_eq!(at(&moto, name, "AWSCURRENT").unwrap(), json);
+
+    let done = on_aws(&moto, ["keys", "generate", "--to", field]).json(0);
+    assert!(done["keys"][0]["former_fingerprint"].is_null(), "{done}");
+    assert_eq!(done["keys"][0]["former_version"], version.as_str());
+    let now = at(&moto, name, "AWSCURRENT").unwrap();
+    is_added(&now);
+    assert_eq!(at(&moto, name, "AWSPREVIOUS").unwrap(), json);
+    let kept = on_aws(&moto, ["keys", "generate", "--to", field]).exits(0);
+    assert!(kept.stdout.contains("is there already"), "{kept}");
+    assert_eq!(at(&moto, name, "AWSCURRENT").unwrap(), now);
+    // What is read has to be there.
+    on_aws(&moto, ["keys", "fingerprint", "aws:dashtam/production#other"]).exits(3);
+}
+
+/// A server that takes connections and says nothing.
+#[test]
+fn a_signal_ends_the_wait_for_an_answer() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    silent.set_nonblocking(true).unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("key.gpg");
+    let commands: [&[&str]; 5] = [
+        &["generate", "encryption", "--to", "aws:x"],
+        &["fingerprint", "aws:x"],
+        &["backup", "aws:x", "--out", out.to_str().unwrap()],
+        &["rotate-secret-key", "aws:x", "--yes"],
+        &["destroy", "aws:x", "--fingerprint", "4df875cf543ca3cf", "--yes"],
+    ];
+    for command in commands {
+        let process = rekey_without_database(["keys"])
+            .more(command)
+            .env("AWS_ENDPOINT_URL", &url)
+            .env("AWS_REGION", "us-east-1")
+            .env("AWS_ACCESS_KEY_ID", "test")
+            .env("AWS_SECRET_ACCESS_KEY", "test")
+            .env("REKEY_BACKUP_PASSPHRASE", "p")
+            .start();
+        let _held = until("a connection", SOON, || silent.accept().ok());
+        process.signal(Signal::TERM);
+        process.wait_for(Duration::from_secs(10)).expect(75);
+    }
+    assert!(!out.exists());
 }
 
 #[test]

@@ -129,11 +129,38 @@ fn the_trail_cannot_be_changed_and_a_change_would_be_seen() {
     assert_eq!(rekey(&db, ["report"]).json(0)["chain"]["intact"], true);
     // Its owner can, and it is seen.
     db.execute("ALTER TABLE rekey.events DISABLE TRIGGER ALL; UPDATE rekey.events SET operator = 'nobody' WHERE seq = 2");
-    let broken = rekey(&db, ["report"]).exits(6).json();
+    let broken = rekey(&db, ["report", "--output", "json"]).exits(6).json();
     assert_eq!(
         (broken["chain"]["intact"].as_bool(), broken["chain"]["broken_at"].as_i64()),
         (Some(false), Some(2))
     );
+}
+
+/// A report beside commands that append all the time is no alarm.
+#[test]
+fn a_report_while_others_write_is_intact() {
+    let db = Db::new();
+    Load::rows(5).into(&db);
+    rekey(&db, ["init"]).exits(0);
+    let append =
+        "SELECT rekey.append_event(NULL, 'test', 'somebody', NULL, '{}') FROM generate_series(1, 40)";
+    db.execute(append);
+    let pool = db.pool().clone();
+    let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
+    let writer = std::thread::spawn(move || {
+        while stopped.try_recv() == Err(tokio::sync::oneshot::error::TryRecvError::Empty) {
+            block_on(
+                sqlx::raw_sql("SELECT rekey.append_event(NULL, 'test', 'somebody', NULL, '{}')")
+                    .execute(&pool),
+            )
+            .unwrap();
+        }
+    });
+    for _ in 0..5 {
+        assert_eq!(rekey(&db, ["report", "--all"]).json(0)["chain"]["intact"], true);
+    }
+    drop(stop);
+    writer.join().unwrap();
 }
 
 /// The application's trail is absent, older, or of another form: a rotation is not stopped by it.

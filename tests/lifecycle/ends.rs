@@ -2,6 +2,9 @@
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::Signal;
 
 use crate::application::{Application, Shape};
 use crate::server::Redis;
@@ -77,6 +80,28 @@ fn compromised_in_the_midst_of_it() {
     assert!(db.value::<bool>("SELECT compromised FROM rekey.rotations"));
     assert_eq!(db.value::<i64>("SELECT count(*) FROM rekey.events WHERE action = 'compromised'"), 1);
     rekey(&db, ["rollback", "--yes"]).exits(2);
+}
+
+/// Half of the rows were never moved off the key that is known to others: their users are affected as much.
+#[test]
+fn affected_by_a_rotation_that_was_not_finished() {
+    let db = Db::new();
+    Load::rows(400).into(&db);
+    db.mark();
+    db.slow_batches(Duration::from_millis(20));
+    let small = ["--chunk-rows", "100", "--batch-rows", "10", "--workers", "1"];
+    let run = rekey(&db, ["run", "--compromised"]).args(small).start();
+    db.wait_moved(50);
+    run.signal(Signal::TERM);
+    run.wait().expect(75);
+    let everybody = |complete: bool| {
+        let affected = rekey(&db, ["report", "--affected"]).json(0);
+        assert_eq!(affected["affected"].as_array().unwrap().len(), 400);
+        assert_eq!(affected["complete"], complete);
+    };
+    everybody(false);
+    rekey(&db, ["rollback", "--yes", "--i-know-the-old-key-is-compromised"]).exits(0);
+    everybody(false);
 }
 
 /// After rolled_back the same pair may be used again, and after finalized the way round, unless the old key is known

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use crate::application::{Application, Shape};
 use crate::support::load::{Load, some_ids, store};
 use crate::support::{Db, Judge, NEW, OLD, Rekey, rekey};
 
@@ -81,6 +82,31 @@ fn a_late_writer_while_promoting() {
         rekey(&db, ["finalize", "--yes"]).env("ENCRYPTION_KEY", NEW).exits(0);
         judge.all_on(&db, NEW);
     }
+}
+
+/// What rekey itself promoted it takes back itself, whatever is said in between.
+#[test]
+fn an_own_promotion_stays_its_own() {
+    let mut app = Application::new(Shape::Plain, 20);
+    app.rekey(["run"]).exits(0);
+    app.rekey(["promote", "--yes"]).exits(0);
+    app.rekey(["promote", "--external", "--yes"]).exits(0);
+    app.rekey(["rollback", "--yes"]).exits(0);
+    assert_eq!(app.at("AWSCURRENT"), OLD);
+    app.judge.all_on(&app.db, OLD);
+}
+
+/// Somebody else was to change it, and then rekey was let.
+#[test]
+fn a_promotion_that_becomes_its_own() {
+    let mut app = Application::new(Shape::Plain, 20);
+    app.rekey(["run"]).exits(0);
+    app.rekey(["promote", "--external", "--yes"]).exits(7);
+    app.rekey(["promote", "--yes"]).exits(0);
+    assert_eq!(app.at("AWSCURRENT"), NEW);
+    app.rekey(["rollback", "--yes"]).exits(0);
+    assert_eq!(app.at("AWSCURRENT"), OLD);
+    app.judge.all_on(&app.db, OLD);
 }
 
 /// The environment was changed before anybody ran promote: the new key is nowhere but where the application reads it.

@@ -3,13 +3,14 @@
 use serde_json::json;
 
 use super::super::context::Context;
+use super::super::signals;
 use super::args::BackupArgs;
 use super::passphrase::{self, Purpose};
 use super::trail::{Action, Trail, print_head};
 use crate::crypto::Fingerprint;
 use crate::error::{Error, Exit, Result};
 use crate::secrets::backup::{Bundle, Entry, decrypt, encrypt};
-use crate::secrets::{KeySource, create_private};
+use crate::secrets::{Fetched, KeySource, create_private};
 
 /// Runs the command.
 pub async fn run(args: BackupArgs, context: &Context) -> Result<Exit> {
@@ -22,11 +23,11 @@ pub async fn run(args: BackupArgs, context: &Context) -> Result<Exit> {
         return Err(exists());
     }
     let passphrase = passphrase::get(&args.passphrase, Purpose::Encrypt)?;
-    let mut trail = Trail::open(context).await;
+    let mut stop = signals::listen()?;
+    let (mut trail, fetched) = signals::unless_stopped(&mut stop, fetch(&sources, context)).await?;
     let mut entries = Vec::new();
     let mut keys = Vec::new();
-    for source in &sources {
-        let fetched = context.sources.fetch(source).await?;
+    for (source, fetched) in sources.iter().zip(&fetched) {
         let fingerprint = Fingerprint::of(&fetched.value).to_string();
         keys.push(json!({
             "source": source.to_string(), "fingerprint": fingerprint,
@@ -70,4 +71,13 @@ pub async fn run(args: BackupArgs, context: &Context) -> Result<Exit> {
     println!("next: store it away from this machine; rekey keys restore FILE --to SOURCE brings a key back");
     print_head(head.as_ref());
     Ok(Exit::Ok)
+}
+
+async fn fetch(sources: &[KeySource], context: &Context) -> Result<(Trail, Vec<Fetched>)> {
+    let trail = Trail::open(context).await;
+    let mut fetched = Vec::new();
+    for source in sources {
+        fetched.push(context.sources.fetch(source).await?);
+    }
+    Ok((trail, fetched))
 }

@@ -6,14 +6,14 @@ use serde_json::json;
 
 use super::super::confirm::confirm;
 use super::super::context::Context;
+use super::super::signals;
 use super::args::DestroyArgs;
-use super::guard::Needed;
 use super::subject::Subject;
 use super::trail::{Action, Trail, print_head};
 use crate::crypto::Fingerprint;
 use crate::error::{Error, Exit, Result};
 use crate::secrets::aws::{is_pin, retired_label};
-use crate::secrets::{AppKey, KeySource};
+use crate::secrets::{AppKey, AwsSource, KeySource};
 
 /// Runs the command.
 pub async fn run(args: DestroyArgs, context: &Context) -> Result<Exit> {
@@ -36,8 +36,47 @@ pub async fn run(args: DestroyArgs, context: &Context) -> Result<Exit> {
     confirm(args.yes, &first)?;
     confirm(args.yes, "This cannot be undone. Are all those backups gone, or is there a backup of the key?")?;
 
-    let mut trail = Trail::open(context).await;
-    let mut needed = Needed::by_database(&mut trail).await;
+    let mut stop = signals::listen()?;
+    let done = let_go(&subject, secret, fingerprint, context);
+    let LetGo { mut trail, label, arn, version, others } = signals::unless_stopped(&mut stop, done).await?;
+    let detail = json!({
+        "fingerprint": fingerprint.to_string(), "source": subject.source.to_string(), "secret": arn,
+        "version": version, "still_at": others,
+    });
+    let head = trail.record(Action::DESTROY, detail.clone()).await;
+    if context.json() {
+        let mut result = detail;
+        result["event_head"] = json!(head);
+        context.print_json(&result)?;
+        return Ok(Exit::Ok);
+    }
+    println!("{label} is off version {version}");
+    if others.is_empty() {
+        println!("no label holds the version any more: AWS deletes it in its own time");
+    } else {
+        println!("still at {}: AWS deletes the version once that moves on", others.join(", "));
+    }
+    print_head(head.as_ref());
+    Ok(Exit::Ok)
+}
+
+/// The version that the label is off, and what else holds it.
+struct LetGo {
+    trail: Trail,
+    label: String,
+    arn: String,
+    version: String,
+    others: Vec<String>,
+}
+
+/// Takes the label off, unless somebody needs the key.
+async fn let_go(
+    subject: &Subject,
+    secret: &AwsSource,
+    fingerprint: Fingerprint,
+    context: &Context,
+) -> Result<LetGo> {
+    let (trail, mut needed) = super::open(context).await?;
     let client = context.sources.aws().await?;
     let info = client.describe(&secret.secret_id).await?;
     let label = retired_label(fingerprint);
@@ -56,23 +95,5 @@ pub async fn run(args: DestroyArgs, context: &Context) -> Result<Exit> {
         .hint("rekey status, rekey keys status"));
     }
     client.detach(&secret.secret_id, &label).await?;
-    let detail = json!({
-        "fingerprint": fingerprint.to_string(), "source": subject.source.to_string(), "secret": info.arn,
-        "version": version, "still_at": others,
-    });
-    let head = trail.record(Action::DESTROY, detail.clone()).await;
-    if context.json() {
-        let mut result = detail;
-        result["event_head"] = json!(head);
-        context.print_json(&result)?;
-        return Ok(Exit::Ok);
-    }
-    println!("{label} is off version {version}");
-    if others.is_empty() {
-        println!("no label holds the version any more: AWS deletes it in its own time");
-    } else {
-        println!("still at {}: AWS deletes the version once that moves on", others.join(", "));
-    }
-    print_head(head.as_ref());
-    Ok(Exit::Ok)
+    Ok(LetGo { trail, label, arn: info.arn, version, others })
 }

@@ -1,25 +1,29 @@
 //! `rekey keys generate`: new keys where there are none. Values are printed by `--stdout` alone.
 
 use std::io::{IsTerminal, Write as _};
+use std::path::PathBuf;
 
 use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::super::context::Context;
+use super::super::signals;
 use super::args::GenerateArgs;
 use super::guard::Needed;
 use super::subject::{self, Subject};
 use super::trail::{Action, Trail, print_head};
 use super::write::{Present, Write, Written};
+use crate::crypto::{Fingerprint, Weakness, weakness};
 use crate::entropy;
 use crate::error::{Error, Exit, Result};
-use crate::secrets::{AppKey, KeySource};
+use crate::secrets::{AppKey, KeySource, SourceError};
 
 /// Runs the command.
 pub async fn run(args: GenerateArgs, context: &Context) -> Result<Exit> {
     let kind = args.kind.map(AppKey::from);
+    let mut stop = signals::listen()?;
     if args.destination.stdout {
-        return to_stdout(kind, context).await;
+        return signals::unless_stopped(&mut stop, to_stdout(kind, context)).await;
     }
     let subjects = match (&args.destination.env_file, &args.destination.to) {
         (Some(path), _) => subject::BOTH
@@ -33,25 +37,32 @@ pub async fn run(args: GenerateArgs, context: &Context) -> Result<Exit> {
     for s in &subjects {
         subject::writable(&s.source)?;
     }
-    let mut trail = Trail::open(context).await;
-    let mut needed = Needed::by_database(&mut trail).await;
+    let (mut trail, mut needed) = signals::unless_stopped(&mut stop, super::open(context)).await?;
+    may_be_changed(&subjects, args.force, &needed, context).await?;
     let present = if args.force { Present::Replace } else { Present::Keep };
-    if args.force {
-        // Both are looked at before either is changed.
-        for s in &subjects {
-            if let (KeySource::Dotenv { .. }, Ok(there)) = (&s.source, context.sources.fetch(&s.source).await)
-            {
-                needed.refuse(&s.source, crate::crypto::Fingerprint::of(&there.value))?;
+    let values = subjects.iter().map(|s| generate(s.kind.unwrap_or(AppKey::Encryption)));
+    let values = values.collect::<Result<Vec<_>>>()?;
+    let (mut done, mut failed) = (Vec::new(), None);
+    let mut made: Option<PathBuf> = None;
+    for (s, value) in subjects.iter().zip(&values) {
+        let write = Write { target: &s.source, value, present, backup: "bak", made: made.as_deref() };
+        match signals::unless_stopped(&mut stop, write.apply(context, &mut needed)).await {
+            Ok(w) => {
+                made = made.or_else(|| w.backup.clone());
+                done.push((s, w));
+            }
+            Err(e) => {
+                failed = Some(e);
+                break;
             }
         }
     }
-    let mut done = Vec::new();
-    for s in &subjects {
-        let value = generate(s.kind.unwrap_or(AppKey::Encryption))?;
-        let write = Write { target: &s.source, value: &value, present, backup: "bak" };
-        done.push((s, write.apply(context, &mut needed).await?));
-    }
     let changed: Vec<&Written> = done.iter().map(|(_, w)| w).filter(|w| w.changed).collect();
+    if changed.is_empty()
+        && let Some(e) = failed
+    {
+        return Err(e);
+    }
     let head = match changed.is_empty() {
         true => trail.head().await,
         false => trail.record(Action::GENERATE, json!({ "keys": changed })).await,
@@ -66,7 +77,7 @@ pub async fn run(args: GenerateArgs, context: &Context) -> Result<Exit> {
     if context.json() {
         let keys: Vec<&Written> = done.iter().map(|(_, w)| w).collect();
         context.print_json(&json!({ "keys": keys, "event_head": head }))?;
-        return Ok(Exit::Ok);
+        return failed.map_or(Ok(Exit::Ok), Err);
     }
     for (s, w) in &done {
         text(s, w, args.force);
@@ -75,7 +86,22 @@ pub async fn run(args: GenerateArgs, context: &Context) -> Result<Exit> {
         println!("32 URL-safe characters carry 192 random bits, the most that they can; that is ample");
     }
     print_head(head.as_ref());
-    Ok(Exit::Ok)
+    failed.map_or(Ok(Exit::Ok), Err)
+}
+
+/// Looks at every key of a file before any is changed: half of a file's keys is no result. A single place looks for
+/// itself.
+async fn may_be_changed(subjects: &[Subject], force: bool, needed: &Needed, context: &Context) -> Result<()> {
+    for s in subjects.iter().filter(|s| matches!(s.source, KeySource::Dotenv { .. })) {
+        match context.sources.fetch(&s.source).await {
+            Ok(there) if force || weakness(&there.value) == Some(Weakness::Placeholder) => {
+                needed.refuse(&s.source, Fingerprint::of(&there.value))?;
+            }
+            Ok(_) | Err(SourceError::Missing { .. }) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
 }
 
 fn one_place(to: &str, kind: Option<AppKey>) -> Result<Subject> {
@@ -120,7 +146,7 @@ async fn to_stdout(kind: Option<AppKey>, context: &Context) -> Result<Exit> {
     let named = kind.is_none();
     for kind in subject::BOTH.into_iter().filter(|k| kind.is_none_or(|only| only == *k)) {
         let value = generate(kind)?;
-        let fingerprint = crate::crypto::Fingerprint::of(&value).to_string();
+        let fingerprint = Fingerprint::of(&value).to_string();
         keys.push(json!({ "key": kind.variable(), "target": "stdout", "fingerprint": fingerprint }));
         if context.json() {
             let open: &[u8] = if out.is_empty() { b"{\"" } else { b",\"" };
@@ -141,10 +167,14 @@ async fn to_stdout(kind: Option<AppKey>, context: &Context) -> Result<Exit> {
     if context.json() {
         out.extend_from_slice(b"}\n");
     }
-    trail.record(Action::GENERATE, json!({ "keys": keys })).await;
+    let head = trail.record(Action::GENERATE, json!({ "keys": keys })).await;
     let mut stdout = std::io::stdout().lock();
     let written = stdout.write_all(&out).and_then(|()| stdout.flush());
     written.map_err(|e| Error::new(Exit::Usage, format!("cannot write the keys: {e}")))?;
+    // Stdout is the keys' alone.
+    if let Some(head) = head {
+        eprintln!("audit chain head: {head}");
+    }
     Ok(Exit::Ok)
 }
 

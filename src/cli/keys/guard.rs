@@ -35,12 +35,12 @@ impl Needed {
         if kind_of(&KeySource::Aws(target.clone())) == Some(AppKey::Secret) {
             return Ok(());
         }
-        let info = sources.aws().await?.describe(&target.secret_id).await?;
+        let client = sources.aws().await?;
+        let info = client.describe(&target.secret_id).await?;
         for (version, labels) in &info.versions {
             if let Some(pin) = labels.iter().find(|l| is_pin(l) && !self.is_over(l)) {
-                let pinned = sources.fetch(&KeySource::Aws(target.at(version))).await?;
-                self.keys
-                    .push((Fingerprint::of(&pinned.value), format!("the rotation that pinned it ({pin})")));
+                let pinned = client.key_if_any(&target.at(version)).await?;
+                self.keys.push((Fingerprint::of(&pinned), format!("the rotation that pinned it ({pin})")));
             }
         }
         Ok(())

@@ -2,6 +2,9 @@
 //!
 //! None needs a database. Where one is named and has schema `rekey`, an unfinished rotation's keys are protected
 //! and an audit entry is made; where not, that is said.
+//!
+//! A signal gives up what waits for a network: each step is atomic, or found again by the same command. It is listened
+//! for once nobody is asked any more, so that it ends a question at once.
 
 mod args;
 mod backup;
@@ -25,6 +28,8 @@ pub(super) use write::warn_of_git;
 /// The event of `cache purge`.
 pub(super) const PURGE: trail::Action = trail::Action::PURGE;
 
+use guard::Needed;
+
 use super::context::Context;
 use crate::error::{Exit, Result};
 
@@ -40,4 +45,11 @@ pub async fn run(command: KeysCommand, context: &Context) -> Result<Exit> {
         KeysCommand::Restore(args) => restore::run(args, context).await,
         KeysCommand::Destroy(args) => destroy::run(args, context).await,
     }
+}
+
+/// The audit trail, and what an unfinished rotation needs: what every command that changes keys begins with.
+async fn open(context: &Context) -> Result<(Trail, Needed)> {
+    let mut trail = Trail::open(context).await;
+    let needed = Needed::by_database(&mut trail).await;
+    Ok((trail, needed))
 }

@@ -11,11 +11,11 @@ use zeroize::Zeroizing;
 
 use super::super::confirm::confirm;
 use super::super::context::Context;
+use super::super::signals;
 use super::args::RestoreArgs;
-use super::guard::Needed;
 use super::passphrase::{self, Purpose};
 use super::subject::{kind_of, writable};
-use super::trail::{Action, Trail, print_head};
+use super::trail::{Action, print_head};
 use super::write::{Present, Write};
 use crate::crypto::Fingerprint;
 use crate::error::{Error, Exit, Result};
@@ -40,10 +40,11 @@ pub async fn run(args: RestoreArgs, context: &Context) -> Result<Exit> {
     let value = chosen(bundle, &target, from.as_ref())?;
     fits(&target, &value)?;
 
-    let mut trail = Trail::open(context).await;
-    let mut needed = Needed::by_database(&mut trail).await;
-    let write = Write { target: &target, value: &value, present: Present::Replace, backup: "bak" };
-    let done = write.apply(context, &mut needed).await?;
+    let mut stop = signals::listen()?;
+    let (mut trail, mut needed) = signals::unless_stopped(&mut stop, super::open(context)).await?;
+    let write =
+        Write { target: &target, value: &value, present: Present::Replace, backup: "bak", made: None };
+    let done = signals::unless_stopped(&mut stop, write.apply(context, &mut needed)).await?;
     let head = match done.changed {
         true => trail.record(Action::RESTORE, json!({ "file": shown.to_string(), "key": done })).await,
         false => trail.head().await,

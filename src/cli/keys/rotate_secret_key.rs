@@ -1,22 +1,27 @@
 //! `rekey keys rotate-secret-key`: a new SECRET_KEY where the application reads it, the former kept for
 //! `--rollback`. No row depends on it, but every token does: every user is signed out, either way.
 
+use std::path::{Path, PathBuf};
+
 use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::super::confirm::confirm;
 use super::super::context::Context;
+use super::super::signals;
 use super::args::RotateSecretKeyArgs;
 use super::generate::generate;
 use super::guard::Needed;
 use super::subject::{Subject, kind_of, writable};
-use super::trail::{Action, Trail, print_head};
+use super::trail::{Action, print_head};
 use super::write::{self, Present, Write, Written};
 use crate::error::{Error, Exit, Result};
-use crate::secrets::{AppKey, KeySource, SourceError, dotenv};
+use crate::secrets::{AppKey, KeySource, SourceError, dotenv, rename_backup, set_aside};
 
 /// The suffix of the file that keeps the former SECRET_KEY, and the label that keeps it in Secrets Manager.
 const BACKUP: &str = "secret-key.bak";
+/// The suffix it has until the new one is in place: found by the next try, it says that one was cut short.
+const PENDING: &str = "secret-key.pending";
 const LABEL: &str = "rekey-former-secret-key";
 
 /// Runs the command.
@@ -37,17 +42,14 @@ pub async fn run(args: RotateSecretKeyArgs, context: &Context) -> Result<Exit> {
     eprintln!("Every user will be signed out: tokens signed with the present SECRET_KEY stop working.");
     confirm(args.yes, &format!("{what} in {target}?"))?;
 
-    let mut trail = Trail::open(context).await;
-    let mut needed = Needed::by_database(&mut trail).await;
+    let mut stop = signals::listen()?;
+    let (mut trail, mut needed) = signals::unless_stopped(&mut stop, super::open(context)).await?;
     let (done, action) = if args.rollback {
-        let former = former(target, context).await?;
-        let write = Write { target, value: &former, present: Present::Replace, backup: "bak" };
-        (write.apply(context, &mut needed).await?, Action::ROLL_BACK_SECRET_KEY)
+        let done = bring_back(target, context, &mut needed);
+        (signals::unless_stopped(&mut stop, done).await?, Action::ROLL_BACK_SECRET_KEY)
     } else {
-        keep_former(target, context).await?;
-        let value = generate(AppKey::Secret)?;
-        let write = Write { target, value: &value, present: Present::Replace, backup: BACKUP };
-        (write.apply(context, &mut needed).await?, Action::ROTATE_SECRET_KEY)
+        let done = replace(target, context, &mut needed);
+        (signals::unless_stopped(&mut stop, done).await?, Action::ROTATE_SECRET_KEY)
     };
     let detail = json!({
         "key": done, "old_version": done.former_version, "new_version": done.version, "reason": context.actor.reason,
@@ -63,6 +65,24 @@ pub async fn run(args: RotateSecretKeyArgs, context: &Context) -> Result<Exit> {
     text(target, &done, args.rollback);
     print_head(head.as_ref());
     Ok(Exit::Ok)
+}
+
+async fn replace(target: &KeySource, context: &Context, needed: &mut Needed) -> Result<Written> {
+    keep_former(target, context).await?;
+    let value = generate(AppKey::Secret)?;
+    // The former key of a try that was cut short is the one it kept; what it wrote is kept as any other key.
+    let backup = if is_pending(target) { "bak" } else { PENDING };
+    let write = Write { target, value: &value, present: Present::Replace, backup, made: None };
+    let mut done = write.apply(context, needed).await?;
+    done.backup = settle(target)?.or(done.backup);
+    Ok(done)
+}
+
+async fn bring_back(target: &KeySource, context: &Context, needed: &mut Needed) -> Result<Written> {
+    settle(target)?;
+    let former = former(target, context).await?;
+    let write = Write { target, value: &former, present: Present::Replace, backup: "bak", made: None };
+    write.apply(context, needed).await
 }
 
 fn text(target: &KeySource, done: &Written, rollback: bool) {
@@ -104,6 +124,26 @@ async fn keep_former(target: &KeySource, context: &Context) -> Result<()> {
     }
     client.attach(&aws.secret_id, LABEL, &version).await?;
     Ok(())
+}
+
+fn file_of(target: &KeySource) -> Option<&Path> {
+    match target {
+        KeySource::Dotenv { path, .. } | KeySource::File(path) => Some(path),
+        KeySource::Aws(_) | KeySource::Env(_) => None,
+    }
+}
+
+fn is_pending(target: &KeySource) -> bool {
+    file_of(target).is_some_and(|path| dotenv::backup_path(path, PENDING).exists())
+}
+
+/// Files: what is pending is the former key from now on. Returns where it is kept.
+fn settle(target: &KeySource) -> Result<Option<PathBuf>> {
+    let Some(path) = file_of(target).filter(|_| is_pending(target)) else { return Ok(None) };
+    if let Some(aside) = set_aside(path, BACKUP)? {
+        tracing::info!("the backup that was there is now {}", aside.display());
+    }
+    Ok(Some(rename_backup(path, PENDING, BACKUP)?))
 }
 
 async fn former(target: &KeySource, context: &Context) -> Result<Zeroizing<Vec<u8>>> {

@@ -2,10 +2,11 @@
 //! never overwritten while a rotation needs it.
 
 use std::cell::Cell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use super::super::context::Context;
 use super::guard::Needed;
@@ -13,7 +14,7 @@ use super::subject::writable;
 use crate::crypto::{Fingerprint, Weakness, weakness};
 use crate::error::{Error, Exit, Result};
 use crate::secrets::aws::{Action, Replacement, Seen};
-use crate::secrets::dotenv::{Change, GitExposure, git_exposure};
+use crate::secrets::dotenv::{Change, GitExposure, backup_path, git_exposure};
 use crate::secrets::{AwsSource, FileChange, KeySource, SourceError, set_aside};
 
 /// The private label under which a version is put before it is made current.
@@ -38,6 +39,8 @@ pub struct Write<'a> {
     pub present: Present,
     /// The suffix of the backup of a file that is changed.
     pub backup: &'a str,
+    /// The backup that this very command has made already, of the same file before its other key was changed.
+    pub made: Option<&'a Path>,
 }
 
 /// What was done. Holds no key.
@@ -132,7 +135,7 @@ impl Write<'_> {
         let keeps_former = seen == Seen::Replaceable && judge.is_key.get();
         let backup = keeps_former.then_some(self.backup);
         if backup.is_some()
-            && !self.is_backed_up(path, &now)
+            && !self.is_backed_up(path)
             && let Some(aside) = set_aside(path, self.backup)?
         {
             tracing::info!("the backup that was there is now {}", aside.display());
@@ -151,13 +154,15 @@ impl Write<'_> {
         Ok(Written { backup: done.backup, ..judge.written(done.changed) })
     }
 
-    /// Whether the backup that is there is of this very content: the other key of the same file was just changed.
-    fn is_backed_up(&self, path: &std::path::Path, now: &[u8]) -> bool {
-        let KeySource::Dotenv { var, .. } = self.target else { return false };
-        let kept = crate::secrets::dotenv::backup_path(path, self.backup);
-        let Ok(bytes) = std::fs::read(kept) else { return false };
-        let kept = crate::secrets::dotenv::DotenvFile::parse(bytes.into());
-        matches!(kept.get(var), Ok(Some(value)) if *value == now)
+    /// Whether the backup that is there is of the file as it was before this command: made by it, or by one that was
+    /// killed before it changed anything.
+    fn is_backed_up(&self, path: &Path) -> bool {
+        let backup = backup_path(path, self.backup);
+        if self.made == Some(backup.as_path()) {
+            return true;
+        }
+        let read = |path: &Path| std::fs::read(path).map(Zeroizing::new);
+        matches!((read(path), read(&backup)), (Ok(now), Ok(kept)) if now == kept)
     }
 
     async fn to_aws(&self, context: &Context, needed: &mut Needed, target: &AwsSource) -> Result<Written> {
@@ -214,7 +219,9 @@ impl Write<'_> {
             return write.to_stage(context, &judge, target, stage, id).await;
         }
         let replacement = Replacement { target, value: self.value, id, action: Action::Set, label: LABEL };
-        let current = client.replace(&replacement, |v| judge.judge(v)).await.map_err(|e| judge.explain(e))?;
+        let unguarded = async || Ok::<_, SourceError>(());
+        let current = client.replace(&replacement, |v| judge.judge(v), unguarded).await;
+        let current = current.map_err(|e| judge.explain(e))?;
         let former = info.holder("AWSCURRENT").map(str::to_owned);
         if let Err(e) = client.detach(secret_id, LABEL).await {
             tracing::warn!("the label {LABEL} stays on {secret_id}: {e}");
@@ -248,11 +255,11 @@ impl Write<'_> {
         let current = context.sources.fetch(&KeySource::Aws(target.at_current())).await.ok();
         let holder = info.holder(stage).filter(|v| info.holder("AWSCURRENT") != Some(*v)).map(str::to_owned);
         if let Some(version) = &holder {
-            let there = context.sources.fetch(&KeySource::Aws(target.at(version))).await?;
-            let used = current.is_some_and(|c| c.value == there.value);
-            match judge.judge(&there.value) {
+            let there = client.key_if_any(&target.at(version)).await?;
+            let used = current.is_some_and(|c| c.value == there);
+            match judge.judge(&there) {
                 // Not while a rotation may still look for it there.
-                Seen::Wanted if used && judge.needed.by(Fingerprint::of(&there.value)).is_none() => {}
+                Seen::Wanted if used && judge.needed.by(Fingerprint::of(&there)).is_none() => {}
                 Seen::Wanted => return Ok(Written { version: holder, ..judge.written(false) }),
                 Seen::Foreign => {
                     return Err(judge.explain(SourceError::Malformed {
@@ -270,10 +277,10 @@ impl Write<'_> {
 }
 
 /// What a secret that does not exist yet is created with.
-fn first_content(place: &KeySource, target: &AwsSource, value: &[u8]) -> Result<zeroize::Zeroizing<String>> {
+fn first_content(place: &KeySource, target: &AwsSource, value: &[u8]) -> Result<Zeroizing<String>> {
     let text = std::str::from_utf8(value)
         .map_err(|_| Error::new(Exit::Key, format!("{place}: a secret's string must be UTF-8")))?;
-    Ok(zeroize::Zeroizing::new(match &target.field {
+    Ok(Zeroizing::new(match &target.field {
         None => text.to_owned(),
         Some(field) => serde_json::json!({ field: text }).to_string(),
     }))
@@ -285,7 +292,7 @@ fn not_a_stage(place: &KeySource, why: &str) -> Error {
 }
 
 /// Warns where git would take a file with keys along.
-pub fn warn_of_git(path: &std::path::Path) {
+pub fn warn_of_git(path: &Path) {
     match git_exposure(path) {
         GitExposure::None => {}
         GitExposure::Exposed => tracing::warn!(

@@ -9,16 +9,15 @@ use uuid::Uuid;
 
 use super::super::context::Context;
 use crate::error::{Exit, Result};
-use crate::rotation::State;
 use crate::store::audit;
 use crate::store::ledger::rotation;
-use crate::store::report::{Affected, affected};
+use crate::store::report::{Affected, affected, was_complete};
 
 #[derive(Serialize)]
 struct Exposed {
     rotation: Uuid,
     compromised: bool,
-    /// False while rows are still being moved: those to come are not listed yet.
+    /// False where not every row was moved off the old key yet, or ever: then whoever has a credential is listed.
     complete: bool,
     users: usize,
     providers: BTreeMap<String, usize>,
@@ -31,7 +30,8 @@ pub async fn print(context: &Context, conn: &mut PgConnection, rotations: Vec<Uu
     let mut all = Vec::new();
     for id in rotations {
         let r = rotation::by_id(conn, id).await?;
-        let affected = affected(conn, id).await?;
+        let complete = was_complete(conn, id).await?;
+        let affected = affected(conn, id, complete).await?;
         let mut users: Vec<Uuid> = affected.iter().map(|a| a.user_id).collect();
         users.dedup();
         let mut providers = BTreeMap::new();
@@ -41,7 +41,7 @@ pub async fn print(context: &Context, conn: &mut PgConnection, rotations: Vec<Uu
         all.push(Exposed {
             rotation: id,
             compromised: r.compromised,
-            complete: r.state != State::Migrating,
+            complete,
             users: users.len(),
             providers,
             affected,

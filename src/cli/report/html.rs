@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::Report;
 use crate::error::{Error, Exit, Result};
+use crate::store::ledger::Rotation;
 use crate::store::report::Event;
 
 /// Prints the report as one page that needs nothing else.
@@ -29,8 +30,15 @@ fn page(report: &Report) -> Result<String> {
         out += &format!("<h2>Rotation {}</h2><table>", rotation.id);
         for (name, value) in [
             ("State", rotation.state.to_string()),
-            ("Old key", format!("{}, {}", rotation.old_fingerprint, rotation.old_source)),
-            ("New key", format!("{}, {}", rotation.new_fingerprint, rotation.new_source)),
+            (
+                "Old key",
+                key(&rotation.old_fingerprint, &rotation.old_source, rotation.old_version.as_deref()),
+            ),
+            (
+                "New key",
+                key(&rotation.new_fingerprint, &rotation.new_source, rotation.new_version.as_deref()),
+            ),
+            ("Promoted at", promoted(rotation)),
             ("Started", format!("{} by {}", rotation.created_at, rotation.operator)),
             ("Why", rotation.reason.clone().unwrap_or_default()),
         ] {
@@ -59,6 +67,19 @@ fn page(report: &Report) -> Result<String> {
         out += &format!("<h2>The same from AWS's side</h2><pre>{queries}</pre>");
     }
     Ok(out)
+}
+
+fn key(fingerprint: &str, source: &str, version: Option<&str>) -> String {
+    let version = version.map(|version| format!(", version {version}")).unwrap_or_default();
+    format!("{fingerprint}, {source}{version}")
+}
+
+fn promoted(r: &Rotation) -> String {
+    let place = r.target_source.clone().filter(|_| r.promoting_at.is_some()).unwrap_or_default();
+    match &r.promoted_version {
+        Some(version) => format!("{place}, version {version}"),
+        None => place,
+    }
 }
 
 fn timeline(events: &[Event]) -> String {

@@ -33,24 +33,28 @@ pub struct Ending {
 /// of the old key is put right here: `false` says that this needs the new key.
 pub async fn is_settled(target: &Target<'_>) -> Result<bool> {
     let r = target.rotation;
-    match target.look().await? {
+    match target.look_for_either().await? {
         Yields::New => Ok(true),
-        Yields::Neither => Err(super::promote::neither(target)),
-        Yields::Old if r.state != State::Finalizing => Err(Error::new(
+        _ if r.state != State::Finalizing => Err(Error::new(
             Exit::State,
             format!("{} does not yield the new key ({})", target.source, r.new_fingerprint),
         )
         .hint("rekey promote")),
-        Yields::Old if r.external || !target.is_writable() => {
+        _ if r.external || !target.is_writable() => {
             Err(target.by_hand(&r.new_fingerprint, "rekey finalize --yes"))
         }
-        Yields::Old => Ok(false),
+        _ => Ok(false),
     }
 }
 
 /// Makes the new key current once more, for [`is_settled`].
-pub async fn settle(_alone: &Exclusive, target: &Target<'_>, new: &EncryptionKey) -> Result<()> {
-    target.make_current(Yields::New, new).await.map(drop)
+pub async fn settle(
+    conn: &mut PgConnection,
+    alone: &Exclusive,
+    target: &Target<'_>,
+    new: &EncryptionKey,
+) -> Result<()> {
+    target.make_current(conn, alone, &[State::Finalizing], Yields::New, new).await.map(drop)
 }
 
 /// Finalizes. The caller has verified, unless the state is `finalizing` already, and has seen that the target

@@ -18,10 +18,11 @@ pub use unpromote::unpromote;
 use std::time::{Duration, Instant};
 
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use crate::error::{Error, Exit, Result};
 use crate::store::connect::jitter;
-use crate::store::{Statement, StoreError, schema};
+use crate::store::{Statement, StoreError, ledger, schema};
 
 const PROMOTIONS: i64 = schema::LOCK + 2;
 /// Taken before the other one.
@@ -33,6 +34,24 @@ async fn try_lock(conn: &mut PgConnection, lock: i64) -> Result<bool, StoreError
         .fetch_one(conn)
         .during("take the lock for promotions")
         .await
+}
+
+/// How a command ends that another process keeps from its work, or would: 8 while that process is at work, and 7 if
+/// it left the rotation in its state.
+pub async fn busy_or_state(conn: &mut PgConnection, rotation: Uuid) -> Result<Exit> {
+    let locked = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_database d ON d.oid = l.database \
+         WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted AND d.datname = current_database() \
+         AND l.classid::int8 << 32 | l.objid::int8 IN ($1, $2) AND l.pid <> pg_backend_pid())",
+    );
+    let locked: bool = locked
+        .bind(PROMOTIONS)
+        .bind(ROLLBACKS)
+        .fetch_one(&mut *conn)
+        .during("look for another process at work")
+        .await?;
+    let at_work = locked || ledger::rotation::live_processes(conn, rotation).await? > 0;
+    Ok(if at_work { Exit::Busy } else { Exit::State })
 }
 
 /// How long another process may take: the longest is a turn that waits for a frozen worker's transaction.

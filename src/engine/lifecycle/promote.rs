@@ -8,9 +8,9 @@ use super::pins::{pin, pin_at};
 use super::target::{Target, Yields};
 use crate::crypto::EncryptionKey;
 use crate::engine::verify::CleanVerify;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::rotation::State;
-use crate::secrets::{KeySource, SourceError};
+use crate::secrets::SourceError;
 use crate::store::Statement;
 use crate::store::audit::Actor;
 use crate::store::ledger::rotation;
@@ -26,7 +26,7 @@ pub struct Promotion {
 /// Promotes. `external` means that somebody else changes the place, and we only look.
 pub async fn promote(
     conn: &mut PgConnection,
-    _alone: &Exclusive,
+    alone: &Exclusive,
     _clean: &CleanVerify,
     target: &Target<'_>,
     new: &EncryptionKey,
@@ -34,10 +34,7 @@ pub async fn promote(
     actor: &Actor,
 ) -> Result<Promotion> {
     let r = target.rotation;
-    let before = target.look().await?;
-    if before == Yields::Neither {
-        return Err(neither(target));
-    }
+    let before = target.look_for_either().await?;
     // From here on the old key must be findable although its name yields the new one.
     let pinned = match pin(target.sources, r).await {
         Ok(()) => pin_at(target).await,
@@ -63,7 +60,13 @@ pub async fn promote(
     if external && before != Yields::New {
         return Err(target.by_hand(&r.new_fingerprint, "rekey promote --external --yes"));
     }
-    let version_id = if external { None } else { target.make_current(Yields::New, new).await? };
+    let version_id = match external {
+        true => None,
+        false => {
+            let states = [State::Promoting, State::Promoted];
+            target.make_current(conn, alone, &states, Yields::New, new).await?
+        }
+    };
 
     let mut tx = conn.begin().during("record the promotion").await?;
     let mut detail = json!({ "target": target.source.to_string(), "version_id": version_id });
@@ -87,27 +90,13 @@ pub async fn reconcile(
     target: &Target<'_>,
     actor: &Actor,
 ) -> Result<()> {
-    let to = match target.look().await? {
+    let to = match target.look_for_either().await? {
         Yields::New => State::Promoted,
-        Yields::Old => State::Migrated,
-        Yields::Neither => return Err(neither(target)),
+        _ => State::Migrated,
     };
     let mut tx = conn.begin().during("record where the promotion stands").await?;
     let detail = json!({ "target": target.source.to_string(), "because": "rows are on the old key" });
     rotation::advance(&mut tx, target.rotation.id, &[State::Promoting], to, actor, detail).await?;
     tx.commit().during("record where the promotion stands").await?;
     Ok(())
-}
-
-/// The place yields neither of the two keys: not ours to overwrite.
-pub(super) fn neither(target: &Target<'_>) -> Error {
-    let source: &KeySource = &target.source;
-    Error::new(
-        crate::error::Exit::Key,
-        format!(
-            "{source} yields neither this rotation's old key ({}) nor its new key ({})",
-            target.rotation.old_fingerprint, target.rotation.new_fingerprint
-        ),
-    )
-    .hint("find out who changed it and put the right key back, or name another place with --target")
 }

@@ -3,11 +3,15 @@
 
 use std::path::PathBuf;
 
+use sqlx::PgConnection;
+
+use super::Exclusive;
 use crate::crypto::EncryptionKey;
 use crate::error::{Error, Exit, Result};
+use crate::rotation::State;
 use crate::secrets::aws::{Action, Replacement, Seen, id8, promote_label, rollback_label};
 use crate::secrets::{KeySource, Sources, dotenv};
-use crate::store::ledger::Rotation;
+use crate::store::ledger::{Rotation, rotation};
 
 /// Where the application reads its encryption key, for one rotation.
 pub struct Target<'a> {
@@ -64,8 +68,42 @@ impl<'a> Target<'a> {
         Ok(self.judge(&self.sources.fetch(&source).await?.value))
     }
 
-    /// Makes a key current there; returns the version id that holds it, where there are versions.
-    pub async fn make_current(&self, wanted: Yields, key: &EncryptionKey) -> Result<Option<String>> {
+    /// As [`Target::look`]; a place that yields neither key is not ours to overwrite (3).
+    pub async fn look_for_either(&self) -> Result<Yields> {
+        let found = self.look().await?;
+        if found != Yields::Neither {
+            return Ok(found);
+        }
+        let (source, r) = (&self.source, self.rotation);
+        Err(Error::new(
+            Exit::Key,
+            format!(
+                "{source} yields neither this rotation's old key ({}) nor its new key ({})",
+                r.old_fingerprint, r.new_fingerprint
+            ),
+        )
+        .hint("find out who changed it and put the right key back, or name another place with --target"))
+    }
+
+    /// Makes a key current there, while the rotation is in one of these states: `conn` holds the lock, and who lost it
+    /// (its session was ended, say) stops. Returns the version id that holds the key, where there are versions.
+    pub async fn make_current(
+        &self,
+        conn: &mut PgConnection,
+        _alone: &Exclusive,
+        while_in: &[State],
+        wanted: Yields,
+        key: &EncryptionKey,
+    ) -> Result<Option<String>> {
+        let id = self.rotation.id;
+        let mut guard = async || match rotation::by_id(conn, id).await?.state {
+            state if while_in.contains(&state) => Ok(()),
+            state => Err(Error::new(
+                Exit::State,
+                format!("rotation {id} is {state} by now: the key that the application reads is left alone"),
+            )
+            .hint("rekey status")),
+        };
         let judge = |value: &[u8]| match self.judge(value) {
             Yields::Neither => Seen::Foreign,
             found if found == wanted => Seen::Wanted,
@@ -84,13 +122,14 @@ impl<'a> Target<'a> {
                     action,
                     label: &label,
                 };
-                let current = self.sources.aws().await?.replace(&replacement, judge).await?;
+                let current = self.sources.aws().await?.replace(&replacement, judge, &mut guard).await?;
                 Ok(Some(current.version_id))
             }
             KeySource::Dotenv { path, var } => {
                 let suffix = self.backup_suffix();
                 let backup = (wanted == Yields::New).then_some(suffix.as_str());
-                dotenv::Change { path, var, value: key.expose(), backup, create: false }.apply(judge)?;
+                let change = dotenv::Change { path, var, value: key.expose(), backup, create: false };
+                change.apply_guarded(judge, &mut guard).await?;
                 Ok(None)
             }
             KeySource::Env(_) | KeySource::File(_) => Ok(None),

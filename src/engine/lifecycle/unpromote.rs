@@ -18,7 +18,7 @@ use crate::store::ledger::rotation;
 /// only because the version it names is current no more.
 pub async fn unpromote(
     conn: &mut PgConnection,
-    _alone: &Exclusive,
+    alone: &Exclusive,
     target: &Target<'_>,
     old: &EncryptionKey,
     actor: &Actor,
@@ -40,7 +40,7 @@ pub async fn unpromote(
                 Err(e) => return Err(e),
             }
         } else {
-            version_id = target.make_current(Yields::Old, old).await?;
+            version_id = target.make_current(conn, alone, &[State::Unpromoting], Yields::Old, old).await?;
         }
     }
     let mut tx = conn.begin().during("end the rollback").await?;

@@ -1,11 +1,12 @@
 //! A secret's content, and the key inside it: the whole string, or one field of a JSON object.
 //!
-//! Pure. Promotion, rollback, restore and rotate-secret-key all change a secret through [`edited`].
+//! Pure. Promotion and rollback change a secret through [`edited`], which never adds a field; generate, restore and
+//! rotate-secret-key through [`set`], which may.
 
 use thiserror::Error as ThisError;
 use zeroize::Zeroizing;
 
-use super::json_field::{JsonFieldError, read_field, replace_field};
+use super::json_field::{JsonFieldError, read_field, replace_field, set_field};
 
 /// Why a secret's content yields no key, or cannot take one. Names no value.
 #[derive(Debug, PartialEq, Eq, ThisError)]
@@ -33,6 +34,17 @@ pub(super) fn extracted(
     }
 }
 
+/// The same; nothing where the object has no such field.
+pub(super) fn extracted_if_any(
+    content: Zeroizing<Vec<u8>>,
+    field: Option<&str>,
+) -> Result<Zeroizing<Vec<u8>>, EditError> {
+    match extracted(content, field) {
+        Err(EditError::Field(JsonFieldError::NoSuchField)) => Ok(Zeroizing::default()),
+        found => found,
+    }
+}
+
 /// The content with another key inside: the new key itself, or the object with that one field changed.
 pub fn edited(content: &[u8], field: Option<&str>, value: &[u8]) -> Result<Zeroizing<Vec<u8>>, EditError> {
     match field {
@@ -40,6 +52,18 @@ pub fn edited(content: &[u8], field: Option<&str>, value: &[u8]) -> Result<Zeroi
         None if is_object(content) => Err(EditError::FieldNotNamed),
         None if std::str::from_utf8(value).is_err() => Err(EditError::NotUtf8),
         None => Ok(Zeroizing::new(value.to_vec())),
+    }
+}
+
+/// The same; a field that the object has not is added to it.
+pub(super) fn set(
+    content: &[u8],
+    field: Option<&str>,
+    value: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, EditError> {
+    match field {
+        Some(field) => Ok(set_field(content, field, value)?),
+        None => edited(content, None, value),
     }
 }
 
@@ -59,6 +83,19 @@ mod tests {
         assert_eq!(edited(json, None, b"new").err(), Some(EditError::FieldNotNamed));
         assert_eq!(extracted(content(), Some("encryption_key")).unwrap().as_slice(), b"k");
         assert_eq!(edited(b"{old", None, b"new").unwrap().as_slice(), b"new");
+        assert_eq!(set(json, None, b"new").err(), Some(EditError::FieldNotNamed));
         assert_eq!(edited(b"old", None, b"\xff").err(), Some(EditError::NotUtf8));
+    }
+
+    #[test]
+    fn only_what_is_set_may_be_absent_before() {
+        let json = b"{\"secret_key\":\"s\"}";
+        let (content, field) = (|| Zeroizing::new(json.to_vec()), Some("encryption_key"));
+        let absent = Some(EditError::Field(JsonFieldError::NoSuchField));
+        assert_eq!(extracted(content(), field).err(), absent);
+        assert_eq!(edited(json, field, b"k").err(), absent);
+        assert!(extracted_if_any(content(), field).unwrap().is_empty());
+        let added = set(json, field, b"k").unwrap();
+        assert_eq!(added.as_slice(), b"{\"secret_key\":\"s\",\"encryption_key\":\"k\"}");
     }
 }

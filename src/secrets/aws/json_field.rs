@@ -59,6 +59,23 @@ pub fn replace_field(json: &[u8], field: &str, value: &[u8]) -> Result<Zeroizing
     Ok(out)
 }
 
+/// The same, with the field added behind the others where the object has none of this name.
+pub fn set_field(json: &[u8], field: &str, value: &[u8]) -> Result<Zeroizing<Vec<u8>>, JsonFieldError> {
+    match replace_field(json, field, value) {
+        Err(JsonFieldError::NoSuchField) => {}
+        done => return done,
+    }
+    let (name, value) = (escape(field.as_bytes())?, escape(value)?);
+    // Behind the closing brace of a whole object there is white space only, and `{` before it means an empty one.
+    let end = json.iter().rposition(|b| *b == b'}').ok_or(JsonFieldError::NotAnObject)?;
+    let comma: &[u8] = if json[..end].trim_ascii_end().ends_with(b"{") { b"" } else { b"," };
+    let mut out = Zeroizing::new(Vec::with_capacity(json.len() + name.len() + value.len() + 2));
+    for part in [&json[..end], comma, name.as_slice(), b":", value.as_slice(), &json[end..]] {
+        out.extend_from_slice(part);
+    }
+    Ok(out)
+}
+
 /// Where the values of the members of this name are.
 fn spans(json: &[u8], field: &str) -> Result<Vec<Range<usize>>, JsonFieldError> {
     serde_json::from_slice::<IgnoredAny>(json).map_err(|_| JsonFieldError::NotAnObject)?;
@@ -197,6 +214,10 @@ mod tests {
             .map(|v| String::from_utf8(v.to_vec()).unwrap())
     }
 
+    fn set(json: &str, field: &str, value: &str) -> Result<String, JsonFieldError> {
+        set_field(json.as_bytes(), field, value.as_bytes()).map(|v| String::from_utf8(v.to_vec()).unwrap())
+    }
+
     #[test]
     fn reads_strings_only() {
         let json = " { \"a\" : \"x\\u00e9\\n\\\"\\ud83d\\ude00\" , \"n\":1.0, \"o\":{\"a\":[\"}\"]},\"\\u0061b\":\"y\"}\n";
@@ -220,6 +241,29 @@ mod tests {
         assert_eq!(replace("{\"a\":1}", "a", "x"), Err(JsonFieldError::NotAString));
         assert_eq!(replace("{\"b\":\"\"}", "a", "x"), Err(JsonFieldError::NoSuchField));
         assert_eq!(replace_field(b"{\"a\":\"\"}", "a", b"\xff").err(), Some(JsonFieldError::NotUtf8));
+    }
+
+    #[test]
+    fn adds_one_field_and_keeps_every_byte() {
+        for (before, after) in [
+            ("{}", "{\"k\":\"v\"}"),
+            (" {\r\n\t} \n", " {\r\n\t\"k\":\"v\"} \n"),
+            ("{\"a\":\"}{\"}", "{\"a\":\"}{\",\"k\":\"v\"}"),
+            ("{ \"o\" : {\"k\":\"x\"} }\n", "{ \"o\" : {\"k\":\"x\"} ,\"k\":\"v\"}\n"),
+            ("{\"l\":[{}]}", "{\"l\":[{}],\"k\":\"v\"}"),
+            ("{\"n\":1.0}\r\n", "{\"n\":1.0,\"k\":\"v\"}\r\n"),
+            ("{\"k\":\"1\", \"k\":\"2\"}", "{\"k\":\"v\", \"k\":\"v\"}"),
+        ] {
+            assert_eq!(set(before, "k", "v").unwrap(), after);
+        }
+        let odd = "a\"b\\\n";
+        let json = set("{}", odd, "v").unwrap();
+        assert_eq!((json.as_str(), read(&json, odd).unwrap().as_str()), (r#"{"a\"b\\\u000a":"v"}"#, "v"));
+        assert_eq!(set("{\"k\":1}", "k", "v"), Err(JsonFieldError::NotAString));
+        assert_eq!(set_field(b"{}", "k", b"\xff").err(), Some(JsonFieldError::NotUtf8));
+        for bad in ["", "[]", "[{}]", "{", "{} {}", "\"}\""] {
+            assert_eq!(set(bad, "k", "v"), Err(JsonFieldError::NotAnObject), "{bad}");
+        }
     }
 
     fn tree() -> impl Strategy<Value = serde_json::Value> {
@@ -252,6 +296,20 @@ mod tests {
             let changed = replace(&json, "key", &new).unwrap();
             object.insert("key".into(), new.into());
             let parsed: serde_json::Value = serde_json::from_str(&changed).unwrap();
+            prop_assert_eq!(parsed, serde_json::Value::Object(object));
+        }
+
+        #[test]
+        fn an_added_field_agrees_with_serde_json(
+            members in proptest::collection::vec(("[a-c\\PC]{1,2}", tree()), 0..6),
+            name in ".*", value in ".*", pretty in any::<bool>(),
+        ) {
+            let mut object: serde_json::Map<_, _> = members.into_iter().collect();
+            object.remove(&name);
+            let print = if pretty { serde_json::to_string_pretty } else { serde_json::to_string };
+            let added = set(&print(&object).unwrap(), &name, &value).unwrap();
+            object.insert(name, value.into());
+            let parsed: serde_json::Value = serde_json::from_str(&added).unwrap();
             prop_assert_eq!(parsed, serde_json::Value::Object(object));
         }
 

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::{
     super::{AwsSource, SourceError},
     client::SecretsManager,
-    edit::{edited, extracted},
+    edit::{EditError, edited, extracted, extracted_if_any, set},
     explain::Call,
     value::{At, SecretVersion, malformed},
 };
@@ -30,7 +30,8 @@ pub enum Action {
     /// The old key becomes current, in a fresh version of ours even where the old key looks current: the move of
     /// a killed promote may still be on its way, and fails only if the version it names is current no more.
     Rollback,
-    /// A key is changed outside any rotation (restore, rotate-secret-key, generate): as `Promote`.
+    /// A key is changed outside any rotation (restore, rotate-secret-key, generate): as `Promote`, and a JSON field
+    /// that is not there yet is added.
     Set,
 }
 
@@ -40,6 +41,29 @@ impl Action {
             Action::Promote => "promote",
             Action::Rollback => "rollback",
             Action::Set => "set",
+        }
+    }
+
+    fn extracted(
+        self,
+        content: Zeroizing<Vec<u8>>,
+        field: Option<&str>,
+    ) -> Result<Zeroizing<Vec<u8>>, EditError> {
+        match self {
+            Action::Promote | Action::Rollback => extracted(content, field),
+            Action::Set => extracted_if_any(content, field),
+        }
+    }
+
+    fn edited(
+        self,
+        content: &[u8],
+        field: Option<&str>,
+        value: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, EditError> {
+        match self {
+            Action::Promote | Action::Rollback => edited(content, field, value),
+            Action::Set => set(content, field, value),
         }
     }
 }
@@ -81,12 +105,15 @@ pub struct Current {
 }
 
 impl SecretsManager {
-    /// Makes the wanted key current, and returns only once a read shows that it is.
-    pub async fn replace(
+    /// Makes the wanted key current, and returns only once a read shows that it is. `guard` is asked between each
+    /// reading of V and the move from V: whoever lost the right to replace stops there, and whoever loses it later
+    /// finds that V is current no more.
+    pub async fn replace<E: From<SourceError>>(
         &self,
         replacement: &Replacement<'_>,
         judge: impl Fn(&[u8]) -> Seen,
-    ) -> Result<Current, SourceError> {
+        mut guard: impl AsyncFnMut() -> Result<(), E>,
+    ) -> Result<Current, E> {
         let target = replacement.target.at_current();
         let secret_id = target.secret_id.as_str();
         let mut moved_from = None;
@@ -94,29 +121,33 @@ impl SecretsManager {
             // Reads may lag a little behind a move, and whoever else moves labels should get done.
             tokio::time::sleep(Duration::from_millis(100 * u64::from(attempt.pow(2)))).await;
             let current = self.get(secret_id, At::Stage("AWSCURRENT")).await?;
-            let key = extracted(Zeroizing::new(current.content.to_vec()), target.field.as_deref())
+            let (action, field) = (replacement.action, target.field.as_deref());
+            let key = action
+                .extracted(Zeroizing::new(current.content.to_vec()), field)
                 .map_err(|e| malformed(&target, &e))?;
             match judge(&key) {
                 Seen::Wanted if replacement.is_done(&current) => {
                     let SecretVersion { arn, version_id, .. } = current;
                     return Ok(Current { arn, version_id, moved_from });
                 }
-                Seen::Foreign => return Err(foreign(&target)),
+                Seen::Foreign => return Err(foreign(&target).into()),
                 Seen::Wanted | Seen::Replaceable => {}
             }
-            let content = edited(&current.content, target.field.as_deref(), replacement.value)
+            guard().await?;
+            let content = action
+                .edited(&current.content, field, replacement.value)
                 .map_err(|e| malformed(&target, &e))?;
-            let token = request_token(replacement.id, replacement.action, &current.version_id);
+            let token = request_token(replacement.id, action, &current.version_id);
             let fresh = self.put(secret_id, &content, &token, replacement.label).await?;
             match self.move_label(secret_id, "AWSCURRENT", Some(&fresh), Some(&current.version_id)).await {
                 // Read again even after success: the next turn returns what it then sees.
                 Ok(()) => moved_from = Some(current.version_id),
                 // V is current no more, or an earlier try of this very move got through.
                 Err(SourceError::Refused { .. } | SourceError::Missing { .. }) => {}
-                Err(e) => return Err(e),
+                Err(e) => return Err(e.into()),
             }
         }
-        Err(SourceError::Contended { resource: target.to_string(), attempts: ATTEMPTS })
+        Err(SourceError::Contended { resource: target.to_string(), attempts: ATTEMPTS }.into())
     }
 
     /// Puts a version with another key in it at a staging label of its own (AWSPENDING, say), built from what is
@@ -130,9 +161,15 @@ impl SecretsManager {
     ) -> Result<String, SourceError> {
         let current = self.get(&target.secret_id, At::Stage("AWSCURRENT")).await?;
         let content =
-            edited(&current.content, target.field.as_deref(), value).map_err(|e| malformed(target, &e))?;
+            set(&current.content, target.field.as_deref(), value).map_err(|e| malformed(target, &e))?;
         let token = request_token(id, Action::Set, &current.version_id);
         self.put(&target.secret_id, &content, &token, label).await
+    }
+
+    /// The key that a source names; nothing where the object has no such field.
+    pub async fn key_if_any(&self, source: &AwsSource) -> Result<Zeroizing<Vec<u8>>, SourceError> {
+        let SecretVersion { content, .. } = self.version(source).await?;
+        extracted_if_any(content, source.field.as_deref()).map_err(|e| malformed(source, &e))
     }
 
     /// Gives a secret that was created without a value its first one. Returns the version's id.

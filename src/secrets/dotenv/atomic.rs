@@ -55,14 +55,21 @@ impl LockedFolder {
         like: Option<&fs::Metadata>,
         between: Between,
     ) -> Result<(), SourceError> {
+        let prepared = self.prepare(file, bytes, like, between)?;
+        between();
+        prepared.replace(between)
+    }
+
+    /// The first half of [`LockedFolder::write`]: all but the renaming.
+    pub fn prepare<'a>(
+        &'a self,
+        file: &'a Path,
+        bytes: &[u8],
+        like: Option<&fs::Metadata>,
+        between: Between,
+    ) -> Result<Prepared<'a>, SourceError> {
         let temporary = self.temporary(file, bytes, like, between)?;
-        between();
-        effect("replace", || fs::rename(&temporary, file)).map_err(|e| {
-            let _ = fs::remove_file(&temporary);
-            failed(file, "replace")(e)
-        })?;
-        between();
-        self.sync()
+        Ok(Prepared { folder: self, file, temporary })
     }
 
     /// Creates `file`, mode 0600, whole or not at all; `false` where one of that name exists.
@@ -142,8 +149,31 @@ impl LockedFolder {
         }
     }
 
-    fn sync(&self) -> Result<(), SourceError> {
+    /// What was done in the folder survives a power cut.
+    pub fn sync(&self) -> Result<(), SourceError> {
         effect("sync the folder", || self.folder.sync_all()).map_err(failed(&self.path, "sync"))
+    }
+}
+
+/// A file's new content, on disk beside it; removed where it is not wanted in the end.
+pub(in crate::secrets) struct Prepared<'a> {
+    folder: &'a LockedFolder,
+    file: &'a Path,
+    temporary: PathBuf,
+}
+
+impl Prepared<'_> {
+    /// Puts it in the file's place.
+    pub fn replace(self, between: Between) -> Result<(), SourceError> {
+        effect("replace", || fs::rename(&self.temporary, self.file)).map_err(failed(self.file, "replace"))?;
+        between();
+        self.folder.sync()
+    }
+}
+
+impl Drop for Prepared<'_> {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.temporary);
     }
 }
 

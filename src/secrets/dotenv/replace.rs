@@ -47,10 +47,23 @@ pub struct Changed {
 impl Change<'_> {
     /// Changes the variable, if `judge` allows it for the value it has now (empty where it has none).
     pub fn apply(&self, judge: impl Fn(&[u8]) -> Seen) -> Result<Changed, SourceError> {
-        self.apply_between(&judge, &|| ())
+        let (real, folder) = self.lock()?;
+        self.apply_between(&real, &folder, &judge, &|| ())
     }
 
-    fn apply_between(&self, judge: &dyn Fn(&[u8]) -> Seen, between: Between) -> Result<Changed, SourceError> {
+    /// The same, if `guard` still allows it once the folder is locked: nobody else of ours changes the file after that.
+    pub async fn apply_guarded<E: From<SourceError>>(
+        &self,
+        judge: impl Fn(&[u8]) -> Seen,
+        guard: impl AsyncFnOnce() -> Result<(), E>,
+    ) -> Result<Changed, E> {
+        let (real, folder) = self.lock()?;
+        guard().await?;
+        Ok(self.apply_between(&real, &folder, &judge, &|| ())?)
+    }
+
+    /// The file behind the path, in a folder where nobody else of ours writes.
+    fn lock(&self) -> Result<(PathBuf, LockedFolder), SourceError> {
         let real = match fs::canonicalize(self.path) {
             Ok(real) => real,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && self.create => self.path.to_path_buf(),
@@ -58,10 +71,20 @@ impl Change<'_> {
             Err(_) => return read_whole("dotenv", self.path).and(Err(self.contended())),
         };
         let folder = LockedFolder::of(&real)?;
+        Ok((real, folder))
+    }
+
+    fn apply_between(
+        &self,
+        real: &Path,
+        folder: &LockedFolder,
+        judge: &dyn Fn(&[u8]) -> Seen,
+        between: Between,
+    ) -> Result<Changed, SourceError> {
         for _ in 0..ATTEMPTS {
-            let like = fs::metadata(&real).ok();
+            let like = fs::metadata(real).ok();
             let before = match &like {
-                Some(_) => read_whole("dotenv", &real)?,
+                Some(_) => read_whole("dotenv", real)?,
                 None => Zeroizing::default(),
             };
             let file = DotenvFile::parse(Zeroizing::new(before.to_vec()));
@@ -76,15 +99,17 @@ impl Change<'_> {
             }
             let after = file.with(self.var, self.value).map_err(|e| self.malformed(&e))?;
             if let (Some(backup), Some(_)) = (&kept, &like) {
-                self.keep(&before, &current, backup, &folder, between)?;
+                self.keep(&before, &current, backup, folder, between)?;
             }
+            // Synced first, which may take long: between the comparison and the rename there is nothing.
+            let prepared = folder.prepare(real, after.bytes(), like.as_ref(), between)?;
             between();
             let unchanged = match &like {
-                Some(_) => *read_whole("dotenv", &real)? == *before,
+                Some(_) => *read_whole("dotenv", real)? == *before,
                 None => !real.exists(),
             };
             if unchanged {
-                folder.write(&real, after.bytes(), like.as_ref(), between)?;
+                prepared.replace(between)?;
                 return Ok(Changed { changed: true, backup: kept.filter(|path| path.exists()) });
             }
         }
@@ -234,14 +259,15 @@ mod tests {
         let path = dir.path().join(".env");
         fs::write(&path, BEFORE).unwrap();
         let edits = Cell::new(0);
-        // The editor saves once, just before our comparison.
+        // The editor saves once, while our new file is made.
         let change = Change { backup: None, ..change(&path) };
         let between = || {
             if edits.replace(edits.get() + 1) == 0 {
                 fs::write(&path, format!("{BEFORE}\nB=2\n")).unwrap();
             }
         };
-        assert!(change.apply_between(&judge, &between).unwrap().changed);
+        let (real, folder) = change.lock().unwrap();
+        assert!(change.apply_between(&real, &folder, &judge, &between).unwrap().changed);
         assert_eq!(read(&path), format!("{AFTER}\nB=2\n"));
     }
 
@@ -265,7 +291,9 @@ mod tests {
                 std::process::abort();
             }
         };
-        change(Path::new(&path)).apply_between(&judge, &between).unwrap();
+        let change = change(Path::new(&path));
+        let (real, folder) = change.lock().unwrap();
+        change.apply_between(&real, &folder, &judge, &between).unwrap();
     }
 
     #[test]

@@ -160,10 +160,15 @@ impl Allowed {
         Ok(Allowed(names))
     }
 
+    /// Whether a finding of this kind is let pass.
+    pub fn includes(&self, kind: Kind) -> bool {
+        kind.may_be_allowed() && self.0.iter().any(|name| name == kind.name())
+    }
+
     /// Marks what is let pass, and puts what matters most first.
     pub(super) fn judge(&self, mut findings: Vec<Finding>) -> Vec<Finding> {
         for finding in &mut findings {
-            finding.allowed = finding.kind.may_be_allowed() && self.0.iter().any(|name| name == finding.name);
+            finding.allowed = self.includes(finding.kind);
         }
         findings.sort_by_key(|finding| finding.severity);
         findings
