@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 use super::args::StatusArgs;
 use super::context::Context;
 use crate::error::{Exit, Result};
-use crate::rotation::{Counters, State};
+use crate::rotation::{Counters, Desired, State};
 use crate::store::ledger::process::{self, Process};
 use crate::store::ledger::{Rotation, chunk, pass, quarantine, rotation};
 use crate::store::{Purpose, StoreError, audit};
@@ -66,7 +66,11 @@ impl Status {
         let moving = self.rotation.as_ref().is_some_and(|r| {
             matches!(r.rotation.state, State::Migrating | State::RollingBack | State::Unpromoting)
         });
-        self.progress.as_ref().map_or(!moving, |pass| pass.outcome.is_some())
+        // Aborted, or past its deadline: its pass stays open, and nobody works on it any more.
+        let ended = self.rotation.as_ref().is_some_and(|r| {
+            (r.rotation.desired == Desired::Aborted || r.rotation.past_deadline) && self.processes.is_empty()
+        });
+        ended || self.progress.as_ref().map_or(!moving, |pass| pass.outcome.is_some())
     }
 }
 

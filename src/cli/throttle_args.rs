@@ -51,7 +51,7 @@ pub struct ThrottleArgs {
 
 /// The limits for work in one direction. A finding that is let pass is a signal that is done without.
 pub fn limits(args: &WorkArgs, direction: Direction) -> Limits {
-    let allowed = |kind: Kind| args.allow.iter().any(|name| name == kind.name());
+    let allowed = |kind: Kind| args.allow.iter().any(|name| name.trim() == kind.name());
     let unless = |kind, limit: Limit<u64>| limit.0.filter(|_| !allowed(kind));
     let given = &args.throttle;
     Limits {

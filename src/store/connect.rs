@@ -145,13 +145,13 @@ impl Connector {
             "SET default_transaction_isolation = 'read committed'; SET lock_timeout = {}; SET statement_timeout = {}; \
              SET idle_in_transaction_session_timeout = {idle}; SET row_security = off; SET jit = off; \
              SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3; \
-             SET client_min_messages = error; SET default_transaction_deferrable = off; SET idle_session_timeout = 0; \
+             SET client_min_messages = error; SET default_transaction_deferrable = off; \
              SET quote_all_identifiers = off; SET standard_conforming_strings = on; \
              SELECT pg_catalog.set_config('search_path', pg_catalog.concat_ws(', ', 'pg_catalog', \
              nullif(pg_catalog.current_setting('search_path'), '')), false); \
              SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'; \
-             SELECT set_config('transaction_timeout', '0', false) \
-             WHERE current_setting('server_version_num')::int >= 170000; ",
+             SELECT set_config(name, '0', false) FROM pg_settings \
+             WHERE name IN ('idle_session_timeout', 'transaction_timeout'); ",
             lock_timeout.as_millis().max(1),
             self.statement_timeout().as_millis().max(500),
         );

@@ -30,7 +30,9 @@ impl LogFormat {
 
 /// Starts logging. Everything but our own lines is quiet unless RUST_LOG asks for it.
 pub fn start(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,rekey=info"));
+    let asked = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|asked| !asked.is_empty());
+    let filter = asked.and_then(|asked| EnvFilter::try_new(asked).ok());
+    let filter = filter.unwrap_or_else(|| EnvFilter::new("warn,rekey=info"));
     let base = fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if format.is_json() {
         base.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
