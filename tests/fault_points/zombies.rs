@@ -21,30 +21,43 @@ fn sweep(
 ) {
     let stride = stride(sample);
     let mut n = 1;
-    loop {
-        let mut scene = prepare();
-        let trace = tempfile::NamedTempFile::new().expect("a file");
-        let mut zombie = armed((scene.command)(&scene.db), n, "freeze", trace.path()).start();
-        let frozen = until("it to freeze or to end", Duration::from_secs(60), || {
-            let ended = !zombie.running();
-            (ended || is_frozen(&zombie)).then_some(!ended)
-        });
-        if !frozen {
-            zombie.wait().expect(0);
-            scene.db.discard();
-            break;
-        }
-        meanwhile(&mut scene, None);
-        zombie.signal(Signal::CONT);
-        let woken = zombie.wait();
-        let points = std::fs::read_to_string(trace.path()).expect("a trace");
-        eprintln!("freeze at {}: {}", points.lines().nth(n as usize - 1).unwrap_or_default(), woken.status);
-        scene.holds(&woken);
-        meanwhile(&mut scene, Some(woken));
-        scene.db.discard();
+    while frozen_at(n, prepare(), &meanwhile) {
         n += stride;
     }
     println!("{name}: frozen at every {stride}th of {n} operations");
+}
+
+/// The scene's command is frozen at its n-th point, if it has as many.
+fn frozen_at(n: u64, mut scene: Scene, meanwhile: impl Fn(&mut Scene, Option<Outcome>)) -> bool {
+    let trace = tempfile::NamedTempFile::new().expect("a file");
+    let mut zombie = armed((scene.command)(&scene.db), n, "freeze", trace.path()).start();
+    let frozen = until("it to freeze or to end", Duration::from_secs(60), || {
+        let ended = !zombie.running();
+        (ended || is_frozen(&zombie)).then_some(!ended)
+    });
+    if !frozen {
+        zombie.wait().expect(0);
+        scene.db.discard();
+        return false;
+    }
+    meanwhile(&mut scene, None);
+    zombie.signal(Signal::CONT);
+    let woken = zombie.wait();
+    let points = std::fs::read_to_string(trace.path()).expect("a trace");
+    eprintln!("freeze at {}: {}", points.lines().nth(n as usize - 1).unwrap_or_default(), woken.status);
+    scene.holds(&woken);
+    meanwhile(&mut scene, Some(woken));
+    scene.db.discard();
+    true
+}
+
+/// The points of the scene's command at which it does this.
+fn points_of(scene: Scene, operation: &str) -> Vec<u64> {
+    let trace = tempfile::NamedTempFile::new().expect("a file");
+    armed((scene.command)(&scene.db), u64::MAX, "freeze", trace.path()).exits(0);
+    scene.db.discard();
+    let points = std::fs::read_to_string(trace.path()).expect("a trace");
+    (1..).zip(points.lines()).filter(|(_, point)| point.ends_with(operation)).map(|(n, _)| n).collect()
 }
 
 fn is_frozen(process: &Running) -> bool {
@@ -103,45 +116,56 @@ fn a_run_wakes_up_after_a_rollback() {
 /// A promotion or a finalization that was looked at before a rollback and is carried out after it.
 fn outside_after_a_rollback(step: Step) {
     let place = Place::new(step);
-    sweep(
-        &format!("{}, then rollback", step.arguments()[0]),
-        13,
-        || place.scene(),
-        |scene, woken| {
-            let roll_back = |db: &Db| place.command(db).args(["rollback", "--yes"]).run();
-            let Some(woken) = woken else {
-                let mut other = roll_back(&scene.db);
-                // Whoever holds the lock of promotions keeps the rollback away, until its sessions end. A finalized
-                // rotation does, too, and so does the folder's lock, which no server ends.
-                if other.code() == Some(8) {
-                    scene.db.execute(
-                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-                         WHERE datname = current_database() AND pid <> pg_backend_pid()",
-                    );
-                    scene.holds(&other);
-                    other = roll_back(&scene.db);
-                }
-                assert!([Some(0), Some(7), Some(8)].contains(&other.code()), "{other}");
-                return scene.holds(&other);
-            };
-            assert!([0, 7, 8, 69].map(Some).contains(&woken.code()), "{woken}");
-            let at = state(&scene.db);
-            if ["rolling_back", "unpromoting"].contains(&at.as_str()) {
-                roll_back(&scene.db).expect(0);
-            }
-            if ["rolling_back", "unpromoting", "rolled_back"].contains(&at.as_str()) {
-                assert_ne!(woken.code(), Some(0), "{woken}");
-                scene.judge.all_on(&scene.db, OLD);
-                return place.is_back();
-            }
-            assert_eq!(count_on(&scene.db, OLD), 0, "{woken}");
-            if woken.code() != Some(0) {
-                let done = (scene.command)(&scene.db).run();
-                assert!([0, scene.again].map(Some).contains(&done.code()), "{done}");
-            }
-            scene.reached();
-        },
-    );
+    let name = format!("{}, then rollback", step.arguments()[0]);
+    sweep(&name, 13, || place.scene(), |scene, woken| back_meanwhile(&place, scene, woken));
+}
+
+/// Between the record of its beginning and the change itself a promotion looks at nothing but whether it still may.
+#[test]
+fn a_promotion_wakes_up_just_after_it_was_recorded() {
+    let place = Place::new(Step::Promote);
+    let points = points_of(place.scene(), "record the promotion");
+    assert!(points.len() > 6, "{points:?}");
+    for n in points {
+        assert!(frozen_at(n, place.scene(), |scene, woken| back_meanwhile(&place, scene, woken)));
+    }
+}
+
+/// A rollback while the command is frozen, and what must be true once it woke up: the application reads the key that rows
+/// are on.
+fn back_meanwhile(place: &Place, scene: &mut Scene, woken: Option<Outcome>) {
+    let roll_back = |db: &Db| place.command(db).args(["rollback", "--yes"]).run();
+    let Some(woken) = woken else {
+        let mut other = roll_back(&scene.db);
+        // Whoever holds the lock of promotions keeps the rollback away, until its sessions end. A finalized
+        // rotation does, too, and so does the folder's lock, which no server ends.
+        if other.code() == Some(8) {
+            scene.db.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                 WHERE datname = current_database() AND pid <> pg_backend_pid()",
+            );
+            scene.holds(&other);
+            other = roll_back(&scene.db);
+        }
+        assert!([Some(0), Some(7), Some(8)].contains(&other.code()), "{other}");
+        return scene.holds(&other);
+    };
+    assert!([0, 7, 8, 69].map(Some).contains(&woken.code()), "{woken}");
+    let at = state(&scene.db);
+    if ["rolling_back", "unpromoting"].contains(&at.as_str()) {
+        roll_back(&scene.db).expect(0);
+    }
+    if ["rolling_back", "unpromoting", "rolled_back"].contains(&at.as_str()) {
+        assert_ne!(woken.code(), Some(0), "{woken}");
+        scene.judge.all_on(&scene.db, OLD);
+        return place.is_back();
+    }
+    assert_eq!(count_on(&scene.db, OLD), 0, "{woken}");
+    if woken.code() != Some(0) {
+        let done = (scene.command)(&scene.db).run();
+        assert!([0, scene.again].map(Some).contains(&done.code()), "{done}");
+    }
+    scene.reached();
 }
 
 #[test]
