@@ -229,7 +229,14 @@ impl Command {
 
     /// Whether it may be a Job of its own, whose last word somebody reads. What looks and steers has none.
     pub const fn has_last_word(&self) -> bool {
-        self.is_work() || matches!(self, Command::Keys(_) | Command::Cache(_))
+        match self {
+            Command::Keys(keys) => !matches!(
+                keys,
+                KeysCommand::Validate(_) | KeysCommand::Status(_) | KeysCommand::Fingerprint(_)
+            ),
+            Command::Cache(CacheCommand::Purge(args)) => !args.dry_run,
+            command => command.is_work(),
+        }
     }
 
     /// Whether a signal may end it anywhere: it reads, or writes in one transaction. The others listen for

@@ -173,7 +173,7 @@ pub async fn one(context: &Context, args: &KeyArgs, rotation: &Rotation, role: R
         given: named_here.as_ref().or(default.as_ref()),
         target: target.as_ref(),
         promoted: (role == Role::New && rotation.promoting_at.is_some())
-            .then(|| Promoted { version: rotation.promoted_version.as_deref() }),
+            .then_some(Promoted { version: rotation.promoted_version.as_deref() }),
     };
     match context.sources.find(&trail.candidates(), is_it).await? {
         Search::Found { source, fetched } => held(role, &source, fetched),

@@ -123,6 +123,6 @@ async fn may_promote(conn: &mut PgConnection, found: Option<Rotation>) -> Result
         State::RollingBack | State::Unpromoting => "rekey rollback --yes finishes it",
         State::Finalized | State::RolledBack => "rekey run starts another rotation",
     };
-    let exit = busy_or_state(conn, r.id).await?;
+    let exit = busy_or_state(conn, &r).await?;
     Err(Error::new(exit, format!("rotation {} is {}: it cannot be promoted", r.id, r.state)).hint(hint))
 }

@@ -121,21 +121,21 @@ pub async fn may_run(conn: &mut PgConnection, r: &Rotation, new_deadline: bool) 
         State::Migrating | State::Migrated | State::Promoted => {}
         State::RollingBack | State::Unpromoting => {
             return refuse(
-                lifecycle::busy_or_state(conn, r.id).await?,
+                lifecycle::busy_or_state(conn, r).await?,
                 format!("rotation {} is being rolled back", r.id),
                 "rekey rollback finishes it",
             );
         }
         State::Promoting => {
             return refuse(
-                lifecycle::busy_or_state(conn, r.id).await?,
+                lifecycle::busy_or_state(conn, r).await?,
                 format!("rotation {} is being promoted", r.id),
                 "rekey promote finishes it",
             );
         }
         State::Finalizing => {
             return refuse(
-                lifecycle::busy_or_state(conn, r.id).await?,
+                lifecycle::busy_or_state(conn, r).await?,
                 format!("rotation {} is being finalized", r.id),
                 "rekey finalize finishes it",
             );

@@ -23,6 +23,8 @@ use crate::store::{Purpose, StoreError};
 const EVERY: Duration = Duration::from_secs(1);
 /// A look older than this is none: a restart of the server or of a pooler is shorter.
 const STALE: Duration = Duration::from_secs(5);
+/// object_not_in_prerequisite_state: a standby has no WAL of its own to tell the end of.
+const IN_RECOVERY: &str = "55000";
 
 /// Looks, decides, and tells.
 pub struct Watchman {
@@ -61,7 +63,13 @@ impl Watchman {
             };
             tracing::debug!(%error, "the throttle's signals could not be read");
             if seen.elapsed() >= self.job.connector.retry_for.max(STALE) {
-                return error.into();
+                return match error.sqlstate().as_deref() {
+                    Some(IN_RECOVERY) => {
+                        Error::new(Exit::Unavailable, format!("the server is a standby by now: {error}"))
+                            .hint("point DATABASE_URL at the primary, then run the same command again")
+                    }
+                    _ => error.into(),
+                };
             }
             if seen.elapsed() >= STALE {
                 let detail = format!("no look at the database for {} s; waiting", seen.elapsed().as_secs());

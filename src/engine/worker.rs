@@ -52,8 +52,13 @@ impl Worker {
         let mut last_lease: Option<Lease> = None;
         let mut faults = Faults::new(self.job.connector.retry_for);
         loop {
+            let since = Instant::now();
             if let Some(ended) = self.wait_until_wanted().await {
                 return Ok(ended);
+            }
+            // Held up for so long, a fault from before says nothing of now. A throttle that flaps is no such thing.
+            if since.elapsed() > self.job.connector.retry_for {
+                faults.progress();
             }
             let fault = match self.session(&mut last_lease, &mut faults).await {
                 Ok(ended) => return Ok(ended),
@@ -62,12 +67,8 @@ impl Worker {
             match fault {
                 Fault::Fatal(e) => return Err(e),
                 Fault::Yield if self.gate.stop.is_set() => {}
-                Fault::Yield => {
-                    faults.progress();
-                    self.give_back().await;
-                }
+                Fault::Yield => self.give_back().await,
                 Fault::LeaseLost => {
-                    faults.progress();
                     self.job.metrics.lease_lost();
                     tracing::info!(worker = self.owner.worker, "lease lost, starting over");
                 }
@@ -168,7 +169,6 @@ impl Worker {
                         writer.let_go(&self.owner).await?;
                         swept = Some(Instant::now());
                     }
-                    faults.progress();
                     self.pause_briefly().await?;
                     ahead = read_ahead(reader, limit);
                 }

@@ -163,7 +163,8 @@ impl Writer {
 
     /// One transaction over rows nobody is expected to contest.
     async fn commit(&mut self, lease: &Lease, batch: &[Write]) -> Result<Batch, Fault> {
-        let mut tries = 0;
+        let (mut tries, since) = (0, Instant::now());
+        let patience = self.job.connector.retry_for;
         loop {
             match self.attempt(lease, batch).await {
                 Ok(done) => return Ok(done),
@@ -172,7 +173,9 @@ impl Writer {
                     self.roll_back().await?;
                     return Ok(Batch::Contested);
                 }
-                Err(Fault::Store(e)) if e.class() == Class::Retry && tries < 20 => {
+                Err(Fault::Store(e))
+                    if e.class() == Class::Retry && tries < 20 && since.elapsed() < patience =>
+                {
                     tries += 1;
                     self.job.metrics.retry(e.sqlstate());
                     tracing::debug!(error = %e, tries, "batch rolled back, trying again");

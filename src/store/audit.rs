@@ -25,7 +25,14 @@ pub async fn append(
     actor: &Actor,
     detail: Value,
 ) -> Result<String, StoreError> {
-    sqlx::query_scalar("SELECT encode(rekey.append_event($1, $2, $3, $4, $5), 'hex')")
+    // Pods that start together append one after the other, over links of any length: the chain's head is waited for
+    // longer than a session's lock_timeout, which is short for the application's sake, allows for a row.
+    let appended = sqlx::query_as(
+        "SELECT set_config('lock_timeout', '10s', true), encode(rekey.append_event($1, $2, $3, $4, $5), 'hex'), \
+         set_config('lock_timeout', before.lock_timeout, true) \
+         FROM (SELECT current_setting('lock_timeout') AS lock_timeout OFFSET 0) before",
+    );
+    let (_, hash, _): (String, String, String) = appended
         .bind(rotation)
         .bind(action)
         .bind(&actor.operator)
@@ -33,7 +40,8 @@ pub async fn append(
         .bind(detail)
         .fetch_one(conn)
         .during("append to the audit trail")
-        .await
+        .await?;
+    Ok(hash)
 }
 
 /// Writes the event to the application's own trail, where it exists and we may. `resource_id` there is a uuid: it

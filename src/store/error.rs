@@ -83,8 +83,8 @@ fn class_of(e: &sqlx::Error) -> Class {
             "40001" | "40P01" | "57014" => Class::Retry,
             "55P03" => Class::LockTimeout,
             // Shutdown, crash, cannot connect now; idle, idle-in-transaction and transaction timeout; too many
-            // connections; read-only; in recovery.
-            "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25P04" | "53300" | "25006" | "55000" => {
+            // connections; read-only.
+            "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25P04" | "53300" | "25006" => {
                 Class::ConnectionLost
             }
             "42501" | "28000" | "28P01" | "3D000" => Class::Denied,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::load::Load;
+use crate::support::load::{Load, some_ids};
 use crate::support::{
     Cluster, Db, Judge, NEW, OLD, SOON, Stop, block_on, rekey, rekey_without_database, run_in_small_steps,
     total, until,
@@ -154,4 +154,24 @@ fn a_verify_outlives_its_idle_connection() {
     );
     block_on(lock.rollback()).expect("the lock goes");
     verify.wait().expect(0);
+}
+
+/// Two workers who take turns at a row that fails every time are no progress.
+#[test]
+fn a_fault_that_comes_again_and_again_ends_the_run() {
+    let db = Db::new();
+    Load::rows(200).into(&db);
+    let id = some_ids(&db, 1, 7)[0];
+    db.execute(&format!(
+        "CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             IF NEW.id = '{id}' THEN RAISE EXCEPTION 'not now' USING ERRCODE = 'query_canceled'; END IF;
+             RETURN NEW; END $$;
+         CREATE TRIGGER fails BEFORE UPDATE ON provider_connections FOR EACH ROW EXECUTE FUNCTION fails()"
+    ));
+    let mut judge = Judge::look(&db, &[OLD]);
+    let run = rekey(&db, ["run", "--workers", "2", "--retry-for", "2s", "--allow", "user-triggers"]).start();
+    run.wait_for(Duration::from_secs(30)).expect(69);
+    db.execute("DROP TRIGGER fails ON provider_connections");
+    rekey(&db, ["run"]).exits(0);
+    judge.all_on(&db, NEW);
 }

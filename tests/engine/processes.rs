@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::load::Load;
-use crate::support::{Db, Judge, NEW, OLD, SOON, rekey, run_in_small_steps, total, until};
+use crate::support::{Db, Judge, NEW, OLD, SOON, block_on, rekey, run_in_small_steps, total, until};
 use rustix::process::Signal;
 
 /// Waits until so many processes say that they are at work.
@@ -125,4 +125,21 @@ fn a_second_process_may_join_midway_and_leave_again() {
     first.wait().expect(0);
     judge.all_on(&db, NEW);
     assert_eq!(total(&db, "re_encrypted"), 4000);
+}
+
+/// Pods that start together write their events one after the other, however long the link makes each take.
+#[test]
+fn the_head_of_the_audit_chain_is_waited_for() {
+    let db = Db::new();
+    Load::rows(20).into(&db);
+    rekey(&db, ["init"]).exits(0);
+    let mut other = block_on(db.pool().begin()).expect("a transaction");
+    block_on(sqlx::raw_sql("SELECT FROM rekey.chain FOR UPDATE").execute(&mut *other)).expect("the head");
+    let run = rekey(&db, ["run"]).start();
+    // Longer than a session's lock_timeout.
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                 AND wait_event_type = 'Lock' AND query_start < clock_timestamp() - interval '1 s'";
+    until("it to wait", SOON, || (db.value::<i64>(waits) > 0).then_some(()));
+    block_on(other.rollback()).expect("the head is free");
+    run.wait().expect(0);
 }

@@ -76,7 +76,7 @@ fn hostile_settings_of_the_role() {
          CREATE FUNCTION other.age(xid) RETURNS integer LANGUAGE sql AS 'SELECT 0';
          CREATE FUNCTION other.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS $$SELECT '2001-01-01'::timestamptz$$",
     );
-    for setting in [
+    let settings = [
         "search_path = other, pg_catalog, public",
         "default_transaction_read_only = on",
         "default_transaction_isolation = serializable",
@@ -96,10 +96,10 @@ fn hostile_settings_of_the_role() {
         "enable_tidscan = off",
         "work_mem = '64kB'",
         "array_nulls = off",
-    ] {
-        let (name, value) = setting.split_once(" = ").unwrap();
-        db.execute(&format!("ALTER ROLE postgres IN DATABASE {} SET {name} = {value}", db.name));
-    }
+    ];
+    // All at once: a session that begins in between could not write any more.
+    let alter = format!("ALTER ROLE postgres IN DATABASE {}", db.name);
+    db.execute(&settings.map(|setting| format!("{alter} SET {setting}")).join("; "));
     rekey(&db, ["plan"]).exits(0);
     rekey(&db, ["run", "--dry-run"]).exits(0);
     run_in_small_steps(&db).exits(0);
@@ -109,7 +109,7 @@ fn hostile_settings_of_the_role() {
     rekey(&db, ["report"]).exits(0);
     rekey(&db, ["rollback", "--yes"]).exits(0);
     rekey(&db, ["run"]).exits(0);
-    db.execute(&format!("ALTER ROLE postgres IN DATABASE {} RESET ALL", db.name));
+    db.execute(&format!("BEGIN READ WRITE; {alter} RESET ALL; COMMIT"));
     judge.all_on(&db, NEW);
     assert_eq!(db.value::<i64>("SELECT count(*) FROM other.provider_connections"), 3);
 }

@@ -46,7 +46,7 @@ pub async fn run(args: GenerateArgs, context: &Context) -> Result<Exit> {
     let mut made: Option<PathBuf> = None;
     for (s, value) in subjects.iter().zip(&values) {
         let write = Write { target: &s.source, value, present, backup: "bak", made: made.as_deref() };
-        match signals::unless_stopped(&mut stop, write.apply(context, &mut needed)).await {
+        match write.apply(context, &mut needed).await {
             Ok(w) => {
                 made = made.or_else(|| w.backup.clone());
                 done.push((s, w));
@@ -76,8 +76,18 @@ pub async fn run(args: GenerateArgs, context: &Context) -> Result<Exit> {
     }
     if context.json() {
         let keys: Vec<&Written> = done.iter().map(|(_, w)| w).collect();
-        context.print_json(&json!({ "keys": keys, "event_head": head }))?;
-        return failed.map_or(Ok(Exit::Ok), Err);
+        let mut result = json!({ "keys": keys, "event_head": head });
+        let Some(e) = failed else {
+            context.print_json(&result)?;
+            return Ok(Exit::Ok);
+        };
+        // One document: a refusal beside it would be a second one.
+        tracing::error!(hint = e.hint, "{e}");
+        context.last_word.say(&e.message, e.hint.as_deref());
+        (result["error"], result["exit_code"], result["hint"]) =
+            (json!(e.message), json!(e.exit.code()), json!(e.hint));
+        context.print_json(&result)?;
+        return Ok(e.exit);
     }
     for (s, w) in &done {
         text(s, w, args.force);

@@ -44,7 +44,7 @@ pub async fn run(args: RestoreArgs, context: &Context) -> Result<Exit> {
     let (mut trail, mut needed) = signals::unless_stopped(&mut stop, super::open(context)).await?;
     let write =
         Write { target: &target, value: &value, present: Present::Replace, backup: "bak", made: None };
-    let done = signals::unless_stopped(&mut stop, write.apply(context, &mut needed)).await?;
+    let done = write.apply(context, &mut needed).await?;
     let head = match done.changed {
         true => trail.record(Action::RESTORE, json!({ "file": shown.to_string(), "key": done })).await,
         false => trail.head().await,

@@ -45,11 +45,9 @@ pub async fn run(args: RotateSecretKeyArgs, context: &Context) -> Result<Exit> {
     let mut stop = signals::listen()?;
     let (mut trail, mut needed) = signals::unless_stopped(&mut stop, super::open(context)).await?;
     let (done, action) = if args.rollback {
-        let done = bring_back(target, context, &mut needed);
-        (signals::unless_stopped(&mut stop, done).await?, Action::ROLL_BACK_SECRET_KEY)
+        (bring_back(target, context, &mut needed).await?, Action::ROLL_BACK_SECRET_KEY)
     } else {
-        let done = replace(target, context, &mut needed);
-        (signals::unless_stopped(&mut stop, done).await?, Action::ROTATE_SECRET_KEY)
+        (replace(target, context, &mut needed).await?, Action::ROTATE_SECRET_KEY)
     };
     let detail = json!({
         "key": done, "old_version": done.former_version, "new_version": done.version, "reason": context.actor.reason,
@@ -74,7 +72,11 @@ async fn replace(target: &KeySource, context: &Context, needed: &mut Needed) -> 
     let backup = if is_pending(target) { "bak" } else { PENDING };
     let write = Write { target, value: &value, present: Present::Replace, backup, made: None };
     let mut done = write.apply(context, needed).await?;
-    done.backup = settle(target)?.or(done.backup);
+    match settle(target) {
+        Ok(kept) => done.backup = kept.or(done.backup),
+        // The key is in place; the next try, or --rollback, settles it.
+        Err(error) => tracing::warn!(%error, "the former key stays where {PENDING} says"),
+    }
     Ok(done)
 }
 

@@ -18,11 +18,12 @@ pub use unpromote::unpromote;
 use std::time::{Duration, Instant};
 
 use sqlx::PgConnection;
-use uuid::Uuid;
 
 use crate::error::{Error, Exit, Result};
+use crate::rotation::State;
 use crate::store::connect::jitter;
-use crate::store::{Statement, StoreError, ledger, schema};
+use crate::store::ledger::{Rotation, rotation};
+use crate::store::{Statement, StoreError, schema};
 
 const PROMOTIONS: i64 = schema::LOCK + 2;
 /// Taken before the other one.
@@ -36,9 +37,9 @@ async fn try_lock(conn: &mut PgConnection, lock: i64) -> Result<bool, StoreError
         .await
 }
 
-/// How a command ends that another process keeps from its work, or would: 8 while that process is at work, and 7 if
-/// it left the rotation in its state.
-pub async fn busy_or_state(conn: &mut PgConnection, rotation: Uuid) -> Result<Exit> {
+/// How a command ends that the rotation's state keeps from its work: 8 while another process promotes, finalizes or
+/// rolls back, and 7 if nobody does.
+pub async fn busy_or_state(conn: &mut PgConnection, r: &Rotation) -> Result<Exit> {
     let locked = sqlx::query_scalar(
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_database d ON d.oid = l.database \
          WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted AND d.datname = current_database() \
@@ -50,7 +51,8 @@ pub async fn busy_or_state(conn: &mut PgConnection, rotation: Uuid) -> Result<Ex
         .fetch_one(&mut *conn)
         .during("look for another process at work")
         .await?;
-    let at_work = locked || ledger::rotation::live_processes(conn, rotation).await? > 0;
+    let rolls_back = matches!(r.state, State::RollingBack | State::Unpromoting);
+    let at_work = locked || rolls_back && rotation::live_processes(conn, r.id).await? > 0;
     Ok(if at_work { Exit::Busy } else { Exit::State })
 }
 
