@@ -1,10 +1,10 @@
--- The role rekey works as, with exactly the privileges it needs and none besides. Run by a superuser or the table's
--- owner, in the application's database, with psql; as often as you like.
+-- The role rekey works as, with exactly the privileges it needs and none besides. Run by a superuser (on RDS
+-- rds_superuser), in the application's database, with psql; as often as you like.
 --
---   psql "$ADMIN_URL" -f scripts/sql/role.sql
+--   psql "$ADMIN_URL" -v ON_ERROR_STOP=1 -f scripts/sql/role.sql
 --
 -- Give the role a way to log in yourself: \password rekey, or GRANT rds_iam TO rekey.
--- tests/grants.rs works as this role, and takes each privilege away in turn.
+-- tests/grants/main.rs works as this role, and takes each privilege away in turn.
 
 DO $$
 BEGIN

@@ -16,6 +16,7 @@ use super::plan::PlanArgs;
 use super::throttle_args::ThrottleArgs;
 use crate::secrets::SecretLayout;
 use crate::store::ledger::rotation::Deadline;
+use crate::store::preflight::Kind;
 use crate::telemetry::logging::LogFormat;
 
 /// Moves every stored bank credential from one AES-256-GCM key to another, and proves it.
@@ -310,6 +311,13 @@ pub struct WorkArgs {
     pub allow: Vec<String>,
     #[command(flatten)]
     pub throttle: ThrottleArgs,
+}
+
+impl WorkArgs {
+    /// Whether `--allow` names it.
+    pub fn allows(&self, kind: Kind) -> bool {
+        self.allow.iter().any(|name| name.trim() == kind.name())
+    }
 }
 
 #[derive(Args)]

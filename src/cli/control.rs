@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::args::ResumeArgs;
 use super::context::Context;
+use super::help::deadline_is_standing;
 use super::preflight::primary_only;
 use crate::error::{Error, Exit, Result};
 use crate::rotation::Desired;
@@ -35,16 +36,18 @@ async fn set(
     let mut conn = connector.connect(Purpose::Control).await?;
     primary_only(&connector, &mut conn, name).await?;
     let active = rotation::latest(&mut conn).await?.filter(|r| r.state.is_active());
-    let Some(r) = active else {
-        return Err(Error::new(Exit::State, "there is no active rotation").hint("rekey status"));
-    };
+    let none = || Error::new(Exit::State, "there is no active rotation").hint("rekey status");
+    let Some(r) = active else { return Err(none()) };
     if desired == Desired::Paused && r.desired == Desired::Aborted {
         return Err(Error::new(Exit::State, format!("rotation {} was aborted", r.id))
             .hint("rekey resume, or rekey rollback"));
     }
-    rotation::set_desired(&mut conn, r.id, desired, &context.actor).await?;
+    if !rotation::set_desired(&mut conn, r.id, desired, &context.actor).await? {
+        // It came to its end while we looked.
+        return Err(none());
+    }
     if let Some(deadline) = deadline {
-        rotation::set_deadline(&mut conn, r.id, deadline).await?;
+        rotation::set_deadline(&mut conn, r.id, deadline, deadline_is_standing()).await?;
     }
     let now = rotation::by_id(&mut conn, r.id).await?;
     let (seq, hash) = audit::head(&mut conn).await?;

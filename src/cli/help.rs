@@ -74,6 +74,11 @@ fn without_empty_variables(command: Command) -> Command {
     command.mut_args(quiet).mut_subcommands(without_empty_variables)
 }
 
+/// Whether a deadline is the environment's: none is on the command line.
+pub fn deadline_is_standing() -> bool {
+    !std::env::args_os().any(|argument| argument.to_string_lossy().starts_with("--deadline"))
+}
+
 /// Whether JSON was asked for on a command line that could not be understood.
 pub fn wants_json() -> bool {
     let said: Vec<_> = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();

@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::access;
 use super::args::{KeyArgs, QuarantineCommand, WorkArgs};
 use super::context::Context;
+use super::help::deadline_is_standing;
 use super::preflight::primary_only;
 use super::summary::Ended;
 use super::{key_pair, run, signals, summary, throttle_args, work};
@@ -111,7 +112,7 @@ async fn retry(context: &Context, keys: &KeyArgs, args: &WorkArgs, also: Option<
         None => None,
     };
     if let Some(deadline) = args.deadline {
-        rotation::set_deadline(&mut conn, r.id, deadline).await?;
+        rotation::set_deadline(&mut conn, r.id, deadline, deadline_is_standing()).await?;
     }
     let facts = facts::table(&mut conn).await?;
     let settings = work::settings(args, context, &facts);

@@ -6,6 +6,7 @@ use super::access;
 use super::args::RollbackArgs;
 use super::confirm::confirm;
 use super::context::Context;
+use super::help::deadline_is_standing;
 use super::key_pair::{self, KeyPair};
 use super::preflight::{Purpose as Asked, preflight};
 use super::summary::Ended;
@@ -139,7 +140,7 @@ async fn prepare(
         rotation::set_desired(&mut conn, rotation.id, Desired::Running, &context.actor).await?;
     }
     if let Some(deadline) = args.work.deadline {
-        rotation::set_deadline(&mut conn, rotation.id, deadline).await?;
+        rotation::set_deadline(&mut conn, rotation.id, deadline, deadline_is_standing()).await?;
     }
     access::record(context, &mut conn, rotation.id, "rollback", access::both(&keys)).await?;
     let before = chunk::totals(&mut conn, rotation.id, Direction::Backward).await?;

@@ -1,6 +1,8 @@
 //! `rekey run`: starts a rotation, or joins or resumes the active one. Checked in this order: usage, state, keys,
 //! preflight, work.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::json;
 use sqlx::PgConnection;
@@ -9,12 +11,13 @@ use tokio::sync::watch;
 use super::access;
 use super::args::RunArgs;
 use super::context::Context;
+use super::help::deadline_is_standing;
 use super::key_pair::{self, KeyPair};
 use super::preflight::{Purpose as Asked, preflight};
 use super::summary::Ended;
 use super::{signals, summary, throttle_args, work};
 use crate::crypto::Rewrapper;
-use crate::engine::{DryRun, Settings, Stop, dry_run, lifecycle};
+use crate::engine::{DryRun, Settings, Stop, StopSource, dry_run, lifecycle};
 use crate::error::{Error, Exit, Result};
 use crate::rotation::throttle::Limits;
 use crate::rotation::{Counters, Desired, Direction, Progress, State};
@@ -31,8 +34,8 @@ pub async fn run(args: RunArgs, context: &Context) -> Result<Exit> {
     let mut stop = signals::listen()?;
     if args.dry_run {
         let prepared = prepare_dry(&args, context, &connector, &allowed);
-        let (rewrapper, settings, event_head) = signals::unless_stopped(&mut stop, prepared).await?;
-        return dry(context, rewrapper, settings, event_head, stop).await;
+        let prepared = signals::unless_stopped(&mut stop, prepared).await?;
+        return dry(context, prepared, stop).await;
     }
     let prepared = prepare(&args, context, &connector, &allowed);
     let Prepared { rotation, rewrapper, how, before } = signals::unless_stopped(&mut stop, prepared).await?;
@@ -105,7 +108,7 @@ async fn prepare(
         tracing::warn!(%error, "the key versions could not be pinned now; promote will pin them or refuse");
     }
     if let Some(deadline) = args.work.deadline {
-        rotation::set_deadline(&mut conn, rotation.id, deadline).await?;
+        rotation::set_deadline(&mut conn, rotation.id, deadline, deadline_is_standing()).await?;
     }
     let before = chunk::totals(&mut conn, rotation.id, Direction::Forward).await?;
     let rewrapper = work::rewrapper(&keys, rotation.id, Direction::Forward, None)?;
@@ -228,12 +231,21 @@ struct DryReport {
     event_head: Option<String>,
 }
 
+/// What a dry run needs to start.
+struct PreparedDry {
+    rewrapper: Rewrapper,
+    settings: Settings,
+    event_head: Option<String>,
+    /// How long it may take.
+    limit: Option<Duration>,
+}
+
 async fn prepare_dry(
     args: &RunArgs,
     context: &Context,
     connector: &Connector,
     allowed: &Allowed,
-) -> Result<(Rewrapper, Settings, Option<String>)> {
+) -> Result<PreparedDry> {
     let mut conn = connector.connect(Purpose::ReadOnly).await?;
     let active = rotation::latest(&mut conn).await?.filter(|r| r.state.is_active());
     let keys = match &active {
@@ -250,26 +262,44 @@ async fn prepare_dry(
     };
     let report = preflight(context, connector, &mut conn, &keys, purpose).await?.into_result()?;
     let event_head = audit::head_line(&mut conn).await;
+    let limit = match args.work.deadline {
+        Some(deadline) => Some(rotation::left_until(&mut conn, deadline).await?),
+        None => None,
+    };
     connect::close(conn).await;
     let settings = work::settings(&args.work, context, &report.facts);
     let rewrapper =
         work::rewrapper(&keys, active.map_or_else(crate::entropy::id, |r| r.id), Direction::Forward, None)?;
-    Ok((rewrapper, settings, event_head))
+    Ok(PreparedDry { rewrapper, settings, event_head, limit })
 }
 
-async fn dry(
-    context: &Context,
-    rewrapper: Rewrapper,
-    settings: Settings,
-    event_head: Option<String>,
-    stop: Stop,
-) -> Result<Exit> {
+async fn dry(context: &Context, prepared: PreparedDry, stop: Stop) -> Result<Exit> {
+    let PreparedDry { rewrapper, settings, event_head, limit } = prepared;
     let (sender, receiver) = watch::channel(Progress { totals: Counters::default(), ..Default::default() });
     context.metrics.follow(receiver.clone());
     let shown = progress::show(context.global.log_format, std::time::Duration::from_secs(3), receiver);
-    let found = dry_run(context.connector()?, rewrapper, settings, stop, sender).await?;
+    let (give_up, given_up) = StopSource::new();
+    let mut signal = stop.clone();
+    let relay = tokio::spawn(async move {
+        let past = async {
+            match limit {
+                Some(limit) => tokio::time::sleep(limit).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = signal.wait() => {}
+            () = past => {}
+        }
+        give_up.stop();
+    });
+    let found = dry_run(context.connector()?, rewrapper, settings, given_up, sender).await?;
+    relay.abort();
     drop(shown);
     let (exit, outcome, next) = match &found {
+        f if f.stopped && !stop.is_set() => {
+            (Exit::Stopped, "past its deadline; nothing was written", vec!["rekey run --dry-run"])
+        }
         f if f.stopped => {
             (Exit::Signalled, "stopped by a signal; nothing was written", vec!["rekey run --dry-run"])
         }

@@ -181,6 +181,9 @@ fn next(r: &Rotation, progress: Option<&Now>, unaccepted: i64) -> &'static str {
         State::Promoting => "rekey promote",
         State::Promoted => "rekey finalize",
         State::Finalizing => "rekey finalize --yes",
+        State::RollingBack if unaccepted > 0 && progress.is_some_and(|p| p.outcome.is_some()) => {
+            "rekey quarantine list"
+        }
         State::RollingBack | State::Unpromoting => "rekey rollback --yes",
         State::Finalized | State::RolledBack => "rekey plan",
     }

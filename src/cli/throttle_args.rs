@@ -51,8 +51,7 @@ pub struct ThrottleArgs {
 
 /// The limits for work in one direction. A finding that is let pass is a signal that is done without.
 pub fn limits(args: &WorkArgs, direction: Direction) -> Limits {
-    let allowed = |kind: Kind| args.allow.iter().any(|name| name.trim() == kind.name());
-    let unless = |kind, limit: Limit<u64>| limit.0.filter(|_| !allowed(kind));
+    let unless = |kind, limit: Limit<u64>| limit.0.filter(|_| !args.allows(kind));
     let given = &args.throttle;
     Limits {
         replica_bytes: given.max_replica_lag_bytes.0,
@@ -65,7 +64,7 @@ pub fn limits(args: &WorkArgs, direction: Direction) -> Limits {
         window: given.window.clone(),
         max_rate: given.max_rate,
         // Preflight lets a rollback begin all the same: as little as possible shall stop it.
-        allow_unreadable: allowed(Kind::Monitoring) || direction == Direction::Backward,
+        allow_unreadable: args.allows(Kind::Monitoring) || direction == Direction::Backward,
     }
 }
 

@@ -150,6 +150,8 @@ async fn conclude(
     const OP: &str = "conclude the pass";
     let pass = &lease.pass;
     let mut tx = conn.begin().during(OP).await?;
+    // Nothing of the application's is locked here, and what was found took long to find.
+    sqlx::query("SET LOCAL lock_timeout = '10s'").execute(&mut *tx).during(OP).await?;
     sqlx::query("SELECT FROM rekey.rotations WHERE id = $1 FOR NO KEY UPDATE")
         .bind(pass.rotation)
         .execute(&mut *tx)

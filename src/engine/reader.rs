@@ -4,7 +4,6 @@
 //! or less where rows turn out to be large.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -12,7 +11,6 @@ use uuid::Uuid;
 use super::SharedJob;
 use super::fault::Fault;
 use crate::crypto::{IvSource, Outcome, Rewrapper, Scratch};
-use crate::error::{Error, Exit};
 use crate::rotation::{Bounds, ChunkSize, Counters, Direction};
 use crate::store::ledger::chunk::{self, Owner};
 use crate::store::ledger::quarantine::Finding;
@@ -73,13 +71,11 @@ pub struct Reader {
     scratch: Scratch,
     ivs: IvSource,
     row_bytes: f64,
-    proven: bool,
 }
 
 impl Reader {
     /// A reader on a fresh connection.
     pub fn new(job: SharedJob, owner: Owner, conn: PgConnection, pass: Pass) -> Reader {
-        let proven = pass.direction == Direction::Backward || pass.sweeps > 0;
         Reader {
             job,
             owner,
@@ -89,7 +85,6 @@ impl Reader {
             scratch: Scratch::default(),
             ivs: IvSource::new(),
             row_bytes: 600.0,
-            proven,
         }
     }
 
@@ -114,8 +109,13 @@ impl Reader {
         match chunk::carve(&mut self.conn, &self.pass, &self.owner, ttl, density).await {
             Ok(Some(lease)) => return Ok(Ok(lease)),
             Ok(None) => {}
-            // Another worker is carving, or the rotation is being turned round.
-            Err(e) if matches!(e.class(), Class::LockTimeout | Class::Retry) => return Ok(Err(Next::Wait)),
+            // Another worker is carving, or the rotation is being turned round. A statement that took too long is neither.
+            Err(e)
+                if matches!(e.class(), Class::LockTimeout | Class::Retry)
+                    && e.sqlstate().as_deref() != Some("57014") =>
+            {
+                return Ok(Err(Next::Wait));
+            }
             Err(e) => return Err(e.into()),
         }
         let (job, direction) = (&self.job, self.pass.direction);
@@ -181,9 +181,6 @@ impl Reader {
             }
             let fresh = &taken.rows[before..];
             bytes += fresh.iter().map(|w| w.envelope.len() + ChunkSize::ROW_OVERHEAD).sum::<usize>();
-            if !cursor.is_ids() {
-                self.refuse_hopeless(&cursor.lease, &taken).await?;
-            }
         }
         let last = cursor.is_read();
         self.count_untouched(&mut cursor, &mut taken).await?;
@@ -250,51 +247,17 @@ impl Reader {
         // A few batches at a time: their tags are in memory together.
         for part in xmins.chunks(256) {
             let part: HashSet<Xid> = part.iter().copied().collect();
-            let tags = proof::tags_of(&mut self.conn, self.job.rotation, Direction::Forward, &part).await?;
+            let tags =
+                proof::tags_of(&mut self.conn, self.job.rotation, Some(Direction::Forward), &part).await?;
             let differs = |r: &&Write| tags.get(&(r.xmin, r.id)).is_some_and(|t| *t != r.tag);
             wrong.extend(rows.iter().filter(differs).map(|r| r.id));
         }
         Ok(wrong)
     }
-
-    /// A first batch that mostly opens with neither key means a wrong key, not bad rows; unless rows elsewhere have
-    /// shown that the keys are right.
-    async fn refuse_hopeless(&mut self, lease: &Lease, taken: &Taken) -> Result<(), Fault> {
-        let bad = taken.quarantine.len();
-        let all = bad + taken.rows.len() + taken.on_target.len();
-        if self.proven || all == 0 {
-            return Ok(());
-        }
-        self.proven = true;
-        if bad * 2 > all && !self.others_found_the_keys_right(lease).await? {
-            return Err(Error::new(
-                Exit::Key,
-                format!("{bad} of the first {all} credentials open with neither key: this looks like a wrong key, not like bad rows"),
-            )
-            .hint("check --old-key: `rekey keys fingerprint SOURCE` shows which key a source holds; nothing was written")
-            .into());
-        }
-        Ok(())
-    }
-
-    /// Whether either key has opened a row of this pass. Whoever reads its first chunk need not wait for others.
-    async fn others_found_the_keys_right(&mut self, lease: &Lease) -> Result<bool, Fault> {
-        for _ in 0..ASK_TIMES {
-            let (found, first) = chunk::any_opened(&mut self.conn, lease).await?;
-            if found || first {
-                return Ok(found);
-            }
-            tokio::time::sleep(ASK_EVERY).await;
-        }
-        Ok(false)
-    }
 }
 
 /// A table of this many rows has too many proofs to be searched by row for every chunk.
 const LARGE: i64 = 5_000_000;
-/// How often and how long somebody whose first rows are bad asks what others found.
-const ASK_EVERY: Duration = Duration::from_millis(100);
-const ASK_TIMES: u32 = 50;
 
 /// What reading has found so far.
 #[derive(Default)]
@@ -400,10 +363,6 @@ impl Cursor {
 
     fn is_read(&self) -> bool {
         self.walked && self.large.is_empty()
-    }
-
-    fn is_ids(&self) -> bool {
-        matches!(self.lease.bounds, Bounds::Ids(_))
     }
 
     /// The next statement; `None` when the chunk is read.

@@ -184,3 +184,22 @@ fn named_keys_need_no_settings_of_the_application() {
         plan.exits(0);
     }
 }
+
+/// The oldest rows, which have the smallest ids, are on a key that is lost: most of the first rows open with neither.
+#[test]
+fn a_bad_beginning_is_a_wrong_key_unless_it_is_known() {
+    let db = Db::new();
+    Load::rows(3000).into(&db);
+    db.execute(
+        "UPDATE provider_connections SET encrypted_credentials = sha512(id::text::bytea) \
+         WHERE id IN (SELECT id FROM provider_connections ORDER BY id LIMIT 900)",
+    );
+    let mut judge = Judge::look(&db, &[OLD]);
+    for command in ["plan", "run"] {
+        let refused = rekey(&db, [command]).exits(3);
+        assert!(format!("{refused}").contains("--allow first-batch"), "{refused}");
+    }
+    judge.none_lost(&db, &[OLD]);
+    rekey(&db, ["run", "--allow", "first-batch"]).exits(5);
+    judge.none_lost(&db, &[NEW]);
+}

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::judge::stored;
 use crate::support::load::{Load, fresh_iv, some_ids, store, store_raw};
-use crate::support::{Cipher, Db, Judge, NEW, OLD, OTHER, rekey, total};
+use crate::support::{Cipher, Db, Judge, NEW, OLD, OTHER, rekey, status, total};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -276,4 +276,40 @@ fn a_row_the_server_rejects() {
     judge.all_on(&db, NEW);
     assert_eq!(total(&db, "quarantined"), 0);
     rekey(&db, ["verify"]).exits(0);
+}
+
+/// On the way back it holds the end up, and `status` says what to do about it.
+#[test]
+fn a_row_that_holds_a_rollback_up() {
+    let db = Db::new();
+    Load::rows(40).into(&db);
+    rekey(&db, ["run"]).exits(0);
+    let id = some_ids(&db, 1, 3)[0];
+    store_raw(&db, id, b"no key opens these bytes, which is what makes a quarantine");
+    rekey(&db, ["rollback", "--yes"]).exits(5);
+    let now = status(&db);
+    assert_eq!(
+        (&now["rotation"]["state"], &now["next"]),
+        (&"rolling_back".into(), &"rekey quarantine list".into())
+    );
+    rekey(&db, ["quarantine", "accept", &id.to_string(), "--reason", "a test's"]).exits(0);
+    assert_eq!(status(&db)["next"], "rekey rollback --yes");
+    rekey(&db, ["rollback", "--yes"]).exits(0);
+}
+
+/// What was accepted is bytes that nobody can read. A credential that the user saved since is another matter.
+#[test]
+fn an_acceptance_does_not_cover_what_was_saved_later() {
+    let db = Db::new();
+    Load::rows(40).into(&db);
+    let id = some_ids(&db, 1, 3)[0];
+    let good = stored(&db, id).expect("a credential");
+    store_raw(&db, id, b"no key opens these bytes, which is what makes a quarantine");
+    rekey(&db, ["run"]).exits(5);
+    rekey(&db, ["quarantine", "accept", &id.to_string(), "--reason", "a test's"]).exits(0);
+    store_raw(&db, id, &good);
+    db.execute(&format!("ALTER TABLE provider_connections ADD CHECK (id <> '{id}') NOT VALID"));
+    rekey(&db, ["run"]).exits(5);
+    let kept: i64 = db.value("SELECT count(*) FROM rekey.quarantine WHERE accepted_at IS NOT NULL");
+    assert_eq!(kept, 0);
 }

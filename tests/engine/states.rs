@@ -186,3 +186,45 @@ fn every_change_of_state_is_an_event() {
     assert!(events >= 4, "{events} events");
     assert_eq!(state(&db), "rolled_back");
 }
+
+/// A pod that replaces another one brings the Job's deadline along: the window stays as the first one opened it.
+#[test]
+fn a_standing_deadline_opens_a_window_and_moves_none() {
+    let db = Db::new();
+    Load::rows(50).into(&db);
+    let end = || db.value::<f64>("SELECT extract(epoch FROM deadline)::float8 FROM rekey.rotations");
+    let pod = |hours: &str| rekey(&db, ["run"]).env("REKEY_DEADLINE", hours);
+    pod("1h").exits(0);
+    let first = end();
+    pod("3h").exits(0);
+    assert_eq!(end(), first);
+    rekey(&db, ["run", "--deadline", "3h"]).exits(0);
+    assert!(end() > first + 3600.0);
+    // The way back is a window of its own.
+    rekey(&db, ["run", "--deadline", "5m"]).exits(0);
+    rekey(&db, ["rollback", "--yes"]).env("REKEY_DEADLINE", "1h").exits(0);
+}
+
+#[test]
+fn a_dry_run_past_its_deadline() {
+    let db = Db::new();
+    Load::rows(50).into(&db);
+    rekey(&db, ["run", "--dry-run", "--deadline", "2020-01-01T00:00:00Z"]).exits(9);
+    rekey(&db, ["run", "--dry-run", "--deadline", "1h"]).exits(0);
+}
+
+/// The server's clock was set back since the last rotation ended.
+#[test]
+fn a_rotation_that_seems_older_than_the_one_before() {
+    let db = Db::new();
+    Load::rows(50).into(&db);
+    rekey(&db, ["run"]).exits(0);
+    rekey(&db, ["rollback", "--yes"]).exits(0);
+    db.execute("UPDATE rekey.rotations SET created_at = created_at + interval '1 hour'");
+    let mut judge = Judge::look(&db, &[OLD]);
+    rekey(&db, ["run"]).exits(0);
+    judge.all_on(&db, NEW);
+    rekey(&db, ["rollback", "--yes"]).exits(0);
+    assert_eq!(state(&db), "rolled_back");
+    rekey(&db, ["verify"]).exits(0);
+}

@@ -42,6 +42,7 @@ assert spec["completions"] == spec["parallelism"], "every pod ends 0 when the ta
 # Time: rekey's own deadline comes before the Job's, and SIGTERM has its 10 s.
 env = {e["name"]: e for e in container["env"]}
 hours = re.fullmatch(r"(\d+)h", env["REKEY_DEADLINE"]["value"])
+assert hours, "a time instead of a duration cannot be compared here"
 assert int(hours[1]) * 3600 + 600 <= spec["activeDeadlineSeconds"], "the checkpoint is saved before the Job is killed"
 assert pod["terminationGracePeriodSeconds"] >= 15
 assert spec["ttlSecondsAfterFinished"] >= 3600, "somebody wants to read the logs"

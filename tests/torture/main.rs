@@ -138,7 +138,7 @@ impl Torture {
         // A session of our own tells when the others have been taken along.
         let mut mine = block_on(self.db.pool().acquire()).expect("a session");
         if kill_process(Pid::from_raw(victim).expect("a process id"), Signal::KILL).is_err() {
-            return;
+            return block_on(async { drop(mine) });
         }
         tally.backends += 1;
         // It may have been about to end by itself: then nothing happens.

@@ -121,9 +121,10 @@ pub async fn carve(
     let rows = ChunkSize::taper(pass.chunk_rows, pass.estimated_rows - frontier.get::<i64, _>(3));
 
     let insert = |kind: &'static str| {
+        // Asked again: whoever aborts may have held the pass while the first answer waited for it.
         let sql = "INSERT INTO rekey.chunks (rotation, pass, kind, lo, hi, lo_block, hi_block, owner, worker, epoch, started_at, \
-             lease_until) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1, clock_timestamp(), \
-             clock_timestamp() + make_interval(secs => $10)) RETURNING id, epoch, kind, lo, hi, lo_block, hi_block, ids, batch_seq, \
+             lease_until) SELECT $1, $2, $3, $4::uuid, $5::uuid, $6::bigint, $7::bigint, $8, $9, 1, clock_timestamp(), \
+             clock_timestamp() + make_interval(secs => $10) FROM rekey.rotations WHERE id = $1 AND desired = 'running' RETURNING id, epoch, kind, lo, hi, lo_block, hi_block, ids, batch_seq, \
              EXISTS (SELECT FROM rekey.quarantine q WHERE q.rotation = chunks.rotation)";
         sqlx::query(sql).bind(pass.rotation).bind(pass.number).bind(kind)
     };
@@ -166,9 +167,10 @@ pub async fn carve(
         .bind(&owner.process)
         .bind(owner.worker)
         .bind(ttl.as_secs_f64())
-        .fetch_one(&mut *tx)
+        .fetch_optional(&mut *tx)
         .during(OP)
         .await?;
+    let Some(row) = row else { return Ok(None) };
     let update = sqlx::query(sql).bind(pass.rotation).bind(pass.number);
     match new_frontier {
         Ok(id) => update.bind(id),
@@ -387,20 +389,6 @@ pub async fn totals(
         bytes: row.get(4),
         quarantined: row.get(5),
     })
-}
-
-/// Whether anything of a lease's pass was opened by either key so far, and whether its chunk is the pass's first.
-pub async fn any_opened(conn: &mut PgConnection, lease: &Lease) -> Result<(bool, bool), StoreError> {
-    sqlx::query_as(
-        "SELECT coalesce(bool_or(re_encrypted + already_on_key > 0), false), min(id) = $3 \
-         FROM rekey.chunks WHERE rotation = $1 AND pass = $2",
-    )
-    .bind(lease.pass.rotation)
-    .bind(lease.pass.number)
-    .bind(lease.chunk)
-    .fetch_one(conn)
-    .during("look whether the keys open anything")
-    .await
 }
 
 /// Chunks of a pass by state: open and unclaimed, leased, done.

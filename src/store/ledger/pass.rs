@@ -225,6 +225,18 @@ pub async fn open_full(
 
 /// When every chunk is done, adds the one that stands for the closing proof. True if something is left to do.
 pub async fn add_proof(conn: &mut PgConnection, pass: &Pass) -> Result<(), StoreError> {
+    // Idle workers ask some forty times a second: without a lock, as long as the answer is no.
+    let not_yet: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM rekey.chunks WHERE rotation = $1 AND pass = $2 AND (state <> 'done' OR kind = 'proof'))",
+    )
+    .bind(pass.rotation)
+    .bind(pass.number)
+    .fetch_one(&mut *conn)
+    .during("look for work that is left")
+    .await?;
+    if not_yet {
+        return Ok(());
+    }
     let mut tx = conn.begin().during("begin").await?;
     let carved: Option<bool> = sqlx::query_scalar(
         "SELECT carved FROM rekey.passes WHERE rotation = $1 AND pass = $2 AND outcome IS NULL FOR NO KEY UPDATE",

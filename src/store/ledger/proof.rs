@@ -58,7 +58,7 @@ async fn widened(conn: &mut PgConnection, xmins: &HashSet<Xid>) -> Result<Vec<St
 pub async fn tags_of(
     conn: &mut PgConnection,
     rotation: Uuid,
-    direction: Direction,
+    direction: Option<Direction>,
     xmins: &HashSet<Xid>,
 ) -> Result<HashMap<(Xid, Uuid), [u8; 8]>, StoreError> {
     const OP: &str = "read proof tags";
@@ -68,11 +68,11 @@ pub async fn tags_of(
     }
     let wide = widened(conn, xmins).await?;
     let mut rows = sqlx::query(
-        "SELECT xid::text, ids, tags FROM rekey.proofs WHERE rotation = $1 AND direction = $2 AND xid = ANY($3::text[]::xid8[]) \
-         AND xmin = xid::xid",
+        "SELECT xid::text, ids, tags FROM rekey.proofs WHERE rotation = $1 AND ($2::text IS NULL OR direction = $2) \
+         AND xid = ANY($3::text[]::xid8[]) AND xmin = xid::xid",
     )
     .bind(rotation)
-    .bind(direction.as_str())
+    .bind(direction.map(Direction::as_str))
     .bind(&wide)
     .fetch(conn);
     while let Some(row) = answered(OP, rows.try_next()).await? {
@@ -121,6 +121,9 @@ pub async fn count(conn: &mut PgConnection, rotation: Uuid) -> Result<i64, Store
         .await
 }
 
+/// Batches' proofs that one statement reads, some 30 kB each.
+const PAGE: i64 = 200;
+
 /// Id and tag of one row.
 pub type Tagged = ([u8; 16], [u8; 8]);
 
@@ -134,16 +137,23 @@ pub async fn tags_in(
     const OP: &str = "read proof tags";
     let (above, to) = (lo, hi.unwrap_or(Uuid::max()));
     let mut tags: Vec<Tagged> = Vec::new();
-    {
-        // In the order they were made: of a row moved twice the later tag counts.
+    let (mut after, mut whole) = (i64::MIN, true);
+    while whole {
+        // In the order they were made: of a row moved twice the later tag counts. A page at a time: where ids do not
+        // follow the heap, every batch may hold one of the range, and no statement may take that long.
         let mut rows = sqlx::query(
-            "SELECT ids, tags FROM rekey.proofs WHERE rotation = $1 AND ($2::uuid IS NULL OR hi > $2) AND lo <= $3 ORDER BY id",
+            "SELECT ids, tags, id FROM rekey.proofs WHERE rotation = $1 AND ($2::uuid IS NULL OR hi > $2) AND lo <= $3 \
+             AND id > $4 ORDER BY id LIMIT $5",
         )
         .bind(rotation)
         .bind(above)
         .bind(to)
-        .fetch(conn);
+        .bind(after)
+        .bind(PAGE)
+        .fetch(&mut *conn);
+        let mut read = 0;
         while let Some(row) = answered(OP, rows.try_next()).await? {
+            (read, after) = (read + 1, row.get(2));
             let (ids, bytes): (Vec<Uuid>, &[u8]) = (row.get(0), row.get(1));
             let pairs = ids.into_iter().zip(bytes.as_chunks::<8>().0);
             tags.extend(
@@ -152,6 +162,7 @@ pub async fn tags_in(
                     .map(|(id, t)| (*id.as_bytes(), *t)),
             );
         }
+        whole = read == PAGE;
     }
     tags.sort_by_key(|(id, _)| *id);
     // Keep the last of equals.

@@ -124,7 +124,8 @@ pub async fn unaccepted(conn: &mut PgConnection, rotation: Uuid) -> Result<i64, 
         .await
 }
 
-/// Adds entries, in the caller's transaction; an entry that is there keeps its acceptance.
+/// Adds entries, in the caller's transaction. One that is there keeps its acceptance, unless that was of a row no key
+/// opens, and the server rejects a credential by now that one does.
 pub async fn add(
     conn: &mut PgConnection,
     rotation: Uuid,
@@ -144,7 +145,8 @@ pub async fn add(
     let new: Vec<Uuid> = sqlx::query_scalar(
         "INSERT INTO rekey.quarantine (rotation, row_id, reason, length) \
          SELECT $1, * FROM unnest($2::uuid[], $3::text[], $4::int[]) ON CONFLICT (rotation, row_id) \
-         DO UPDATE SET reason = excluded.reason, length = excluded.length \
+         DO UPDATE SET reason = excluded.reason, length = excluded.length, \
+         accepted_at = CASE WHEN excluded.reason <> 'rejected' OR quarantine.reason = 'rejected' THEN quarantine.accepted_at END \
          WHERE quarantine.reason <> excluded.reason OR quarantine.length <> excluded.length RETURNING row_id",
     )
     .bind(rotation)

@@ -4,6 +4,8 @@ mod turn;
 
 pub use turn::{is_workable, lock, set_desired, turn_back};
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::postgres::PgRow;
@@ -162,7 +164,7 @@ pub async fn latest(conn: &mut PgConnection) -> Result<Option<Rotation>, StoreEr
         "SELECT ",
         columns!(),
         " FROM rekey.rotations WHERE table_name = $1 \
-         ORDER BY (state NOT IN ('finalized', 'rolled_back')) DESC, id DESC LIMIT 1"
+         ORDER BY (state NOT IN ('finalized', 'rolled_back')) DESC, created_at DESC, id DESC LIMIT 1"
     ))
     .bind(TABLE)
     .fetch_optional(conn)
@@ -218,8 +220,9 @@ pub async fn begin(
     turn::fence_what_is_over(&mut tx).await?;
     sqlx::query(
         "INSERT INTO rekey.rotations (id, table_name, state, old_fingerprint, new_fingerprint, old_source, new_source, \
-         old_arn, new_arn, old_version, new_version, compromised, settings, operator, reason) \
-         VALUES ($1, $2, 'migrating', $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+         old_arn, new_arn, old_version, new_version, compromised, settings, operator, reason, created_at) \
+         VALUES ($1, $2, 'migrating', $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, \
+         greatest(clock_timestamp(), (SELECT max(created_at) + interval '1 microsecond' FROM rekey.rotations)))",
     )
     .bind(new.id)
     .bind(TABLE)
@@ -354,26 +357,52 @@ pub async fn set_promoted_version(
         .map(drop)
 }
 
-/// Stores when the window ends.
-pub async fn set_deadline(conn: &mut PgConnection, id: Uuid, deadline: Deadline) -> Result<(), StoreError> {
+/// Stores when the window ends. A `standing` duration, one of the environment that each pod of a Job brings along, opens a
+/// window and never moves the end of one that is open.
+pub async fn set_deadline(
+    conn: &mut PgConnection,
+    id: Uuid,
+    deadline: Deadline,
+    standing: bool,
+) -> Result<(), StoreError> {
     let query = match deadline {
         Deadline::In(duration) => sqlx::query(
-            "UPDATE rekey.rotations SET deadline = clock_timestamp() + make_interval(secs => $2) WHERE id = $1",
+            "UPDATE rekey.rotations SET deadline = clock_timestamp() + make_interval(secs => $2) \
+             WHERE id = $1 AND NOT ($3 AND coalesce(deadline > clock_timestamp(), false))",
         )
         .bind(id)
-        .bind(duration.as_secs_f64()),
+        .bind(duration.as_secs_f64())
+        .bind(standing),
         Deadline::At(time) => {
-            sqlx::query("UPDATE rekey.rotations SET deadline = $2::timestamptz WHERE id = $1").bind(id).bind(time.to_string())
+            sqlx::query("UPDATE rekey.rotations SET deadline = $2::timestamptz WHERE id = $1")
+                .bind(id)
+                .bind(time.to_string())
         }
     };
     query.execute(conn).during("store the deadline").await.map(drop)
+}
+
+/// How long it is until then, by the database's clock.
+pub async fn left_until(conn: &mut PgConnection, deadline: Deadline) -> Result<Duration, StoreError> {
+    let time = match deadline {
+        Deadline::In(duration) => return Ok(duration),
+        Deadline::At(time) => time.to_string(),
+    };
+    let left: f64 = sqlx::query_scalar(
+        "SELECT greatest(0, extract(epoch FROM $1::timestamptz - clock_timestamp()))::float8",
+    )
+    .bind(time)
+    .fetch_one(conn)
+    .during("look how long it is until the deadline")
+    .await?;
+    Ok(Duration::from_secs_f64(left))
 }
 
 /// When the window ends: a duration from now by the database's clock, or a point in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deadline {
     /// From now.
-    In(std::time::Duration),
+    In(Duration),
     /// RFC 3339.
     At(jiff::Timestamp),
 }
@@ -387,6 +416,7 @@ pub async fn record_verify(
     actor: &Actor,
 ) -> Result<(), StoreError> {
     let mut tx = conn.begin().during("begin").await?;
+    sqlx::query("SET LOCAL lock_timeout = '10s'").execute(&mut *tx).during("record the verify").await?;
     sqlx::query(
         "UPDATE rekey.rotations SET verified_at = clock_timestamp(), verified_clean = $2, verify_result = $3 WHERE id = $1",
     )

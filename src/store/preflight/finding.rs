@@ -50,6 +50,7 @@ kinds! {
     Disk = "disk", true, "the disk may be too small for the growth, or cannot be asked";
     Keys = "keys", false, "a key is missing, malformed, or not this rotation's";
     WrongKey = "wrong-key", false, "the keys do not open a sample of the rows";
+    FirstBatch = "first-batch", true, "most of the first rows open with neither key: a wrong key, or rows nobody can read any more";
     IvLimit = "iv-limit", true, "the new key nears the 2^32 encryptions with random IVs of NIST SP 800-38D";
     NotDurable = "not-durable", true, "the new key is kept where it may be lost";
     WeakKey = "weak-key", true, "a key is published or weak";

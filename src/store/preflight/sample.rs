@@ -1,5 +1,6 @@
 //! Do the keys open the rows? A look at the first, the last and some random ones, before anything is written.
 
+use futures::TryStreamExt;
 use serde::Serialize;
 use sqlx::PgConnection;
 use sqlx::postgres::PgRow;
@@ -13,6 +14,8 @@ use crate::store::rows;
 
 /// Rows looked at from either end of the primary key.
 const ENDS: i64 = 16;
+/// Rows that are the first batch: those with the smallest ids, which are the oldest where ids follow time.
+const FIRST: i64 = 500;
 /// Random rows wanted, and places tried for them: a place may hold no row any more.
 const RANDOM: usize = 64;
 const TRIES: usize = 512;
@@ -44,6 +47,9 @@ pub struct Sample {
     pub neither: u64,
     /// Without a credential.
     pub null: u64,
+    /// Of the first batch, which is not part of the sample: with a credential, and of those opened by no key.
+    #[serde(skip)]
+    pub first_batch: (u64, u64),
     /// Mean length of the credentials in bytes, if there was one.
     pub mean_bytes: Option<f64>,
 }
@@ -127,11 +133,20 @@ pub(super) async fn take(
     let random = sqlx::query(select!("WHERE ctid = ANY($1::tid[]) LIMIT $2"))
         .bind(random_places(facts))
         .bind(RANDOM as i64);
-    for row in random.fetch_all(conn).during(OP).await? {
+    for row in random.fetch_all(&mut *conn).during(OP).await? {
         opener.look(&row)?;
     }
+    let mut sample = std::mem::take(&mut opener.sample);
+    if keys.fresh {
+        opener.seen.clear();
+        let mut first = sqlx::query(select!("ORDER BY id LIMIT $1")).bind(FIRST).fetch(&mut *conn);
+        while let Some(row) = first.try_next().await.during(OP)? {
+            opener.look(&row)?;
+        }
+        sample.first_batch = (opener.sample.filled(), opener.sample.neither);
+    }
     let mean_bytes = (opener.sized > 0).then(|| opener.bytes as f64 / opener.sized as f64);
-    Ok(Sample { mean_bytes, ..opener.sample })
+    Ok(Sample { mean_bytes, ..sample })
 }
 
 /// Offsets up to a little beyond what a page holds: updates leave gaps.
@@ -165,6 +180,15 @@ impl Sample {
             keys.source.fingerprint(),
             keys.target.fingerprint(),
         );
+        let (first, bad) = self.first_batch;
+        if neither * 2 <= filled && bad * 2 > first {
+            findings.push(Finding::refuse_key(
+                Kind::FirstBatch,
+                format!("neither key opens {bad} of the first {first} credentials, though most of all others"),
+                "rekey quarantine retry --also-key SOURCE moves rows of a still older key, after a run with --allow first-batch, which \
+                 leaves rows that no key opens as they are; else name the right key with --old-key",
+            ));
+        }
         if neither * 2 > filled {
             let message = format!("neither key opens {neither} of {filled} sampled credentials");
             findings.push(Finding::refuse_key(Kind::WrongKey, message, remedy));

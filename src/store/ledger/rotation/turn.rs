@@ -26,10 +26,13 @@ pub async fn lock(conn: &mut PgConnection) -> Result<(), StoreError> {
 }
 
 /// Locks the rotation's row to turn it. A process that froze in the midst of a batch, or of its last step, holds its
-/// chunk, or this row, until the server ends its idle transaction: that is waited for.
-async fn lock_to_turn(conn: &mut PgConnection, id: Uuid) -> Result<String, StoreError> {
+/// chunk, or this row, until the server ends its idle transaction: that is waited for. Returns what is wanted, and whether
+/// the rotation is active.
+async fn lock_to_turn(conn: &mut PgConnection, id: Uuid) -> Result<(String, bool), StoreError> {
     wait_patiently(conn).await?;
-    sqlx::query_scalar("SELECT desired FROM rekey.rotations WHERE id = $1 FOR NO KEY UPDATE")
+    sqlx::query_as(
+        "SELECT desired, state NOT IN ('finalized', 'rolled_back') FROM rekey.rotations WHERE id = $1 FOR NO KEY UPDATE",
+    )
         .bind(id)
         .fetch_one(conn)
         .during(WAITING)
@@ -76,8 +79,10 @@ pub async fn is_workable(
             .fetch_one(&mut *conn)
             .during(WAITING)
             .await?;
+    // There is one active rotation at most, which is the newest whatever the clocks say.
     let newest: bool = sqlx::query_scalar(
-        "SELECT NOT EXISTS (SELECT FROM rekey.rotations r JOIN rekey.rotations newer ON newer.created_at > r.created_at WHERE r.id = $1)",
+        "SELECT NOT EXISTS (SELECT FROM rekey.rotations r JOIN rekey.rotations newer ON newer.created_at > r.created_at \
+         WHERE r.id = $1 AND r.state IN ('finalized', 'rolled_back'))",
     )
     .bind(id)
     .fetch_one(conn)
@@ -143,19 +148,27 @@ async fn turn(conn: &mut PgConnection, id: Uuid, actor: &Actor) -> Result<bool, 
 }
 
 /// Sets what the operator wants. Aborting fences the workers; anything else opens what an abort cancelled and, for
-/// `running`, lifts a deadline that has passed.
+/// `running`, lifts a deadline that has passed. False where the rotation is over.
 pub async fn set_desired(
     conn: &mut PgConnection,
     id: Uuid,
     desired: Desired,
     actor: &Actor,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     with_answer_limit(TURN_LIMIT, want(conn, id, desired, actor)).await
 }
 
-async fn want(conn: &mut PgConnection, id: Uuid, desired: Desired, actor: &Actor) -> Result<(), StoreError> {
+async fn want(
+    conn: &mut PgConnection,
+    id: Uuid,
+    desired: Desired,
+    actor: &Actor,
+) -> Result<bool, StoreError> {
     let mut tx = conn.begin().during("begin").await?;
-    let was = lock_to_turn(&mut tx, id).await?;
+    let (was, active) = lock_to_turn(&mut tx, id).await?;
+    if !active {
+        return Ok(false);
+    }
     sqlx::query(
         "UPDATE rekey.rotations SET desired = $2, deadline = CASE WHEN $2 = 'running' AND deadline < clock_timestamp() \
          THEN NULL ELSE deadline END WHERE id = $1",
@@ -183,5 +196,6 @@ async fn want(conn: &mut PgConnection, id: Uuid, desired: Desired, actor: &Actor
         Desired::Aborted => "abort",
     };
     audit::append(&mut tx, Some(id), action, actor, json!({ "was": was })).await?;
-    tx.commit().during("change what is wanted").await
+    tx.commit().during("change what is wanted").await?;
+    Ok(true)
 }
