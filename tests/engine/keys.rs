@@ -94,6 +94,7 @@ fn other_keys_on_resume() {
     let run = run_in_small_steps(&db).start();
     db.wait_moved(100);
     run.kill();
+    db.wait_alone();
     db.fast_commits();
     refused(&db, Some(OLD), Some(OTHER));
     refused(&db, Some(OTHER), Some(NEW));

@@ -145,6 +145,14 @@ impl Db {
         );
     }
 
+    /// Waits until nobody else is connected: what a killed process had asked for may still be done.
+    #[track_caller]
+    pub fn wait_alone(&self) {
+        let others = "SELECT count(*) FROM pg_stat_activity
+                      WHERE datname = current_database() AND application_name <> 'judge'";
+        until("the others to be gone", SOON, || (self.value::<i64>(others) == 0).then_some(()));
+    }
+
     /// How many rows have another IV than when they were marked.
     pub fn moved(&self) -> i64 {
         self.value(
