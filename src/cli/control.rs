@@ -47,7 +47,11 @@ async fn set(
         return Err(none());
     }
     if let Some(deadline) = deadline {
-        rotation::set_deadline(&mut conn, r.id, deadline, deadline_is_standing()).await?;
+        let standing = deadline_is_standing();
+        // One of the environment that has passed was lifted just now.
+        if !standing || !rotation::left_until(&mut conn, deadline).await?.is_zero() {
+            rotation::set_deadline(&mut conn, r.id, deadline, standing).await?;
+        }
     }
     let now = rotation::by_id(&mut conn, r.id).await?;
     let (seq, hash) = audit::head(&mut conn).await?;

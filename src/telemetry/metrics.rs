@@ -35,6 +35,8 @@ struct Recorded {
     retries: BTreeMap<String, u64>,
     lease_losses: u64,
     progress: Option<(Progress, Instant)>,
+    /// The engine has ended: nobody reads the ledger any more, and what comes is done outside the database.
+    rested: bool,
     /// Every reason there is; only the present one is 1.
     throttles: BTreeMap<Reason, bool>,
     /// The last look at the database.
@@ -71,6 +73,7 @@ impl Default for Metrics {
             retries: BTreeMap::new(),
             lease_losses: 0,
             progress: None,
+            rested: false,
             throttles: Reason::ALL.map(|reason| (reason, false)).into(),
             signals: None,
             exit_code: None,
@@ -119,6 +122,7 @@ impl Metrics {
                 let now = progress.borrow_and_update().clone();
                 metrics.lock().see(now);
             }
+            metrics.lock().rested = true;
         });
     }
 
@@ -158,6 +162,7 @@ impl Metrics {
         let recorded = self.lock();
         match &recorded.progress {
             None => Err("starting: nothing heard from the ledger yet".into()),
+            Some(_) if recorded.rested => Ok(()),
             Some((_, at)) if at.elapsed() > silence => {
                 Err(format!("the database has been silent for {} s", at.elapsed().as_secs()))
             }

@@ -125,7 +125,7 @@ pub async fn unaccepted(conn: &mut PgConnection, rotation: Uuid) -> Result<i64, 
 }
 
 /// Adds entries, in the caller's transaction. One that is there keeps its acceptance, unless that was of a row no key
-/// opens, and the server rejects a credential by now that one does.
+/// opens and the server rejects a credential by now that one does, or the other way round.
 pub async fn add(
     conn: &mut PgConnection,
     rotation: Uuid,
@@ -146,7 +146,8 @@ pub async fn add(
         "INSERT INTO rekey.quarantine (rotation, row_id, reason, length) \
          SELECT $1, * FROM unnest($2::uuid[], $3::text[], $4::int[]) ON CONFLICT (rotation, row_id) \
          DO UPDATE SET reason = excluded.reason, length = excluded.length, \
-         accepted_at = CASE WHEN excluded.reason <> 'rejected' OR quarantine.reason = 'rejected' THEN quarantine.accepted_at END \
+         (accepted_at, accepted_by, accept_reason) = (SELECT quarantine.accepted_at, quarantine.accepted_by, quarantine.accept_reason \
+         WHERE (excluded.reason = 'rejected') = (quarantine.reason = 'rejected')) \
          WHERE quarantine.reason <> excluded.reason OR quarantine.length <> excluded.length RETURNING row_id",
     )
     .bind(rotation)

@@ -357,8 +357,8 @@ pub async fn set_promoted_version(
         .map(drop)
 }
 
-/// Stores when the window ends. A `standing` duration, one of the environment that each pod of a Job brings along, opens a
-/// window and never moves the end of one that is open.
+/// Stores when the window ends. One that is `standing`, in the environment that each pod of a Job brings along, opens a
+/// window, and never moves the end of one that is open; nor does a duration open another one where one has just ended.
 pub async fn set_deadline(
     conn: &mut PgConnection,
     id: Uuid,
@@ -368,16 +368,18 @@ pub async fn set_deadline(
     let query = match deadline {
         Deadline::In(duration) => sqlx::query(
             "UPDATE rekey.rotations SET deadline = clock_timestamp() + make_interval(secs => $2) \
-             WHERE id = $1 AND NOT ($3 AND coalesce(deadline > clock_timestamp(), false))",
+             WHERE id = $1 AND NOT ($3 AND coalesce(deadline > clock_timestamp() - make_interval(secs => $2), false))",
         )
         .bind(id)
         .bind(duration.as_secs_f64())
         .bind(standing),
-        Deadline::At(time) => {
-            sqlx::query("UPDATE rekey.rotations SET deadline = $2::timestamptz WHERE id = $1")
-                .bind(id)
-                .bind(time.to_string())
-        }
+        Deadline::At(time) => sqlx::query(
+            "UPDATE rekey.rotations SET deadline = $2::timestamptz \
+             WHERE id = $1 AND NOT ($3 AND coalesce(deadline > clock_timestamp(), false))",
+        )
+        .bind(id)
+        .bind(time.to_string())
+        .bind(standing),
     };
     query.execute(conn).during("store the deadline").await.map(drop)
 }

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::finding::{Finding, Kind};
 use crate::crypto::{Cipher, EncryptionKey};
 use crate::rotation::{TableFacts, Tid};
-use crate::store::error::{During, Statement, StoreError};
+use crate::store::error::{During, Statement, StoreError, answered};
 use crate::store::rows;
 
 /// Rows looked at from either end of the primary key.
@@ -136,16 +136,16 @@ pub(super) async fn take(
     for row in random.fetch_all(&mut *conn).during(OP).await? {
         opener.look(&row)?;
     }
+    let mean_bytes = (opener.sized > 0).then(|| opener.bytes as f64 / opener.sized as f64);
     let mut sample = std::mem::take(&mut opener.sample);
     if keys.fresh {
         opener.seen.clear();
         let mut first = sqlx::query(select!("ORDER BY id LIMIT $1")).bind(FIRST).fetch(&mut *conn);
-        while let Some(row) = first.try_next().await.during(OP)? {
+        while let Some(row) = answered(OP, first.try_next()).await? {
             opener.look(&row)?;
         }
         sample.first_batch = (opener.sample.filled(), opener.sample.neither);
     }
-    let mean_bytes = (opener.sized > 0).then(|| opener.bytes as f64 / opener.sized as f64);
     Ok(Sample { mean_bytes, ..sample })
 }
 

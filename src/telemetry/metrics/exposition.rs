@@ -46,8 +46,10 @@ pub(super) fn write(r: &Recorded) -> String {
 
     if let Some((progress, at)) = &r.progress {
         rotation(&mut out, progress);
-        out.head("rekey_ledger_age_seconds", "gauge", "Since the ledger in the database was last read.");
-        out.sample("rekey_ledger_age_seconds", &[], at.elapsed().as_secs_f64());
+        if !r.rested {
+            out.head("rekey_ledger_age_seconds", "gauge", "Since the ledger in the database was last read.");
+            out.sample("rekey_ledger_age_seconds", &[], at.elapsed().as_secs_f64());
+        }
     }
     out.head("rekey_throttled", "gauge", "1 while work is slowed down or waits for this reason.");
     for (reason, active) in &r.throttles {
