@@ -141,8 +141,8 @@ impl Torture {
             return block_on(async { drop(mine) });
         }
         tally.backends += 1;
-        // It may have been about to end by itself: then nothing happens.
-        for _ in 0..600 {
+        // It may have been about to end by itself: then nothing happens. A postmaster that has little to run on takes its time.
+        for _ in 0..4000 {
             if block_on(sqlx::query("SELECT 1").execute(&mut *mine)).is_err() {
                 break;
             }
