@@ -75,6 +75,7 @@ mod tests {
         assert_eq!(ChunkSize::choose(1, 1.0, 0.0).rows, 4_000);
         assert_eq!(ChunkSize::choose(1, 50.0, -1.0).rows, 16_000);
         assert_eq!(ChunkSize::choose(1, 12.0, 500.0).bytes, 24 * 1024 * 1024);
+        assert_eq!(ChunkSize::choose(1, 12.0, 2000.0).bytes, 24 * 1024 * 1024);
         assert_eq!(ChunkSize::choose(1, 12.0, 3000.0).bytes, 18 * 1024 * 1024);
     }
 

@@ -107,6 +107,17 @@ mod tests {
         BatchServo::new(1000, MAX_BYTES, TARGET)
     }
 
+    /// However slow the database is, 64 KiB go at once.
+    #[test]
+    fn bytes_have_a_least() {
+        let mut servo = servo();
+        for _ in 0..40 {
+            let (bytes, held) = (servo.bytes(), Duration::from_secs(10));
+            servo.observe(Held { rows: 1, bytes, held, fixed: Duration::ZERO });
+        }
+        assert_eq!(servo.bytes(), 65_536);
+    }
+
     /// A database with these costs.
     #[derive(Debug)]
     struct Costs {

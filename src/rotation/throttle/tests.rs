@@ -275,3 +275,13 @@ proptest! {
         prop_assert_eq!(throttle.decide(now, &calm), Verdict::default());
     }
 }
+
+#[test]
+fn lag_in_time_is_a_share_of_its_limit() {
+    let limits =
+        Limits { replica_bytes: None, replica_delay: Some(Duration::from_secs(10)), ..Limits::default() };
+    for (seconds, wanted) in [(5, 0.5), (25, 2.5)] {
+        let replica = Replica { name: "r".into(), behind_bytes: 1, behind: Duration::from_secs(seconds) };
+        assert!((limits.lag(&replica) - wanted).abs() < 1e-9);
+    }
+}
