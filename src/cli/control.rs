@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::args::ResumeArgs;
 use super::context::Context;
-use super::help::deadline_is_standing;
+use super::parsing::deadline_is_standing;
 use super::preflight::primary_only;
 use crate::error::{Error, Exit, Result};
 use crate::rotation::Desired;

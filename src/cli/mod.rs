@@ -30,11 +30,11 @@ mod control;
 mod examples;
 mod finalize;
 mod hardening;
-mod help;
 mod init;
 mod key_pair;
 mod keys;
 mod man;
+mod parsing;
 mod plan;
 mod plan_text;
 mod preflight;
@@ -64,14 +64,14 @@ use crate::telemetry::{http, logging};
 
 /// Parses, runs, prints, and returns the exit code.
 pub fn main() -> ExitCode {
-    let cli = match help::parse() {
+    let cli = match parsing::parse() {
         Ok(cli) => cli,
         Err(e) => {
             let _ = e.print();
             if !e.use_stderr() {
                 return ExitCode::from(Exit::Ok.code());
             }
-            if help::wants_json() {
+            if parsing::wants_json() {
                 let said = e.render().to_string();
                 let said = said.trim_start_matches("error: ").lines().next().unwrap_or_default();
                 refusal::print(&Error::new(Exit::Usage, said).hint("rekey --help"));

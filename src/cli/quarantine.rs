@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::access;
 use super::args::{KeyArgs, QuarantineCommand, WorkArgs};
 use super::context::Context;
-use super::help::deadline_is_standing;
+use super::parsing::deadline_is_standing;
 use super::preflight::primary_only;
 use super::summary::Ended;
 use super::{key_pair, run, signals, summary, throttle_args, work};

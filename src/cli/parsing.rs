@@ -1,5 +1,5 @@
-//! Parsing, with a short help that is short: `-h` leaves out what `--help` and the manual pages say of each flag's
-//! environment variable.
+//! From the command line and the environment to arguments: flags go before variables also where the two exclude each
+//! other, a variable that says nothing is none, and `-h` leaves out what `--help` says of each flag's variable.
 
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
