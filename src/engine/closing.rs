@@ -14,13 +14,14 @@ use super::SharedJob;
 use super::fault::Fault;
 use super::reader::{Rewrapped, by_bytes, rewrap};
 use crate::crypto::{IvSource, Rewrapper, Scratch};
+use crate::fault_point::Side;
 use crate::rotation::Counters;
 use crate::store::ledger::chunk::{self, Checkpoint};
 use crate::store::ledger::pass::{self, PassKind, Verdict};
 use crate::store::ledger::quarantine::{self, Entry, Finding};
 use crate::store::ledger::{Addressing, Lease};
 use crate::store::rows::{self, INLINE_BYTES, MAX_ROW_BYTES, Stretch};
-use crate::store::{During, Statement, StoreError};
+use crate::store::{During, Statement, StoreError, pass_point};
 
 /// More stragglers than this are walked to, not listed.
 const MAX_LISTED: usize = 10_000;
@@ -50,6 +51,7 @@ struct Sorted {
 
 /// Carries out the closing proof under the lease of its chunk, and concludes the pass.
 pub async fn prove(job: &SharedJob, conn: &mut PgConnection, lease: &Lease) -> Result<(), Fault> {
+    const OP: &str = "prove that none is left";
     let pass = &lease.pass;
     let (mut scratch, mut ivs) = (Scratch::default(), IvSource::new());
     let mut sorted = Sorted::default();
@@ -69,8 +71,9 @@ pub async fn prove(job: &SharedJob, conn: &mut PgConnection, lease: &Lease) -> R
             .bind(pass.rotation)
             .bind(pass.direction.as_str())
             .fetch(&mut *tx);
-        while let Some(row) = found.try_next().await.during("prove that none is left")? {
-            let read = rows::decode(&row).during("prove that none is left")?;
+        pass_point(Side::Before, OP).during(OP)?;
+        while let Some(row) = found.try_next().await.during(OP)? {
+            let read = rows::decode(&row).during(OP)?;
             if read.envelope.is_none() && read.length.is_some_and(|l| l > INLINE_BYTES && l <= MAX_ROW_BYTES)
             {
                 large.push((read.id, read.length.unwrap_or_default() as usize));
@@ -78,6 +81,7 @@ pub async fn prove(job: &SharedJob, conn: &mut PgConnection, lease: &Lease) -> R
                 sorted.sort(&job.rewrapper, &mut scratch, &mut ivs, read)?;
             }
         }
+        pass_point(Side::After, OP).during(OP)?;
     }
     // The statement's lock on the table is still held: the heap has not been rewritten since.
     let filenode: i64 = sqlx::query("SELECT pg_relation_filenode('public.provider_connections')::bigint")

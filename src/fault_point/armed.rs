@@ -1,6 +1,6 @@
 //! Fault points that work. All they know comes from the environment:
 //!
-//! - `REKEY_FAULT_AT=N`: the N-th point that this process reaches fails, counted from 1.
+//! - `REKEY_FAULT_AT=N[,M…]`: the N-th point that this process reaches fails, counted from 1, and the M-th.
 //! - `REKEY_FAULT_KIND=error|error:SQLSTATE|drop|abort|freeze`: how. `abort` is SIGKILL; `freeze` is SIGSTOP, and
 //!   whoever sends SIGCONT decides what happened meanwhile.
 //! - `REKEY_FAULT_TRACE=PATH`: every point reached is appended there as a line, so that they can be counted.
@@ -18,7 +18,7 @@ use super::{Fault, Side};
 const IO_ERROR: &str = "58030";
 
 struct Plan {
-    at: u64,
+    at: Vec<u64>,
     kind: Kind,
     progress: Mutex<Progress>,
 }
@@ -46,7 +46,7 @@ pub fn reach(side: Side, operation: &str) -> Option<Fault> {
         // One write a line: it must be there when the next moment is a SIGKILL.
         let _ = trace.write_all(format!("{reached} {side:?} {operation}\n").as_bytes());
     }
-    if reached != plan.at {
+    if !plan.at.contains(&reached) {
         return None;
     }
     match plan.kind {
@@ -68,7 +68,8 @@ pub fn reach(side: Side, operation: &str) -> Option<Fault> {
 impl Plan {
     fn from_env() -> Plan {
         let var = |name| std::env::var(name).ok();
-        let at = var("REKEY_FAULT_AT").map_or(0, |n| n.parse().expect("REKEY_FAULT_AT is a number"));
+        let at = var("REKEY_FAULT_AT").unwrap_or_default();
+        let at = at.split_terminator(',').map(|n| n.parse().expect("REKEY_FAULT_AT is numbers")).collect();
         let kind = match var("REKEY_FAULT_KIND").as_deref() {
             None | Some("error") => Kind::Error(IO_ERROR),
             Some("drop") => Kind::Drop,

@@ -116,13 +116,15 @@ pub fn set_aside(path: &Path, suffix: &str) -> Result<Option<PathBuf>, SourceErr
             continue;
         }
         let no_replace = rustix::fs::RenameFlags::NOREPLACE;
-        match rustix::fs::renameat_with(here, &from, here, &to, no_replace) {
+        let renamed =
+            effect("rename", || match rustix::fs::renameat_with(here, &from, here, &to, no_replace) {
+                Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => fs::rename(&from, &to),
+                done => done.map_err(io::Error::from),
+            });
+        match renamed {
             Ok(()) => return Ok(Some(to)),
-            Err(rustix::io::Errno::EXIST) => {}
-            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
-                return fs::rename(&from, &to).map(|()| Some(to)).map_err(failed(&from, "rename"));
-            }
-            Err(e) => return Err(failed(&from, "rename")(e.into())),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(failed(&from, "rename")(e)),
         }
     }
     Err(failed(&from, "rename")(io::ErrorKind::AlreadyExists.into()))

@@ -246,14 +246,14 @@ pub(super) async fn watched<T>(
     op: &'static str,
     work: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, sqlx::Error> {
-    pass(Side::Before, op)?;
+    pass_point(Side::Before, op)?;
     let done = work.await?;
-    pass(Side::After, op)?;
+    pass_point(Side::After, op)?;
     Ok(done)
 }
 
 /// Passes one fault point, for what is no single future.
-pub(super) fn pass(side: Side, op: &'static str) -> Result<(), sqlx::Error> {
+pub fn pass_point(side: Side, op: &'static str) -> Result<(), sqlx::Error> {
     match fault_point::reach(side, op) {
         None => Ok(()),
         Some(Fault::Error(sqlstate)) => Err(sqlx::Error::Database(Box::new(Injected(sqlstate)))),

@@ -20,7 +20,7 @@ pub mod signals;
 pub use backend::Backend;
 pub use connect::{Connector, Purpose, Server};
 pub use dsn::{Dsn, DsnError};
-pub use error::{Class, During, Statement, StoreError, bounded, with_answer_limit};
+pub use error::{Class, During, Statement, StoreError, bounded, pass_point, with_answer_limit};
 pub use pg_types::Xid;
 
 /// The table whose credentials are moved.

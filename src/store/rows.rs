@@ -6,7 +6,7 @@ use futures::TryStreamExt;
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
-use super::error::{During, Statement, StoreError, answered, pass};
+use super::error::{During, Statement, StoreError, answered, pass_point};
 use super::pg_types::Xid;
 use crate::fault_point::Side;
 use crate::rotation::{Tid, Wavable};
@@ -107,12 +107,12 @@ pub async fn read<E: From<StoreError>>(
         .bind(ids)
         .bind(max),
     };
-    pass(Side::Before, OP).during(OP)?;
+    pass_point(Side::Before, OP).during(OP)?;
     let mut rows = query.fetch(conn);
     while let Some(row) = answered(OP, rows.try_next()).await? {
         each(decode(&row).during(OP)?)?;
     }
-    pass(Side::After, OP).during(OP)?;
+    pass_point(Side::After, OP).during(OP)?;
     Ok(())
 }
 

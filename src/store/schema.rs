@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::PgConnection;
 use sqlx::migrate::Migrator;
 
-use super::error::{During, Statement, StoreError, pass};
+use super::error::{During, Statement, StoreError, pass_point};
 use crate::fault_point::Side;
 
 static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
@@ -73,9 +73,9 @@ pub async fn ensure(conn: &mut PgConnection) -> Result<(), StoreError> {
 
 async fn migrate(conn: &mut PgConnection) -> Result<(), StoreError> {
     const OP: &str = "create or update schema rekey";
-    pass(Side::Before, OP).during(OP)?;
+    pass_point(Side::Before, OP).during(OP)?;
     MIGRATOR.run(conn).await.map_err(|e| StoreError::Migrate { source: Box::new(e) })?;
-    pass(Side::After, OP).during(OP)
+    pass_point(Side::After, OP).during(OP)
 }
 
 /// Everything that [`ensure`] would run on an empty database, sqlx's bookkeeping included, so that a later

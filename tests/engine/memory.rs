@@ -189,6 +189,22 @@ fn nor_does_a_key_from_a_dotenv_file_stay() {
     }
 }
 
+/// They read the whole file, write it anew with the new key in it, keep a copy, and remove the copy.
+#[test]
+fn nor_do_promote_and_finalize_in_a_dotenv_file() {
+    if !may_look() {
+        return;
+    }
+    let (db, keys) = (Db::new(), Keys::in_a_dotenv_file());
+    Load::rows(500).into(&db);
+    keys.named(rekey(&db, ["run"])).exits(0);
+    for command in ["promote", "finalize"] {
+        println!("{command}");
+        leaves_no_key_behind(keys.named(rekey(&db, [command, "--yes"])));
+    }
+    assert_eq!(state(&db), "finalized");
+}
+
 fn no_command_leaves_a_key_behind(keys: &Keys) {
     let db = Db::new();
     Load::rows(500).into(&db);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::load::Load;
-use crate::support::{Cluster, Db, OLD, SOON, rekey, until};
+use crate::support::{Cluster, Db, Judge, NEW, OLD, Running, SOON, Stop, rekey, run_in_small_steps, until};
 
 /// A primary and its standby.
 pub struct Pair {
@@ -74,19 +74,58 @@ fn what_writes_refuses_a_standby_and_verify_works_there() {
 /// The standby is promoted in the middle: what was replicated is there, and the next run goes on from it.
 #[test]
 fn a_run_goes_on_where_the_promoted_standby_stands() {
-    let mut pair = pair(2000);
+    let pair = pair(2000);
     pair.primary.mark();
     pair.primary.slow_batches(Duration::from_millis(20));
-    let mut judge = crate::support::Judge::look(&pair.primary, &[OLD]);
-    let run = crate::support::run_in_small_steps(&pair.primary).start();
+    let mut judge = Judge::look(&pair.primary, &[OLD]);
+    let run = run_in_small_steps(&pair.primary).start();
     pair.primary.wait_moved(700);
-    pair.servers.0.stop(crate::support::Stop::Immediate);
+    pair.servers.0.stop(Stop::Immediate);
     run.kill();
     pair.standby.execute("SELECT pg_promote(true, 60)");
-    judge.none_lost(&pair.standby, &[OLD, crate::support::NEW]);
+    judge.none_lost(&pair.standby, &[OLD, NEW]);
     pair.standby.fast_commits();
-    crate::support::run_in_small_steps(&pair.standby).exits(0);
-    judge.all_on(&pair.standby, crate::support::NEW);
+    run_in_small_steps(&pair.standby).exits(0);
+    judge.all_on(&pair.standby, NEW);
     rekey(&pair.standby, ["verify"]).exits(0);
-    pair.primary = pair.standby.clone();
+}
+
+/// A primary that comes back as a standby while a run is at work on it, and a run that has been refused a write.
+fn demoted_under_a_run(patience: &'static str) -> (Cluster, Db, Judge, Running) {
+    let server = Cluster::start();
+    let db = Db::on(&server);
+    Load::rows(1500).into(&db);
+    let judge = Judge::look(&db, &[OLD]);
+    db.mark();
+    db.slow_batches(Duration::from_millis(20));
+    let run = run_in_small_steps(&db).args(["--retry-for", patience]).start();
+    db.wait_moved(300);
+    db.fast_commits();
+    server.stop(Stop::Fast);
+    server.demote();
+    server.boot();
+    until("a write to be refused", SOON, || {
+        server.log().contains("in a read-only transaction").then_some(())
+    });
+    (server, db, judge, run)
+}
+
+#[test]
+fn a_server_that_became_a_standby_is_waited_for_until_it_is_the_primary_again() {
+    let (_server, db, mut judge, run) = demoted_under_a_run("60s");
+    judge.none_lost(&db, &[OLD, NEW]);
+    db.execute("SELECT pg_promote(true, 60)");
+    run.wait().expect(0);
+    judge.all_on(&db, NEW);
+    rekey(&db, ["verify"]).exits(0);
+}
+
+#[test]
+fn a_server_that_stays_a_standby_is_69() {
+    let (_server, db, mut judge, run) = demoted_under_a_run("3s");
+    run.wait().expect(69);
+    judge.none_lost(&db, &[OLD, NEW]);
+    db.execute("SELECT pg_promote(true, 60)");
+    run_in_small_steps(&db).exits(0);
+    judge.all_on(&db, NEW);
 }

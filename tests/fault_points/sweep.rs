@@ -7,20 +7,49 @@ use crate::scene::Scene;
 use crate::support::{Db, Outcome, Random, Rekey};
 
 /// How an operation fails: the server refuses for good, or for now; every connection is cut; the process is killed.
-const KINDS: [&str; 4] = ["error", "error:40001", "drop", "abort"];
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    ForGood,
+    ForNow,
+    Drop,
+    Abort,
+}
+
+const KINDS: [Kind; 4] = [Kind::ForGood, Kind::ForNow, Kind::Drop, Kind::Abort];
+
+/// Serialization failure, lock timeout, statement timeout, disk full.
+const FOR_NOW: [&str; 4] = ["error:40001", "error:55P03", "error:57014", "error:53100"];
+
+impl Kind {
+    /// Its name at the n-th operation.
+    fn at(self, n: u64) -> &'static str {
+        match self {
+            Kind::ForGood => "error",
+            Kind::ForNow => FOR_NOW[n as usize % FOR_NOW.len()],
+            Kind::Drop => "drop",
+            Kind::Abort => "abort",
+        }
+    }
+}
 
 /// Sweeps a command: `prepare` makes what it starts from, anew for each n.
 pub fn sweep(name: &str, sample: u64, prepare: impl Fn() -> Scene) {
     let stride = stride(sample);
     let mut random = Random::new(stride);
-    let mut tried = [0; 2];
+    let mut tried = [0; 3];
+    let only = std::env::var("REKEY_FAULT_ONLY").ok();
     for (index, kind) in KINDS.into_iter().enumerate() {
+        if only.as_ref().is_some_and(|only| *only != format!("{kind:?}")) {
+            continue;
+        }
         // Each kind begins elsewhere, so that a sample is spread.
         let mut n = 1 + stride * index as u64 / KINDS.len() as u64;
         let mut points = 200;
         loop {
             let mut scene = prepare();
-            let (outcome, reached) = fail(&mut scene, n, kind);
+            // Every third time it fails once more in the same process, on its way out of the first failure.
+            let again = (tried[0] % 3 == 1 && !matches!(kind, Kind::Abort)).then(|| n + 1 + random.below(12));
+            let (outcome, reached) = fail(&mut scene, kind, n, again);
             points = points.max(reached);
             assert!(reached > 0, "this binary was built without fault points");
             if reached < n {
@@ -30,16 +59,17 @@ pub fn sweep(name: &str, sample: u64, prepare: impl Fn() -> Scene) {
                 break;
             }
             tried[0] += 1;
-            // Every other time it fails once more on the way to its end.
-            if tried[0] % 2 == 0 {
+            tried[1] += u64::from(again.is_some_and(|m| reached >= m));
+            // And every third time in the next one.
+            if tried[0] % 3 == 0 {
                 let (m, kind) = (1 + random.below(points), KINDS[random.below(4) as usize]);
-                tried[1] += u64::from(fail(&mut scene, m, kind).1 >= m);
+                tried[2] += u64::from(fail(&mut scene, kind, m, None).1 >= m);
             }
             leases_run_out(&scene.db);
             let resumed = (scene.command)(&scene.db).run();
             assert!(
                 [0, scene.again].map(Some).contains(&resumed.code()),
-                "{kind} at {n}, resumed\n{resumed}"
+                "{kind:?} at {n}, resumed\n{resumed}"
             );
             scene.holds(&resumed);
             scene.reached();
@@ -47,7 +77,10 @@ pub fn sweep(name: &str, sample: u64, prepare: impl Fn() -> Scene) {
             n += stride;
         }
     }
-    println!("{name}: {} operations failed, {} of them twice in a row, stride {stride}", tried[0], tried[1]);
+    let [once, same, next] = tried;
+    println!(
+        "{name}: {once} operations failed, after {same} of them another one in the same process, after {next} one in the next, stride {stride}"
+    );
 }
 
 /// Every how many points one fails: `sample`, unless somebody says.
@@ -55,31 +88,61 @@ pub fn stride(sample: u64) -> u64 {
     std::env::var("REKEY_FAULT_STRIDE").map_or(sample, |n| n.parse().expect("a number"))
 }
 
-/// Starts the command with its n-th point failing; how it ended, and how many points it reached.
-fn fail(scene: &mut Scene, n: u64, kind: &str) -> (Outcome, u64) {
+/// Starts the command with its n-th point failing, and perhaps a later one; how it ended, and how many points it reached.
+fn fail(scene: &mut Scene, kind: Kind, n: u64, again: Option<u64>) -> (Outcome, u64) {
     let folder = tempfile::tempdir().expect("a folder");
     let trace = folder.path().join("trace");
-    let outcome = armed((scene.command)(&scene.db), n, kind, &trace).run();
+    let word = kind.at(n);
+    let command = armed((scene.command)(&scene.db), n, word, &trace);
+    let outcome = match again {
+        Some(m) => command.env("REKEY_FAULT_AT", format!("{n},{m}")).run(),
+        None => command.run(),
+    };
     let points = std::fs::read_to_string(&trace).unwrap_or_default();
     let points: Vec<&str> = points.lines().collect();
-    let at = points.get(n as usize - 1).copied().unwrap_or("no point");
-    eprintln!("{kind} at {at}: {}", outcome.status);
-    let known = match outcome.code() {
-        None => kind == "abort" && outcome.status.signal() == Some(9),
+    let at = |n: u64| points.get(n as usize - 1).copied().unwrap_or("no point");
+    let failed = [Some(n), again].into_iter().flatten().map(at).collect::<Vec<_>>();
+    eprintln!("{word} at {}: {}", failed.join(", then "), outcome.status);
+    let outside = failed.iter().any(|at| is_a_file(at) || at.contains("secretsmanager:"));
+    let known = match (outcome.code(), kind) {
+        (None, Kind::Abort) => outcome.status.signal() == Some(9),
+        (None, _) => false,
         // A key that cannot be read is a missing key.
-        Some(3) => at.ends_with(" read"),
-        // A goal reached all the same, a server or a file that fails for good, or something to try again.
-        Some(code) => [0, 1, 2, 69, scene.again].contains(&code),
+        (Some(3), _) if failed.iter().any(|at| at.ends_with(" read")) => true,
+        // A goal reached all the same, or reached before.
+        (Some(code), _) if code == 0 || code == scene.again => true,
+        // A server, a file or a secret that fails for good.
+        (Some(code), Kind::ForGood) => [1, 2, 69].contains(&code),
+        // Something to try again.
+        (Some(code), _) => code == 69 || (outside && [1, 2].contains(&code)),
     };
-    assert!(known, "{kind} at {at}\n{outcome}");
+    assert!(known, "{word} at {failed:?}\n{outcome}");
     scene.holds(&outcome);
     // Cleaning up at the very end is best effort: the next one does it.
-    let cleaning = ["remove", "sync the folder"].iter().any(|operation| at.ends_with(operation))
-        || at.contains("secretsmanager:");
+    let cleaning = failed.iter().any(|at| {
+        at.ends_with("remove") || at.ends_with("sync the folder") || at.contains("secretsmanager:")
+    });
     if outcome.code() == Some(0) && !cleaning {
         scene.reached();
     }
     (outcome, points.len() as u64)
+}
+
+/// Is this a point at a file operation?
+fn is_a_file(at: &str) -> bool {
+    const OPERATIONS: [&str; 9] = [
+        "create a temporary file",
+        "write",
+        "set owner and mode",
+        "sync",
+        "replace",
+        "create",
+        "remove",
+        "rename",
+        "sync the folder",
+    ];
+    let operation = at.splitn(3, ' ').nth(2).unwrap_or_default();
+    OPERATIONS.contains(&operation)
 }
 
 /// The command with its n-th point failing.

@@ -217,6 +217,15 @@ impl Cluster {
         Cluster::serve(self.programs.clone(), self.folder.clone(), data, None)
     }
 
+    /// Makes a standby of this server, which is stopped and boots as one: what a failover leaves of the old primary.
+    pub fn demote(&self) {
+        let signal = self.data.join("standby.signal");
+        File::create(&signal).expect("a signal file");
+        if let Some((user, group)) = server_user() {
+            chown(&signal, Some(user), Some(group)).expect("owners change");
+        }
+    }
+
     /// Moves the WAL of a stopped server to a folder that is not there yet.
     pub fn move_wal(&self, to: &Path) {
         let from = self.data.join("pg_wal");

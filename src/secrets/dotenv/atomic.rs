@@ -132,11 +132,13 @@ impl LockedFolder {
             between();
             effect("write", || out.write_all(bytes))?;
             if let Some(like) = like {
-                let mine = out.metadata()?;
-                if (mine.uid(), mine.gid()) != (like.uid(), like.gid()) {
-                    std::os::unix::fs::fchown(&out, Some(like.uid()), Some(like.gid()))?;
-                }
-                out.set_permissions(Permissions::from_mode(like.mode() & 0o7777))?;
+                effect("set owner and mode", || {
+                    let mine = out.metadata()?;
+                    if (mine.uid(), mine.gid()) != (like.uid(), like.gid()) {
+                        std::os::unix::fs::fchown(&out, Some(like.uid()), Some(like.gid()))?;
+                    }
+                    out.set_permissions(Permissions::from_mode(like.mode() & 0o7777))
+                })?;
             }
             effect("sync", || out.sync_all())
         })();
