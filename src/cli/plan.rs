@@ -62,7 +62,7 @@ pub(super) struct Walk {
 /// Runs the command.
 pub async fn run(args: PlanArgs, context: &Context) -> Result<Exit> {
     let allowed = Allowed::parse(&args.work.allow)?;
-    let connector = context.connector()?;
+    let connector = context.connector()?.left_to_preflight();
     let mut conn = connector.connect(store::Purpose::ReadOnly).await?;
     let active = rotation::latest(&mut conn).await?.filter(|r| r.state.is_active());
     let direction = active.as_ref().map_or(Direction::Forward, Rotation::direction);

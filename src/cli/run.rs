@@ -29,7 +29,7 @@ use crate::telemetry::progress::{self, thousands};
 
 /// Runs the command.
 pub async fn run(args: RunArgs, context: &Context) -> Result<Exit> {
-    let connector = context.connector()?;
+    let connector = context.connector()?.left_to_preflight();
     let allowed = Allowed::parse(&args.work.allow)?;
     let mut stop = signals::listen()?;
     if args.dry_run {
@@ -293,7 +293,8 @@ async fn dry(context: &Context, prepared: PreparedDry, stop: Stop) -> Result<Exi
         }
         give_up.stop();
     });
-    let found = dry_run(context.connector()?, rewrapper, settings, given_up, sender).await?;
+    let found =
+        dry_run(context.connector()?.left_to_preflight(), rewrapper, settings, given_up, sender).await?;
     relay.abort();
     drop(shown);
     let (exit, outcome, next) = match &found {

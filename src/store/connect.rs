@@ -1,8 +1,10 @@
 //! Connecting: session settings that make every later statement safe, and waiting for a database that is away.
 //!
-//! Session settings need a session: behind a pooler in transaction mode they would leak or vanish, so preflight
-//! refuses one (`pooling`).
+//! Session settings need a session: behind a pooler in transaction mode they would leak to the application or vanish.
+//! So the first connection of a process is probed before anything is set in it, unless preflight, which has a finding
+//! of its own for it (`pooling`), is to come.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgConnectOptions;
@@ -10,6 +12,7 @@ use sqlx::{ConnectOptions, Connection, PgConnection, Row};
 
 use super::dsn::{Dsn, TargetSession};
 use super::error::{Class, StoreError, bounded, watched};
+use super::pooling;
 
 /// Time for making a connection, and for setting its session up.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -46,9 +49,11 @@ pub struct Connector {
     pub retry_for: Duration,
     /// Lease lifetime; statement and idle timeouts are derived from it.
     pub lease_ttl: Duration,
-    lock_timeout: std::sync::OnceLock<Duration>,
+    deadlock_timeout: std::sync::OnceLock<Duration>,
     connect_limit: Duration,
     wanted: TargetSession,
+    /// No pooler in transaction mode stands in between, or somebody else looks for one.
+    direct: AtomicBool,
 }
 
 impl Connector {
@@ -60,9 +65,10 @@ impl Connector {
             described: dsn.describe(),
             retry_for,
             lease_ttl,
-            lock_timeout: std::sync::OnceLock::new(),
+            deadlock_timeout: std::sync::OnceLock::new(),
             connect_limit: dsn.connect_timeout().map_or(CONNECT_LIMIT, |limit| limit.min(CONNECT_LIMIT)),
             wanted: dsn.target_session(),
+            direct: AtomicBool::new(false),
         }
     }
 
@@ -73,10 +79,16 @@ impl Connector {
             described: other.described.clone(),
             retry_for: other.retry_for,
             lease_ttl: other.lease_ttl,
-            lock_timeout: std::sync::OnceLock::new(),
+            deadlock_timeout: std::sync::OnceLock::new(),
             connect_limit: other.connect_limit,
             wanted: other.wanted,
+            direct: AtomicBool::new(other.direct.load(Ordering::Relaxed)),
         }
+    }
+
+    /// The same, where preflight looks for a pooler, or has looked.
+    pub fn left_to_preflight(self) -> Connector {
+        Connector { direct: AtomicBool::new(true), ..self }
     }
 
     /// `user@host:port/database`.
@@ -87,6 +99,13 @@ impl Connector {
     /// Statements are cut off well before the lease they work under could expire.
     pub fn statement_timeout(&self) -> Duration {
         statement_timeout(self.lease_ttl)
+    }
+
+    /// How long one statement may lock rows of the application's: several waits, each shorter than `lock_timeout`, must
+    /// not add up to what the server takes for a deadlock of the application's.
+    pub fn locking_timeout(&self) -> Duration {
+        let deadlock_timeout = self.deadlock_timeout.get().copied().unwrap_or(Duration::from_secs(1));
+        (deadlock_timeout * 8 / 10).max(Duration::from_millis(1))
     }
 
     /// The longest we wait for an answer to one statement before the connection counts as lost.
@@ -117,17 +136,21 @@ impl Connector {
                 return Err(StoreError::WrongServer { server: self.described.clone() });
             }
         }
-        let lock_timeout = match self.lock_timeout.get() {
+        if !self.direct.load(Ordering::Relaxed) {
+            if pooling::probe(&mut conn, self).await? {
+                return Err(StoreError::Pooled { server: self.described.clone() });
+            }
+            self.direct.store(true, Ordering::Relaxed);
+        }
+        let deadlock_timeout = match self.deadlock_timeout.get() {
             Some(t) => *t,
             None => {
                 let server = self.server(&mut conn).await?;
-                // † the application must never be the deadlock's victim: we give up first.
-                *self
-                    .lock_timeout
-                    .get_or_init(|| (server.deadlock_timeout * 3 / 10).max(Duration::from_millis(1)))
+                *self.deadlock_timeout.get_or_init(|| server.deadlock_timeout)
             }
         };
-        let settings = self.session(purpose, lock_timeout);
+        // † the application must never be the deadlock's victim: we give up first.
+        let settings = self.session(purpose, deadlock_timeout * 3 / 10);
         bounded(
             "configure the session",
             CONNECT_LIMIT,

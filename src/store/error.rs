@@ -41,6 +41,12 @@ pub enum StoreError {
         /// `user@host:port/database`.
         server: String,
     },
+    /// Settings and locks of a session would not hold, and would be left to the application.
+    #[error("pooling: a pooler in transaction or statement mode stands in front of {server}")]
+    Pooled {
+        /// `user@host:port/database`.
+        server: String,
+    },
     /// A statement failed.
     #[error("could not {op}: {}", describe(.source))]
     Sql {
@@ -64,6 +70,10 @@ pub enum StoreError {
         source: Box<sqlx::migrate::MigrateError>,
     },
 }
+
+/// What to do about a pooler in transaction mode.
+pub(super) const NAME_THE_SERVER: &str =
+    "name the server itself in DATABASE_URL, or a pool in session mode (PgBouncer: pool_mode = session)";
 
 /// The server's own message and SQLSTATE, without its DETAIL: a detail may hold a row's values.
 fn describe(e: &sqlx::Error) -> String {
@@ -107,12 +117,18 @@ impl StoreError {
         match self {
             StoreError::Connect { source, .. } | StoreError::Sql { source, .. } => class_of(source),
             StoreError::Timeout { .. } | StoreError::WrongServer { .. } => Class::ConnectionLost,
+            StoreError::Pooled { .. } => Class::Denied,
             StoreError::Migrate { source } => match &**source {
                 sqlx::migrate::MigrateError::Execute(e)
                 | sqlx::migrate::MigrateError::ExecuteMigration(e, _) => class_of(e),
                 _ => Class::Fatal,
             },
         }
+    }
+
+    /// The server cannot read what it has stored.
+    pub fn is_damage(&self) -> bool {
+        self.sqlstate().is_some_and(|code| code.starts_with("XX"))
     }
 
     /// A rotation under way, or all of rekey's tables, have vanished: this is another database than a moment ago.
@@ -138,10 +154,16 @@ impl StoreError {
 
 impl From<StoreError> for Error {
     fn from(e: StoreError) -> Error {
+        if matches!(e, StoreError::Pooled { .. }) {
+            return Error::new(Exit::Preflight, e.to_string()).hint(NAME_THE_SERVER);
+        }
         // A prepared statement that is there already, or not there: another client's session is at the other end.
         if matches!(e.sqlstate().as_deref(), Some("42P05" | "26000")) {
-            return Error::new(Exit::Preflight, format!("pooling: a pooler in transaction mode stands in between: {e}"))
-                .hint("name the server itself in DATABASE_URL, or a pool in session mode (PgBouncer: pool_mode = session)");
+            return Error::new(
+                Exit::Preflight,
+                format!("pooling: a pooler in transaction mode stands in between: {e}"),
+            )
+            .hint(NAME_THE_SERVER);
         }
         if e.ledger_is_gone() {
             return Error::new(

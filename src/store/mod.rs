@@ -11,6 +11,7 @@ pub mod facts;
 pub mod grants;
 pub mod ledger;
 mod pg_types;
+mod pooling;
 pub mod preflight;
 pub mod report;
 pub mod rows;

@@ -153,6 +153,10 @@ impl Allowed {
                 None => {
                     let known: Vec<&str> =
                         FINDINGS.iter().filter(|(_, may, _)| *may).map(|(known, ..)| *known).collect();
+                    // A word like a finding's may be one that is misspelt; anything else may be a key.
+                    let like_one =
+                        name.len() < 24 && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+                    let name = if like_one { name } else { "(not shown)" };
                     return Err(Error::new(Exit::Usage, format!("--allow {name}: there is no such finding"))
                         .hint(format!("the findings that may be let pass are {}", known.join(", "))));
                 }

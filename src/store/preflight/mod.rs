@@ -8,7 +8,6 @@ mod change;
 mod finding;
 mod horizon;
 mod limits;
-mod pooling;
 mod privileges;
 mod replication;
 mod report;
@@ -16,13 +15,13 @@ mod sample;
 mod server;
 mod shape;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::PgConnection;
 
 use super::connect::{Connector, Server, jitter};
-use super::error::{Class, Statement, StoreError};
-use super::{facts, schema};
+use super::error::{Class, NAME_THE_SERVER, Statement, StoreError};
+use super::{facts, pooling, schema};
 use crate::rotation::throttle::Limits;
 
 pub use finding::{Allowed, FINDINGS, Finding, Kind, Severity};
@@ -61,17 +60,27 @@ pub async fn examine(
     mut asked: Asked<'_>,
 ) -> Result<Report, StoreError> {
     let mut findings = std::mem::take(&mut asked.also);
-    let pooled = pooling::probe(conn, connector, &mut findings).await?;
+    let pooled = pooling::probe(conn, connector).await?;
+    if pooled {
+        findings.push(Finding::refuse(
+            Kind::Pooling,
+            "a pooler in transaction or statement mode stands in between: settings and locks of a session do not hold",
+            NAME_THE_SERVER,
+        ));
+    }
     let server = connector.server(conn).await?;
     let mut report = Report::new(server);
-    // Catalogue questions wait for a lock only while somebody alters the table: ask again, briefly.
-    let mut tries = 0;
+    // Somebody alters the table, or rewrites it: waited for as long as a database that is away.
+    let started = Instant::now();
     let looked = loop {
-        tries += 1;
         let mut found = Vec::new();
         let looked = look(conn, server, &asked, &mut report, &mut found).await;
         match &looked {
-            Err(e) if tries < 20 && matches!(e.class(), Class::LockTimeout | Class::Retry) => {
+            Err(e)
+                if matches!(e.class(), Class::LockTimeout | Class::Retry)
+                    && started.elapsed() < connector.retry_for =>
+            {
+                tracing::debug!(error = %e, "asking again");
                 tokio::time::sleep(jitter(Duration::from_millis(250))).await;
             }
             _ => {

@@ -125,7 +125,8 @@ pub(super) async fn take(
         seen: std::collections::HashSet::new(),
     };
     for end in [select!("ORDER BY id LIMIT $1"), select!("ORDER BY id DESC LIMIT $1")] {
-        for row in sqlx::query(end).bind(ENDS).fetch_all(&mut *conn).during(OP).await? {
+        let rows = sqlx::query(end).bind(ENDS).fetch_all(&mut *conn).during(OP).await;
+        for row in unless_damaged(rows)? {
             opener.look(&row)?;
         }
     }
@@ -133,7 +134,7 @@ pub(super) async fn take(
     let random = sqlx::query(select!("WHERE ctid = ANY($1::tid[]) LIMIT $2"))
         .bind(random_places(facts))
         .bind(RANDOM as i64);
-    for row in random.fetch_all(&mut *conn).during(OP).await? {
+    for row in unless_damaged(random.fetch_all(&mut *conn).during(OP).await)? {
         opener.look(&row)?;
     }
     let mean_bytes = (opener.sized > 0).then(|| opener.bytes as f64 / opener.sized as f64);
@@ -141,12 +142,20 @@ pub(super) async fn take(
     if keys.fresh {
         opener.seen.clear();
         let mut first = sqlx::query(select!("ORDER BY id LIMIT $1")).bind(FIRST).fetch(&mut *conn);
-        while let Some(row) = answered(OP, first.try_next()).await? {
+        while let Some(row) = unless_damaged(answered(OP, first.try_next()).await)? {
             opener.look(&row)?;
         }
         sample.first_batch = (opener.sample.filled(), opener.sample.neither);
     }
     Ok(Sample { mean_bytes, ..sample })
+}
+
+/// A row whose value the server cannot read is for the quarantine, and no reason to say nothing of the others.
+fn unless_damaged<T: Default>(rows: Result<T, StoreError>) -> Result<T, StoreError> {
+    match rows {
+        Err(error) if error.is_damage() => Ok(T::default()),
+        rows => rows,
+    }
 }
 
 /// Offsets up to a little beyond what a page holds: updates leave gaps.

@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
-use super::finding::{Finding, Kind};
-use crate::store::connect::{Connector, close};
-use crate::store::error::{Class, StoreError, bounded};
+use super::connect::{Connector, close};
+use super::error::{Class, StoreError, bounded};
 
 const ROUNDS: usize = 4;
 /// How often the second connection may be lost.
@@ -17,15 +16,16 @@ const RETRIES: usize = 5;
 /// Begins a transaction that no timeout of the role ends while the first connection is asked.
 const BEGIN: &str = "BEGIN; SELECT set_config(name, '0', true) FROM pg_catalog.pg_settings \
      WHERE name IN ('idle_in_transaction_session_timeout', 'statement_timeout', 'transaction_timeout')";
+const TOO_MANY_CONNECTIONS: &str = "53300";
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Adds the finding and returns true where there is such a pooler.
-pub(super) async fn probe(
-    conn: &mut PgConnection,
-    connector: &Connector,
-    findings: &mut Vec<Finding>,
-) -> Result<bool, StoreError> {
-    let mut other = connector.bare().await?;
+/// Is there such a pooler behind this connection? Where the server lets no second one in, nobody can tell, and the
+/// answer is no.
+pub(super) async fn probe(conn: &mut PgConnection, connector: &Connector) -> Result<bool, StoreError> {
+    let mut other = match connector.bare().await {
+        Err(e) if e.sqlstate().as_deref() == Some(TOO_MANY_CONNECTIONS) => return Ok(false),
+        other => other?,
+    };
     let (mut pooled, mut rounds, mut retries) = (false, 0, 0);
     while rounds < ROUNDS && !pooled {
         match shares_a_process(conn, &mut other).await {
@@ -39,13 +39,6 @@ pub(super) async fn probe(
         }
     }
     close(other).await;
-    if pooled {
-        findings.push(Finding::refuse(
-            Kind::Pooling,
-            "a pooler in transaction or statement mode stands in between: settings and locks of a session do not hold",
-            "name the server itself in DATABASE_URL, or a pool in session mode (PgBouncer: pool_mode = session)",
-        ));
-    }
     Ok(pooled)
 }
 
