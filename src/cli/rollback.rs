@@ -1,5 +1,7 @@
 //! `rekey rollback`: the same engine with the keys exchanged, from any state before `finalize`.
 
+use std::time::Duration;
+
 use sqlx::PgConnection;
 
 use super::access;
@@ -23,35 +25,33 @@ use crate::store::{Connector, Purpose, connect};
 
 /// Runs the command.
 pub async fn run(args: RollbackArgs, context: &Context) -> Result<Exit> {
-    let connector = context.connector()?;
+    let connector = context.connector()?.left_to_preflight();
     let allowed = Allowed::parse(&args.work.allow)?;
     confirm(args.yes, "This returns every connection to the old key. Go on?")?;
     let mut stop = signals::listen()?;
     let prepared = prepare(&args, context, &connector, &allowed);
     let Prepared { rotation, keys, how, before } = signals::unless_stopped(&mut stop, prepared).await?;
-    let rewrapper = work::rewrapper(&keys, rotation.id, Direction::Backward, None)?;
-    // The old key may have to be made current again; the new one has done its part.
-    let KeyPair { old, new } = keys;
-    drop(new);
-    let work = async || work::drive(context, &rotation, Direction::Backward, rewrapper, how, stop).await;
-    let (end, took, cache) = match rotation.state {
-        // Rows were back before the outside was touched, which may be long ago: whatever the application has
-        // written since is swept up once it reads the old key again.
-        State::Unpromoting => {
-            let cache = leave(context, &connector, &rotation, &old.key).await?;
-            let (end, took) = work().await?;
-            (end, took, cache)
-        }
-        _ => {
-            let (end, took) = work().await?;
-            let cache = match end {
-                End::Clean => leave(context, &connector, &rotation, &old.key).await?,
-                _ => None,
-            };
-            (end, took, cache)
-        }
+    let rows = async || {
+        let rewrapper = work::rewrapper(&keys, rotation.id, Direction::Backward, None)?;
+        work::drive(context, &rotation, Direction::Backward, rewrapper, how.clone(), stop.clone()).await
     };
-    drop(old);
+    let outside = async || leave(context, &connector, &rotation, &keys.old.key).await;
+    let (first, took) = match rotation.state {
+        State::Unpromoting => (End::Superseded(State::Unpromoting), Duration::ZERO),
+        _ => rows().await?,
+    };
+    let (end, took, cache) = match first {
+        End::Clean => (first, took, outside().await?),
+        // Rows were back before the outside was touched, by another process or long ago: whatever the application has
+        // written since is swept up once it reads the old key again.
+        End::Superseded(State::Unpromoting | State::RolledBack) => {
+            let cache = outside().await?;
+            let (end, more) = rows().await?;
+            (end, took + more, cache)
+        }
+        _ => (first, took, None),
+    };
+    drop(keys);
     let mut conn = work::connect_to_tell(&connector, &end).await?;
     let ended = Ended { direction: Direction::Backward, end, took, before, cache };
     summary::print(context, &mut conn, rotation.id, ended).await

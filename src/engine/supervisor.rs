@@ -10,7 +10,7 @@ use super::gate::{Gate, Shared};
 use super::heartbeat::{self, Wish};
 use super::throttle::Watchman;
 use super::worker::{Ended, Worker, release_all};
-use super::{Job, Stop, StopSource};
+use super::{Job, SharedJob, Stop, StopSource};
 use crate::error::{Error, Exit};
 use crate::rotation::{Counted, Counters, Desired, Progress, State};
 use crate::store::ledger::chunk::{self, Owner};
@@ -37,6 +37,20 @@ pub enum End {
 /// Works on a rotation until its pass is over. `progress` is fed about twice a second.
 pub async fn execute(job: Job, stop: Stop, progress: watch::Sender<Progress>) -> Result<End, Error> {
     let job = Arc::new(job);
+    loop {
+        if let Some(end) = attend(&job, stop.clone(), &progress).await? {
+            return Ok(end);
+        }
+    }
+}
+
+/// Works until everybody has stopped; `None` where the reason they stopped for has passed: promoted meanwhile, say, or
+/// given another deadline.
+async fn attend(
+    job: &SharedJob,
+    stop: Stop,
+    progress: &watch::Sender<Progress>,
+) -> Result<Option<End>, Error> {
     let shared = Shared::new(job.limits.max_rate, job.settings.batch_rows, job.settings.workers);
     let open = async || {
         let mut conn = job.connector.connect(Purpose::Control).await?;
@@ -63,9 +77,9 @@ pub async fn execute(job: Job, stop: Stop, progress: watch::Sender<Progress>) ->
     let mut signal = stop.clone();
     let (pass, now, (watchman, verdict)) = tokio::select! {
         opened = opened => opened?,
-        () = signal.wait() => return Ok(End::Signalled),
+        () = signal.wait() => return Ok(Some(End::Signalled)),
     };
-    let Some(pass) = pass else { return Ok(End::Superseded(now.state)) };
+    let Some(pass) = pass else { return Ok(Some(End::Superseded(now.state))) };
 
     let (pace_sender, pace) = watch::channel(verdict);
     let (wish_sender, wish) = watch::channel(Wish {
@@ -139,7 +153,7 @@ pub async fn execute(job: Job, stop: Stop, progress: watch::Sender<Progress>) ->
     tasks.abort_all();
     relay.abort();
     let signalled = stop.is_set();
-    let last = sign_off(&job, signalled || failed.is_some()).await;
+    let last = sign_off(job, signalled || failed.is_some()).await;
     if let Ok((_, totals)) = &last {
         let counted = if matches!(outcome, Some(Ended::Pass(_))) { Counted::Whole } else { Counted::Partly };
         progress.send_modify(|p| p.finish(*totals, counted));
@@ -147,23 +161,22 @@ pub async fn execute(job: Job, stop: Stop, progress: watch::Sender<Progress>) ->
     let last = last.map(|(now, _)| now);
     match failed {
         // A database that is away is no news to someone who wants us gone.
-        Some(e) if signalled && e.exit == Exit::Unavailable => return Ok(End::Signalled),
+        Some(e) if signalled && e.exit == Exit::Unavailable => return Ok(Some(End::Signalled)),
         Some(e) => return Err(e),
         None => {}
     }
-    match (outcome, last) {
-        (Some(Ended::Pass(p)), _) if p == "clean" => Ok(End::Clean),
-        (Some(Ended::Pass(p)), _) if p == "unsettled" => Ok(End::Unsettled),
-        _ if signalled => Ok(End::Signalled),
+    Ok(Some(match (outcome, last) {
+        (Some(Ended::Pass(p)), _) if p == "clean" => End::Clean,
+        (Some(Ended::Pass(p)), _) if p == "unsettled" => End::Unsettled,
+        _ if signalled => End::Signalled,
         // Turned, or another rotation began after this one had ended.
-        (Some(Ended::Pass(p)), Ok(now)) if p == "cancelled" => Ok(End::Superseded(now.state)),
-        (_, Ok(now)) if !State::workable(job.direction).contains(&now.state) => {
-            Ok(End::Superseded(now.state))
-        }
-        (_, Ok(now)) if now.desired == Desired::Aborted => Ok(End::Aborted),
-        (_, Ok(_)) => Ok(End::PastDeadline),
-        (_, Err(e)) => Err(e),
-    }
+        (Some(Ended::Pass(p)), Ok(now)) if p == "cancelled" => End::Superseded(now.state),
+        (_, Ok(now)) if !State::workable(job.direction).contains(&now.state) => End::Superseded(now.state),
+        (_, Ok(now)) if now.desired == Desired::Aborted => End::Aborted,
+        (_, Ok(now)) if now.past_deadline => End::PastDeadline,
+        (_, Ok(_)) => return Ok(None),
+        (_, Err(e)) => return Err(e),
+    }))
 }
 
 /// Gives leases back and says good-bye; in a hurry, only as far as two seconds go.
