@@ -121,12 +121,77 @@ pub async fn for_rotation(context: &Context, args: &KeyArgs, rotation: &Rotation
     })
 }
 
+/// One key of a rotation that exists, where it can be had: what is read is told better with it, and can be told without.
+/// One that is named and wrong is an error all the same.
+pub async fn if_any(
+    context: &Context,
+    args: &KeyArgs,
+    rotation: &Rotation,
+    role: Role,
+) -> Result<Option<Held>> {
+    if let Some(held) = as_named(context, args, rotation, role).await? {
+        return Ok(Some(held));
+    }
+    match wherever_it_is(context, args, rotation, role).await {
+        Err(error) if error.exit == Exit::Key => {
+            tracing::debug!(key = role.as_str(), %error, "going on without this key");
+            Ok(None)
+        }
+        found => found.map(Some),
+    }
+}
+
 /// One key of a rotation that exists, recognised by its fingerprint wherever it is now.
 pub async fn one(context: &Context, args: &KeyArgs, rotation: &Rotation, role: Role) -> Result<Held> {
-    let (wanted, other, recorded, version, pin, named_here) = match role {
+    match as_named(context, args, rotation, role).await? {
+        Some(held) => Ok(held),
+        None => wherever_it_is(context, args, rotation, role).await,
+    }
+}
+
+/// A source named on this command line speaks for itself: another key there is a mistake, unless a promotion has since
+/// made both names yield the new key. One that yields nothing is no more than a place to look.
+async fn as_named(
+    context: &Context,
+    args: &KeyArgs,
+    rotation: &Rotation,
+    role: Role,
+) -> Result<Option<Held>> {
+    let (wanted, other, recorded, given) = match role {
         Role::Old => (
             &rotation.old_fingerprint,
             &rotation.new_fingerprint,
+            &rotation.old_source,
+            given(&args.old_key)?,
+        ),
+        Role::New => (
+            &rotation.new_fingerprint,
+            &rotation.old_fingerprint,
+            &rotation.new_source,
+            given(&args.new_key)?,
+        ),
+    };
+    let recorded = KeySource::parse(recorded)?;
+    let Some(given) = given.filter(|given| *given != recorded) else { return Ok(None) };
+    let held = match hold(context, role, &given).await {
+        Ok(held) => held,
+        Err(error) if error.exit == Exit::Key => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let found = &held.record.fingerprint;
+    if found == wanted {
+        return Ok(Some(held));
+    }
+    if rotation.promoting_at.is_some() && found == other {
+        return Ok(None);
+    }
+    Err(not_this_rotations(role, wanted, &[format!("{given} (fingerprint {found})")]))
+}
+
+async fn wherever_it_is(context: &Context, args: &KeyArgs, rotation: &Rotation, role: Role) -> Result<Held> {
+    let (wanted, recorded, version, pin, named_here) = match role {
+        Role::Old => (
+            &rotation.old_fingerprint,
             &rotation.old_source,
             (&rotation.old_arn, &rotation.old_version),
             aws::old_pin(rotation.id),
@@ -134,7 +199,6 @@ pub async fn one(context: &Context, args: &KeyArgs, rotation: &Rotation, role: R
         ),
         Role::New => (
             &rotation.new_fingerprint,
-            &rotation.old_fingerprint,
             &rotation.new_source,
             (&rotation.new_arn, &rotation.new_version),
             aws::new_pin(rotation.id),
@@ -146,19 +210,6 @@ pub async fn one(context: &Context, args: &KeyArgs, rotation: &Rotation, role: R
     let is_it =
         |value: &[u8]| EncryptionKey::from_bytes(value).is_ok_and(|k| k.fingerprint().to_string() == *wanted);
 
-    // A source named on this command line speaks for itself: another key there is a mistake, unless a promotion
-    // has since made both names yield the new key.
-    if let Some(given) = named_here.as_ref().filter(|g| **g != recorded) {
-        let held = hold(context, role, given).await?;
-        let found = &held.record.fingerprint;
-        if found == wanted {
-            return Ok(held);
-        }
-        let promoted = rotation.promoting_at.is_some() && found == other;
-        if !promoted {
-            return Err(not_this_rotations(role, wanted, &[format!("{given} (fingerprint {found})")]));
-        }
-    }
     let target = match (role, &rotation.target_source) {
         (Role::New, Some(target)) if rotation.promoting_at.is_some() => Some(KeySource::parse(target)?),
         (Role::Old, Some(target)) => Some(KeySource::parse(target)?),

@@ -72,6 +72,7 @@ pub async fn run(mut args: PromoteArgs, context: &Context) -> Result<Exit> {
         }
     };
     let done = promote(&mut conn, &alone, &clean, &target, &new.key, external, &context.actor).await?;
+    drop(new);
     target.files().iter().for_each(|path| keys::warn_of_git(path));
     let cache = cache_after::purge(context, &mut conn, &r).await;
     let now = rotation::by_id(&mut conn, r.id).await?;

@@ -40,6 +40,9 @@ pub async fn run(args: VerifyArgs, context: &Context) -> Result<Exit> {
         check(context, &args.keys, &connector, &mut conn, &rotation, usize::from(args.workers), stop).await?;
     // The one from before has been idle for as long as the table took, which not every network lets live.
     let mut conn = connector.connect(Purpose::Control).await?;
+    if rotation::by_id(&mut conn, rotation.id).await?.direction() != rotation.direction() {
+        return Err(turned_meanwhile(&rotation));
+    }
     let recorded = record(context, &connector, &mut conn, &rotation, "verify", &mut checked).await?;
     let report = checked.report;
     let exit = report.exit();
@@ -81,7 +84,7 @@ pub async fn check(
     let wanted = key_pair::one(context, args, rotation, expected).await?;
     // The other key only tells what kind of trouble a row is in; verify works without it.
     let other_role = other;
-    let other = key_pair::one(context, args, rotation, other_role).await.ok();
+    let other = key_pair::if_any(context, args, rotation, other_role).await?;
     let mut accessed = vec![access::of(expected.as_str(), &wanted)];
     accessed.extend(other.as_ref().map(|held| access::of(other_role.as_str(), held)));
     let new = if expected == Role::New { Some(&wanted) } else { other.as_ref() };
@@ -111,8 +114,9 @@ pub async fn record(
     }
     let report = &checked.report;
     let result = serde_json::to_value(report).unwrap_or_default();
-    match rotation::record_verify(conn, rotation.id, report.clean, result, &context.actor).await {
-        Ok(()) => {
+    match rotation::record_verify(conn, rotation, report.clean, result, &context.actor).await {
+        Ok(false) => Err(turned_meanwhile(rotation)),
+        Ok(true) => {
             let accessed = std::mem::take(&mut checked.accessed);
             access::record(context, conn, rotation.id, by, accessed).await.map(|()| true)
         }
@@ -122,6 +126,12 @@ pub async fn record(
         }
         Err(e) => Err(e.into()),
     }
+}
+
+/// Rows were judged by the key they were on their way to, and turned round under it: that says nothing.
+fn turned_meanwhile(rotation: &Rotation) -> Error {
+    let message = format!("rotation {} was turned round while its rows were verified", rotation.id);
+    Error::new(Exit::Busy, message).hint("rekey verify, once more")
 }
 
 fn text(p: &Printed<'_>, exit: Exit) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
-use sqlx::PgConnection;
+use sqlx::{Connection as _, PgConnection};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -68,10 +68,12 @@ pub struct VerifyReport {
     pub accepted: i64,
     /// Written by us with other bytes than they held.
     pub other_bytes: i64,
-    /// Rows that `count(*)` knows and the reading did not see.
+    /// Rows that the table holds and reading by id does not see.
     pub unseen: i64,
     /// Whether bytes could be compared: the tags need the new key.
     pub bytes_compared: bool,
+    /// Whether the key that rows should not be on could be tried.
+    pub both_keys: bool,
     /// The first rows of each kind of trouble.
     pub examples: HashMap<&'static str, Vec<Uuid>>,
     /// Seconds it took.
@@ -121,7 +123,11 @@ pub async fn verify(
     for _ in 0..workers {
         tasks.spawn(with_answer_limit(limit, work(shared.clone(), stop.clone())));
     }
-    let mut report = VerifyReport { bytes_compared: shared.keys.tags.is_some(), ..Default::default() };
+    let mut report = VerifyReport {
+        bytes_compared: shared.keys.tags.is_some(),
+        both_keys: shared.keys.other.is_some(),
+        ..Default::default()
+    };
     let mut old_seen = 0;
     while let Some(done) = tasks.join_next().await {
         let (part, old) =
@@ -133,10 +139,11 @@ pub async fn verify(
         return Err(Error::new(Exit::Signalled, "stopped by a signal before every row was verified")
             .hint("run `rekey verify` again"));
     }
-    // Rows that are as old as this verify were there all along: each must have been seen.
+    // Rows that are as old as this verify were there all along: each must have been seen. What others write meanwhile
+    // may make up for one that was not, but not for one that the index does not know.
     let mut since = None;
-    let unchanged = loop {
-        match count_older(&shared.connector, &mut conn, horizon).await {
+    let (unchanged, unindexed) = loop {
+        match count(&shared.connector, &mut conn, horizon).await {
             Ok(rows) => break rows,
             // From the first failure on: the statement itself may take minutes.
             Err(e) => {
@@ -145,7 +152,7 @@ pub async fn verify(
             }
         }
     };
-    report.unseen = (unchanged - old_seen).max(0);
+    report.unseen = (unchanged - old_seen).max(unindexed).max(0);
     report.clean =
         report.wrong_key == 0 && report.unreadable == 0 && report.other_bytes == 0 && report.unseen == 0;
     report.seconds = started.elapsed().as_secs_f64();
@@ -163,21 +170,36 @@ async fn begin(conn: &mut PgConnection, rotation: Uuid) -> Result<(Xid, i64), St
     Ok((Xid(horizon.parse::<u64>().unwrap_or_default() as u32), tagged))
 }
 
-async fn count_older(
+/// Rows older than the horizon, and rows that the index on their id does not lead to: two ways of counting, in one
+/// snapshot.
+async fn count(
     connector: &Connector,
     conn: &mut PgConnection,
     horizon: Xid,
-) -> Result<i64, StoreError> {
+) -> Result<(i64, i64), StoreError> {
     const OP: &str = "count the connections";
     sqlx::query("SET statement_timeout = 0").execute(&mut *conn).during(OP).await?;
     let backend = Backend::of(conn).await?;
-    let count = sqlx::query_scalar(
-        "SELECT count(*) FILTER (WHERE age(xmin) > age($1)) FROM public.provider_connections",
-    )
-    .bind(horizon)
-    .fetch_one(conn)
-    .however_long(OP);
-    backend.outlives(connector, OP, count).await
+    let counts = async {
+        let mut tx = conn.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let (rows, older): (i64, i64) = sqlx::query_as(
+            "SELECT count(*), count(*) FILTER (WHERE age(xmin) > age($1)) FROM public.provider_connections",
+        )
+        .bind(horizon)
+        .fetch_one(&mut *tx)
+        .await?;
+        sqlx::raw_sql("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
+            .execute(&mut *tx)
+            .await?;
+        let indexed: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM public.provider_connections WHERE id >= $1")
+                .bind(Uuid::nil())
+                .fetch_one(&mut *tx)
+                .await?;
+        tx.rollback().await?;
+        Ok((older, rows - indexed))
+    };
+    backend.outlives(connector, OP, counts.however_long(OP)).await
 }
 
 /// A verify that found nothing wrong; only [`VerifyReport::into_clean`] makes one.
@@ -190,6 +212,10 @@ impl VerifyReport {
             return Ok(CleanVerify(()));
         }
         let (exit, hint) = match self.exit() {
+            Exit::Quarantined if !self.both_keys => (
+                Exit::Quarantined,
+                "name the other key too (--old-key SOURCE): what was accepted may have been saved under it since",
+            ),
             Exit::Quarantined => (Exit::Quarantined, "rekey quarantine list"),
             _ => (
                 Exit::VerifyFailed,
@@ -365,8 +391,10 @@ struct Judge<'a> {
 enum Why {
     WrongKey,
     NoKey,
-    /// There is no other key to try: whether it is quarantined tells.
+    /// There is no other key to try, and the row is as it was when both were tried: whether it is quarantined tells.
     Unknown,
+    /// There is no other key to try, and somebody has saved the row since.
+    Saved,
 }
 
 impl Judge<'_> {
@@ -378,6 +406,11 @@ impl Judge<'_> {
         self.at = at + 1;
         self.seen[at] = true;
         Some(self.tags[at].1)
+    }
+
+    /// Nobody has written the row since the rotation began.
+    fn was_there_before(&self, row: &rows::Read<'_>) -> bool {
+        self.shared.first_horizon.is_some_and(|horizon| row.xmin.precedes(horizon))
     }
 
     fn judge(&mut self, row: rows::Read<'_>) {
@@ -396,7 +429,8 @@ impl Judge<'_> {
                 let why = match &shared.keys.other {
                     Some(other) if other.open_into(envelope, &mut self.plaintext).is_ok() => Why::WrongKey,
                     Some(_) => Why::NoKey,
-                    None => Why::Unknown,
+                    None if self.was_there_before(&row) => Why::Unknown,
+                    None => Why::Saved,
                 };
                 return self.unopened.push((row.id, why));
             }
@@ -410,9 +444,7 @@ impl Judge<'_> {
                 now if now == tag => self.report.identical += 1,
                 now => self.differing.push((row.id, row.xmin, now)),
             },
-            None if shared.first_horizon.is_some_and(|h| row.xmin.precedes(h)) => {
-                self.report.already_on_key += 1
-            }
+            None if self.was_there_before(&row) => self.report.already_on_key += 1,
             None => self.report.inserted_since += 1,
         }
     }
@@ -432,11 +464,11 @@ impl Judge<'_> {
                     | (Some(Standing::Accepted), Why::NoKey | Why::Unknown) => {
                         self.report.accepted += 1;
                     }
-                    (_, Why::NoKey) | (Some(Standing::Open), Why::Unknown) => {
+                    (_, Why::NoKey) | (Some(Standing::Open), Why::Unknown) | (Some(_), Why::Saved) => {
                         self.report.unreadable += 1;
                         self.report.note("unreadable", id);
                     }
-                    (_, Why::WrongKey) | (None, Why::Unknown) => {
+                    (_, Why::WrongKey) | (None, Why::Unknown | Why::Saved) => {
                         self.report.wrong_key += 1;
                         self.report.note("wrong_key", id);
                     }

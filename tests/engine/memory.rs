@@ -1,16 +1,20 @@
-//! The memory of a live process, searched for keys: while it works, and when the work is done and the keys are dropped.
+//! The memory of a live process: who may read it at all, and whether a key is in it: while it works, and when the work is
+//! done and the keys are dropped.
 //!
 //! Reading it takes root, for the process is not dumpable. It is held still by its own last act: its results go into a
 //! pipe that is full and that nobody reads.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{PipeReader, PipeWriter, Read as _, Write as _};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::fs::{OFlags, fcntl_setfl};
-use rustix::process::{Pid, geteuid};
+use rustix::process::{Pid, geteuid, getuid};
 
+use crate::support::cluster::server_user;
 use crate::support::load::Load;
 use crate::support::{Db, NEW, OLD, Rekey, Running, SOON, rekey, state, until};
 
@@ -52,12 +56,12 @@ impl Keys {
 }
 
 /// How often either half of a key stands in the writable memory of a process. Halves: AES-256 begins its key schedule
-/// with them.
+/// with them. Mappings come and go while the process works, but not most of them.
 fn copies(pid: Pid, key: &str) -> usize {
     let pid = pid.as_raw_nonzero();
     let memory = File::open(format!("/proc/{pid}/mem")).expect("root may read it");
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("root may read them");
-    let mut found = 0;
+    let (mut found, mut mapped, mut read) = (0, 0, 0);
     for line in maps.lines() {
         let mut words = line.split_whitespace();
         let (range, access) = (words.next().expect("a range"), words.next().expect("its access"));
@@ -67,13 +71,24 @@ fn copies(pid: Pid, key: &str) -> usize {
         let (from, to) = range.split_once('-').expect("two addresses");
         let [from, to] = [from, to].map(|address| u64::from_str_radix(address, 16).expect("in hex"));
         let mut bytes = vec![0; (to - from) as usize];
-        // Mappings come and go while the process works.
-        let Ok(read) = memory.read_at(&mut bytes, from) else { continue };
+        let length = read_from(&memory, from, &mut bytes);
+        (mapped, read) = (mapped + bytes.len(), read + length);
         for half in [&key.as_bytes()[..16], &key.as_bytes()[16..]] {
-            found += occurrences(&bytes[..read], half);
+            found += occurrences(&bytes[..length], half);
         }
     }
+    assert!(mapped >= 1 << 20, "only {mapped} bytes are writable");
+    assert!(read >= mapped / 10 * 9, "only {read} of {mapped} writable bytes were read");
     found
+}
+
+/// Reads on until nothing more comes; how many bytes there were.
+fn read_from(memory: &File, from: u64, bytes: &mut [u8]) -> usize {
+    let mut length = 0;
+    while let Ok(more @ 1..) = memory.read_at(&mut bytes[length..], from + length as u64) {
+        length += more;
+    }
+    length
 }
 
 fn occurrences(bytes: &[u8], wanted: &[u8]) -> usize {
@@ -172,6 +187,63 @@ fn a_run_holds_the_keys_while_it_works_and_not_a_moment_longer() {
     });
     assert_eq!(kilobytes(pid, "VmLck"), 0);
     std::io::copy(&mut reader, &mut std::io::sink()).expect("it reads");
+    run.wait().expect(0);
+}
+
+/// Whose a process's environment is, and with it all that only its user may look at.
+fn owner(pid: i32) -> u32 {
+    std::fs::metadata(format!("/proc/{pid}/environ")).expect("it lives").uid()
+}
+
+/// Whether a program of this user, or of ours, can read a file.
+fn reads(user: Option<(u32, u32)>, path: &str) -> bool {
+    let mut program = Command::new("head");
+    program.args(["-c", "1", path]).stdout(Stdio::null()).stderr(Stdio::null());
+    as_user(&mut program, user);
+    program.status().expect("head starts").success()
+}
+
+fn as_user(command: &mut Command, user: Option<(u32, u32)>) {
+    if let Some((user, group)) = user {
+        command.uid(user).gid(group);
+    }
+}
+
+/// Its environment and its memory belong to root, whoever runs it: no other process of the same user may look at them,
+/// as it may at those of any other program.
+#[test]
+fn no_other_process_of_its_user_may_look() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("modes change");
+    let db = Db::new();
+    Load::rows(2000).into(&db);
+    db.mark();
+    db.slow_batches(Duration::from_millis(50));
+    let mut command = rekey(&db, ["run", "--batch-rows", "50"]);
+    // Root may look at everything.
+    let user = server_user();
+    if let Some(user) = user {
+        command = command.run_by(user, folder.path());
+    }
+    let run = command.start();
+    db.wait_moved(50);
+    rekey(&db, ["pause"]).exits(0);
+    let pid = run.pid().as_raw_nonzero();
+    assert_eq!(owner(pid.get()), 0);
+    for file in ["environ", "maps"] {
+        assert!(!reads(user, &format!("/proc/{pid}/{file}")), "{file}");
+    }
+
+    let mut other = Command::new("sleep");
+    as_user(other.arg("60"), user);
+    let mut other = other.spawn().expect("sleep starts");
+    let path = format!("/proc/{}/environ", other.id());
+    until("sleep to be at it", SOON, || reads(user, &path).then_some(()));
+    assert_eq!(owner(other.id() as i32), user.map_or(getuid().as_raw(), |(user, _)| user));
+    other.kill().expect("it takes a signal");
+    other.wait().expect("it ends");
+    db.fast_commits();
+    rekey(&db, ["resume"]).exits(0);
     run.wait().expect(0);
 }
 

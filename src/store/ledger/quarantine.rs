@@ -15,7 +15,7 @@ use crate::store::error::{Statement, StoreError};
 pub struct Finding {
     /// The row.
     pub id: Uuid,
-    /// `empty`, `too_short`, `neither_key`, `too_large`, `rejected`.
+    /// `empty`, `too_short`, `neither_key`, `too_large`, `damaged`, `rejected`.
     pub reason: &'static str,
     /// Bytes it holds.
     pub length: i32,

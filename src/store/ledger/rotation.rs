@@ -409,27 +409,38 @@ pub enum Deadline {
     At(jiff::Timestamp),
 }
 
-/// Records a verify's result with its event.
+/// Records a verify's result with its event; `false`, and nothing is, where the rotation was turned round meanwhile.
 pub async fn record_verify(
     conn: &mut PgConnection,
-    id: Uuid,
+    rotation: &Rotation,
     clean: bool,
     result: Value,
     actor: &Actor,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
+    let (id, direction) = (rotation.id, rotation.direction());
+    let states: Vec<&str> = State::ALL
+        .iter()
+        .filter(|state| state.direction() == direction)
+        .map(|state| state.as_str())
+        .collect();
     let mut tx = conn.begin().during("begin").await?;
     sqlx::query("SET LOCAL lock_timeout = '10s'").execute(&mut *tx).during("record the verify").await?;
-    sqlx::query(
-        "UPDATE rekey.rotations SET verified_at = clock_timestamp(), verified_clean = $2, verify_result = $3 WHERE id = $1",
+    let recorded = sqlx::query(
+        "UPDATE rekey.rotations SET verified_at = clock_timestamp(), verified_clean = $2, verify_result = $3 \
+         WHERE id = $1 AND state = ANY($4)",
     )
     .bind(id)
     .bind(clean)
     .bind(&result)
+    .bind(states)
     .execute(&mut *tx)
     .during("record the verify")
     .await?;
+    if recorded.rows_affected() == 0 {
+        return Ok(false);
+    }
     audit::append(&mut tx, Some(id), "verify", actor, result).await?;
-    tx.commit().during("record the verify").await
+    tx.commit().during("record the verify").await.map(|()| true)
 }
 
 /// Live leases of the rotation's workers: how many processes hold some.
