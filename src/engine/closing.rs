@@ -26,14 +26,32 @@ use crate::store::{During, Statement, StoreError, pass_point};
 /// More stragglers than this are walked to, not listed.
 const MAX_LISTED: usize = 10_000;
 
+/// What a row must be to be looked at.
+macro_rules! proof {
+    ($but:literal) => {
+        concat!(
+            "SELECT * FROM (SELECT t.id, t.ctid, t.xmin, octet_length(t.encrypted_credentials), \
+             CASE WHEN octet_length(t.encrypted_credentials) <= 8192 THEN t.encrypted_credentials END \
+             FROM public.provider_connections t WHERE t.encrypted_credentials IS NOT NULL",
+            $but,
+            " OFFSET 0) s WHERE age(s.xmin) <= age($1)"
+        )
+    };
+}
+
 /// The fence (OFFSET 0) keeps `age()` above the join: it is not parallel-safe, and below it would keep the scan on one core.
 /// A proof row vouches only for what the very transaction that wrote it wrote: in a ledger that was restored from a dump
 /// its recorded id is another database's, and may be an application's here.
-const PROOF: &str = "SELECT * FROM (SELECT t.id, t.ctid, t.xmin, octet_length(t.encrypted_credentials), \
-     CASE WHEN octet_length(t.encrypted_credentials) <= 8192 THEN t.encrypted_credentials END \
-     FROM public.provider_connections t WHERE t.encrypted_credentials IS NOT NULL AND NOT EXISTS (SELECT FROM rekey.proofs p \
-     WHERE p.rotation = $2 AND p.direction = $3 AND p.xid::xid = t.xmin \
-     AND p.xmin = t.xmin) OFFSET 0) s WHERE age(s.xmin) <= age($1)";
+const PROOF: &str = proof!(
+    " AND NOT EXISTS (SELECT FROM rekey.proofs p WHERE p.rotation = $2 AND p.direction = $3 AND p.xid::xid = t.xmin \
+     AND p.xmin = t.xmin)"
+);
+
+/// Where a trigger of somebody's has a say, our transactions may have written other rows than ours, and other bytes:
+/// every row they touched is opened as well.
+const PROOF_BESIDE_TRIGGERS: &str = proof!("");
+const HAS_TRIGGERS: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = \
+     'public.provider_connections'::regclass AND NOT tgisinternal AND tgenabled <> 'D' AND tgtype::int & 16 <> 0)";
 
 /// The proof may be long, and should not be: next to nothing comes back, so sharing the scan costs nothing.
 const PROOF_SETTINGS: &str =
@@ -65,12 +83,15 @@ pub async fn prove(job: &SharedJob, conn: &mut PgConnection, lease: &Lease) -> R
     let mut large = Vec::new();
     let mut tx = conn.begin().during("begin the closing proof").await?;
     sqlx::raw_sql(PROOF_SETTINGS).execute(&mut *tx).during("begin the closing proof").await?;
+    let triggers: bool =
+        sqlx::query_scalar(HAS_TRIGGERS).fetch_one(&mut *tx).during("look for triggers").await?;
     {
-        let mut found = sqlx::query(PROOF)
-            .bind(pass.horizon_xid())
-            .bind(pass.rotation)
-            .bind(pass.direction.as_str())
-            .fetch(&mut *tx);
+        let proof = if triggers {
+            sqlx::query(PROOF_BESIDE_TRIGGERS).bind(pass.horizon_xid())
+        } else {
+            sqlx::query(PROOF).bind(pass.horizon_xid()).bind(pass.rotation).bind(pass.direction.as_str())
+        };
+        let mut found = proof.fetch(&mut *tx);
         pass_point(Side::Before, OP).during(OP)?;
         while let Some(row) = found.try_next().await.during(OP)? {
             let read = rows::decode(&row).during(OP)?;

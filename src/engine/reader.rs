@@ -307,7 +307,8 @@ pub fn rewrap(
 ) -> Result<Rewrapped, Fault> {
     let Some(length) = row.length else { return Ok(Rewrapped::Null { id: row.id, xmin: row.xmin }) };
     let Some(envelope) = row.envelope else {
-        return Ok(Rewrapped::Bad(Finding { id: row.id, reason: "too_large", length }));
+        let reason = if row.damaged { "damaged" } else { "too_large" };
+        return Ok(Rewrapped::Bad(Finding { id: row.id, reason, length }));
     };
     let iv = ivs.fill()?;
     Ok(match keys.rewrap(scratch, row.id.as_bytes(), envelope, &iv)? {

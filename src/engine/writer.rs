@@ -29,10 +29,15 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// More rows than this are not put off: then the table as a whole is held, and going on would meet the same.
 const MAX_PUT_OFF: usize = 1000;
 
+/// query_canceled: by `statement_timeout`.
+const TOOK_TOO_LONG: &str = "57014";
+
 /// Writes for one worker.
 pub struct Writer {
     job: SharedJob,
     conn: PgConnection,
+    /// Begins a batch that waits for the rows of others no longer than the application may.
+    begin: String,
     servo: BatchServo,
     scratch: Scratch,
     ivs: IvSource,
@@ -94,9 +99,11 @@ impl Writer {
     pub fn new(job: SharedJob, conn: PgConnection, gate: Gate) -> Writer {
         let servo = BatchServo::new(job.settings.batch_rows, MAX_BATCH_BYTES, job.settings.lock_target);
         let left = Left::default();
+        let millis = job.connector.locking_timeout().as_millis();
         Writer {
             job,
             conn,
+            begin: format!("BEGIN; SET LOCAL statement_timeout = {millis}"),
             servo,
             scratch: Scratch::default(),
             ivs: IvSource::new(),
@@ -168,7 +175,10 @@ impl Writer {
         loop {
             match self.attempt(lease, batch).await {
                 Ok(done) => return Ok(done),
-                Err(Fault::Store(e)) if e.class() == Class::LockTimeout || e.class() == Class::Data => {
+                Err(Fault::Store(e))
+                    if matches!(e.class(), Class::LockTimeout | Class::Data)
+                        || e.sqlstate().as_deref() == Some(TOOK_TOO_LONG) =>
+                {
                     self.job.metrics.retry(e.sqlstate());
                     self.roll_back().await?;
                     return Ok(Batch::Contested);
@@ -197,9 +207,20 @@ impl Writer {
         let limit = self.job.connector.answer_limit();
         let counted = self.job.metrics.batch();
         let mut timed = Timed::start();
-        let mut tx = bounded("begin a batch", limit, self.conn.begin()).await?;
+        let begin = sqlx::AssertSqlSafe(self.begin.clone());
+        let mut tx = bounded("begin a batch", limit, self.conn.begin_with(begin)).await?;
         timed.begun();
-        let matched = bounded("write a batch", limit, rows::write(&mut tx, batch)).await?;
+        let matched = bounded("write a batch", limit, rows::write(&mut tx, batch)).await;
+        let matched = match matched {
+            // Held up by the server rather than by anybody, the next batch should be smaller.
+            Err(e) if e.sqlstate().as_deref() == Some(TOOK_TOO_LONG) => {
+                let bytes = batch.iter().map(|row| row.envelope.len()).sum();
+                let held = timed.locks.elapsed();
+                self.servo.observe(Held { rows: batch.len(), bytes, held, fixed: Duration::ZERO });
+                return Err(e.into());
+            }
+            matched => matched?,
+        };
         if matched != batch.len() as u64 {
             bounded("roll back", limit, tx.rollback()).await?;
             return Ok(Batch::Contested);

@@ -2,6 +2,8 @@
 //!
 //! No transaction is held open while reading: an open snapshot stops the pruning that waves live on.
 
+use std::collections::HashSet;
+
 use futures::TryStreamExt;
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
@@ -31,6 +33,8 @@ pub struct Read<'a> {
     pub length: Option<i32>,
     /// The credential.
     pub envelope: Option<&'a [u8]>,
+    /// The server cannot read the value itself: a part of it that lay out of line is gone, say.
+    pub damaged: bool,
 }
 
 /// A row ready to be written: the version that was decrypted, and what replaces it.
@@ -58,11 +62,12 @@ impl Wavable for Write {
     }
 }
 
+// $1: the longest value to be carried.
 macro_rules! select {
     ($rest:literal) => {
         concat!(
             "SELECT id, ctid, xmin, octet_length(encrypted_credentials), \
-             CASE WHEN octet_length(encrypted_credentials) <= 8192 THEN encrypted_credentials END \
+             CASE WHEN octet_length(encrypted_credentials) <= $1 THEN encrypted_credentials END \
              FROM public.provider_connections WHERE ",
             $rest
         )
@@ -82,38 +87,99 @@ pub enum Stretch {
     Ids { ids: Vec<Uuid>, max: i32 },
 }
 
+impl Stretch {
+    /// The longest value that the statement carries.
+    fn max(&self) -> i32 {
+        if let Stretch::Ids { max, .. } = self { *max } else { INLINE_BYTES }
+    }
+
+    fn query(&self, max: i32) -> Query<'_> {
+        match self {
+            Stretch::FromStart { hi, limit } => {
+                sqlx::query(select!("id <= $2 ORDER BY id LIMIT $3")).bind(max).bind(hi).bind(limit)
+            }
+            Stretch::After { lo, hi, limit } => {
+                sqlx::query(select!("id > $2 AND id <= $3 ORDER BY id LIMIT $4"))
+                    .bind(max)
+                    .bind(lo)
+                    .bind(hi)
+                    .bind(limit)
+            }
+            Stretch::Blocks { lo, hi } => sqlx::query(select!("ctid >= $2 AND ctid < $3"))
+                .bind(max)
+                .bind(Tid { block: *lo, offset: 0 })
+                .bind(Tid { block: *hi, offset: 0 }),
+            Stretch::Ids { ids, .. } => sqlx::query(select!("id = ANY($2)")).bind(max).bind(ids),
+        }
+    }
+}
+
+type Query<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
+
 /// Reads one stretch, handing each row on as it arrives.
 pub async fn read<E: From<StoreError>>(
     conn: &mut PgConnection,
     stretch: &Stretch,
     mut each: impl FnMut(Read<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
-    const OP: &str = "read connections";
-    let query = match stretch {
-        Stretch::FromStart { hi, limit } => {
-            sqlx::query(select!("id <= $1 ORDER BY id LIMIT $2")).bind(hi).bind(limit)
+    let mut handed_on = HashSet::new();
+    let whole = hand_on(conn, stretch.query(stretch.max()), |row| {
+        handed_on.insert(row.id);
+        each(row)
+    });
+    match whole.await {
+        Err(Failed::Server(error)) if error.is_damage() => {
+            tracing::warn!(%error, "a value is damaged; reading its neighbours one by one");
         }
-        Stretch::After { lo, hi, limit } => {
-            sqlx::query(select!("id > $1 AND id <= $2 ORDER BY id LIMIT $3")).bind(lo).bind(hi).bind(limit)
-        }
-        Stretch::Blocks { lo, hi } => sqlx::query(select!("ctid >= $1 AND ctid < $2"))
-            .bind(Tid { block: *lo, offset: 0 })
-            .bind(Tid { block: *hi, offset: 0 }),
-        Stretch::Ids { ids, max } => sqlx::query(
-            "SELECT id, ctid, xmin, octet_length(encrypted_credentials), \
-             CASE WHEN octet_length(encrypted_credentials) <= $2 THEN encrypted_credentials END \
-             FROM public.provider_connections WHERE id = ANY($1)",
-        )
-        .bind(ids)
-        .bind(max),
-    };
-    pass_point(Side::Before, OP).during(OP)?;
-    let mut rows = query.fetch(conn);
-    while let Some(row) = answered(OP, rows.try_next()).await? {
-        each(decode(&row).during(OP)?)?;
+        done => return done.map_err(Failed::into),
     }
-    pass_point(Side::After, OP).during(OP)?;
+    // The rest of the stretch without values, and each by itself: what cannot be read then is the damaged one.
+    let mut rest = Vec::new();
+    let bare = hand_on(conn, stretch.query(-1), |row| {
+        rest.push((row.id, row.tid, row.xmin, row.length));
+        Ok::<(), StoreError>(())
+    });
+    bare.await.map_err(Failed::into)?;
+    for (id, tid, xmin, length) in rest.into_iter().filter(|row| !handed_on.contains(&row.0)) {
+        let alone = Stretch::Ids { ids: vec![id], max: stretch.max() };
+        match hand_on(conn, alone.query(alone.max()), &mut each).await {
+            Err(Failed::Server(error)) if error.is_damage() => {
+                each(Read { id, tid, xmin, length, envelope: None, damaged: true })?;
+            }
+            done => done.map_err(Failed::into)?,
+        }
+    }
     Ok(())
+}
+
+/// Why reading ended: the server, or whoever was handed a row.
+enum Failed<E> {
+    Server(StoreError),
+    Row(E),
+}
+
+impl<E: From<StoreError>> Failed<E> {
+    fn into(self) -> E {
+        match self {
+            Failed::Server(error) => error.into(),
+            Failed::Row(error) => error,
+        }
+    }
+}
+
+async fn hand_on<E>(
+    conn: &mut PgConnection,
+    query: Query<'_>,
+    mut each: impl FnMut(Read<'_>) -> Result<(), E>,
+) -> Result<(), Failed<E>> {
+    const OP: &str = "read connections";
+    let server = Failed::Server;
+    pass_point(Side::Before, OP).during(OP).map_err(server)?;
+    let mut rows = query.fetch(conn);
+    while let Some(row) = answered(OP, rows.try_next()).await.map_err(server)? {
+        each(decode(&row).during(OP).map_err(server)?).map_err(Failed::Row)?;
+    }
+    pass_point(Side::After, OP).during(OP).map_err(server)
 }
 
 /// Decodes the five columns every reading statement selects.
@@ -124,6 +190,7 @@ pub fn decode(row: &sqlx::postgres::PgRow) -> Result<Read<'_>, sqlx::Error> {
         xmin: row.try_get(2)?,
         length: row.try_get(3)?,
         envelope: row.try_get(4)?,
+        damaged: false,
     })
 }
 
@@ -197,7 +264,7 @@ pub async fn write_free(conn: &mut PgConnection, rows: &[&Write]) -> Result<Take
     .bind(&wanted)
     .fetch_all(&mut *conn)
     .await?;
-    let is_free: std::collections::HashSet<Uuid> = free.iter().copied().collect();
+    let is_free: HashSet<Uuid> = free.iter().copied().collect();
     let (ids, envelopes, xmins, ivs) = columns(rows.iter().copied().filter(|r| is_free.contains(&r.id)));
     let update = concat!(update!(), " RETURNING u.id, ", as_sent!());
     let update = sqlx::query_as::<_, (Uuid, bool)>(update).bind(ids).bind(envelopes).bind(xmins).bind(ivs);

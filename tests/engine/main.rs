@@ -7,9 +7,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod beside_triggers;
 mod clean_run;
 mod commit;
 mod counted;
+mod damaged;
 mod exhausted;
 mod exit_codes;
 mod hostile;
@@ -21,11 +23,13 @@ mod memory;
 mod model;
 mod no_fault_points;
 mod outage;
+mod pooled;
 mod preflight;
 mod processes;
 mod quarantine;
 mod quiet;
 mod replica;
+mod restored;
 mod rewritten;
 mod rollback;
 mod settings;

@@ -47,7 +47,7 @@ const CLAIM: &str = "UPDATE rekey.chunks SET owner = $1, worker = $2, epoch = ep
      WHERE id = (SELECT c.id FROM rekey.chunks c JOIN rekey.rotations r ON r.id = c.rotation \
      JOIN rekey.passes p ON p.rotation = c.rotation AND p.pass = c.pass \
      WHERE c.rotation = $4 AND c.pass = $5 AND c.state = 'open' AND (c.owner IS NULL OR c.lease_until < clock_timestamp()) \
-     AND r.desired = 'running' AND r.state = ANY($6) AND coalesce(p.not_before < clock_timestamp(), true) \
+     AND r.desired = 'running' AND r.state = ANY($6) AND p.outcome IS NULL AND coalesce(p.not_before < clock_timestamp(), true) \
      ORDER BY c.id LIMIT 1 FOR UPDATE OF c SKIP LOCKED) AND state = 'open' \
      RETURNING id, epoch, kind, lo, hi, lo_block, hi_block, ids, batch_seq, \
      EXISTS (SELECT FROM rekey.quarantine q WHERE q.rotation = chunks.rotation)";

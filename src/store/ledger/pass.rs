@@ -167,10 +167,11 @@ pub async fn open_or_join(
     pass.map(Some).ok_or(StoreError::Sql { op: "open a pass", source: sqlx::Error::RowNotFound })
 }
 
-/// H of the rotation's first pass: rows older than it were there before rekey came.
+/// H of the rotation's first pass, if that can still be told: rows older than it were there before rekey came.
 pub async fn first_horizon(conn: &mut PgConnection, rotation: Uuid) -> Result<Option<u64>, StoreError> {
     let text: Option<String> = sqlx::query_scalar(
-        "SELECT horizon::text FROM rekey.passes WHERE rotation = $1 ORDER BY pass LIMIT 1",
+        "SELECT horizon::text FROM rekey.passes WHERE rotation = $1 AND NOT EXISTS \
+         (SELECT FROM rekey.proofs WHERE rotation = $1 AND xmin <> xid::xid) ORDER BY pass LIMIT 1",
     )
     .bind(rotation)
     .fetch_optional(conn)
@@ -180,12 +181,17 @@ pub async fn first_horizon(conn: &mut PgConnection, rotation: Uuid) -> Result<Op
 }
 
 /// Whether rows can still be told older or younger than H by their xmin: exact while H is less than 2^31 transactions
-/// old. In a database that was dumped and loaded into another server H may lie in the future.
+/// old. In a database that was dumped and loaded into another server H says nothing.
 pub async fn horizon_is_usable(conn: &mut PgConnection, pass: &Pass) -> Result<bool, StoreError> {
+    // Whatever has been handed out here meanwhile: proofs of the walk that H belongs to, which are not what wrote them.
     sqlx::query_scalar(
-        "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::numeric - $1::numeric BETWEEN 0 AND 2000000000",
+        "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::numeric - $1::numeric BETWEEN 0 AND 2000000000 AND NOT EXISTS \
+         (SELECT FROM rekey.proofs p JOIN rekey.chunks c ON c.id = p.chunk WHERE p.rotation = $2 AND p.xmin <> p.xid::xid \
+         AND c.pass >= (SELECT max(pass) FROM rekey.passes WHERE rotation = $2 AND kind = 'full' AND pass <= $3))",
     )
     .bind(pass.horizon.to_string())
+    .bind(pass.rotation)
+    .bind(pass.number)
     .fetch_one(conn)
     .during("measure the horizon's age")
     .await

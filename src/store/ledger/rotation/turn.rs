@@ -56,15 +56,28 @@ async fn fence(conn: &mut PgConnection, id: Uuid) -> Result<(), StoreError> {
         .execute(&mut *conn)
         .during("fence the workers")
         .await?;
-    sqlx::query(
-        "UPDATE rekey.chunks SET epoch = epoch + 1, state = 'cancelled', owner = NULL, lease_until = NULL \
-         WHERE rotation = $1 AND state = 'open'",
-    )
-    .bind(id)
-    .execute(conn)
-    .during("fence the workers")
-    .await?;
-    Ok(())
+    // Until there is none: a batch that was waited for may have put rows off, into a chunk that this statement's snapshot
+    // does not hold.
+    loop {
+        sqlx::query(
+            "UPDATE rekey.chunks SET epoch = epoch + 1, state = 'cancelled', owner = NULL, lease_until = NULL \
+             WHERE rotation = $1 AND state = 'open'",
+        )
+        .bind(id)
+        .execute(&mut *conn)
+        .during("fence the workers")
+        .await?;
+        let left: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM rekey.chunks WHERE rotation = $1 AND state = 'open')",
+        )
+        .bind(id)
+        .fetch_one(&mut *conn)
+        .during("fence the workers")
+        .await?;
+        if !left {
+            return Ok(());
+        }
+    }
 }
 
 /// Whether rows may be moved that way for this rotation, and stay so until the transaction ends. Under [`lock`].

@@ -1,0 +1,44 @@
+//! A value that the server itself cannot read any more: that row is quarantined, and no other suffers.
+
+use crate::support::load::{Load, some_ids, store};
+use crate::support::{Cluster, Db, Judge, OLD, Stop, rekey, state};
+
+/// A table in which the part of one row's value that lies out of line is gone.
+fn damaged() -> (Cluster, Db, uuid::Uuid) {
+    let cluster = Cluster::start();
+    let db = Db::on(&cluster);
+    Load::rows(1200).into(&db);
+    let id = some_ids(&db, 1, 5)[0];
+    let long = format!("{{\"access_token\":\"{}\"}}", "long ".repeat(1000));
+    store(&db, id, OLD, long.as_bytes());
+    let path: String = db.value(
+        "SELECT pg_relation_filepath(reltoastrelid) FROM pg_class WHERE oid = 'provider_connections'::regclass",
+    );
+    cluster.stop(Stop::Fast);
+    cluster.zero(&path);
+    cluster.boot();
+    let lost = format!("SELECT encrypted_credentials FROM provider_connections WHERE id = '{id}'");
+    assert!(db.try_value::<Vec<u8>>(&lost).is_err(), "the value is damaged");
+    (cluster, db, id)
+}
+
+#[test]
+fn a_value_the_server_cannot_read_is_quarantined_and_the_rest_moved_there_and_back() {
+    let (_cluster, db, id) = damaged();
+    rekey(&db, ["plan"]).exits(0);
+    rekey(&db, ["run", "--dry-run"]).exits(5);
+    rekey(&db, ["run"]).exits(5);
+    let listed = rekey(&db, ["quarantine", "list"]).json(0);
+    assert_eq!(listed[0]["id"], id.to_string(), "{listed:#}");
+    assert_eq!(listed[0]["reason"], "damaged", "{listed:#}");
+    assert_eq!(rekey(&db, ["verify"]).json(5)["unreadable"], 1);
+    rekey(&db, ["quarantine", "accept", &id.to_string(), "--reason", "its disk block is gone"]).exits(0);
+    rekey(&db, ["run"]).exits(0);
+    let found = rekey(&db, ["verify"]).json(0);
+    assert_eq!((&found["accepted"], &found["identical"]), (&1.into(), &1199.into()), "{found:#}");
+    rekey(&db, ["rollback", "--yes"]).exits(0);
+    assert_eq!(state(&db), "rolled_back");
+    // Only then can the rest be judged: reading the table as a whole is what the damage prevents.
+    db.execute(&format!("DELETE FROM provider_connections WHERE id = '{id}'"));
+    assert_eq!(Judge::look(&db, &[OLD]).openable(), 1199);
+}
