@@ -65,6 +65,9 @@ pub async fn run(args: FinalizeArgs, context: &Context) -> Result<Exit> {
             args.recovery_window
         );
     }
+    if let Some(secret) = &ending.already_gone {
+        println!("  secret {secret} is gone already: somebody deleted it for good");
+    }
     if let Some(secret) = &ending.left_alone {
         println!("  secret {secret} stays: the application may be given its key out of it");
     }

@@ -12,7 +12,7 @@ pub enum Weakness {
     Published,
     /// It is the text of a template, waiting to be replaced.
     Placeholder,
-    /// It is made of very few different bytes.
+    /// It is made of very few different bytes, of a short block repeated, or of runs like `abcdef`.
     LowEntropy,
 }
 
@@ -21,7 +21,9 @@ impl fmt::Display for Weakness {
         f.write_str(match self {
             Weakness::Published => "it is a published example or test key",
             Weakness::Placeholder => "it is a placeholder from a template",
-            Weakness::LowEntropy => "it is made of too few different characters to be random",
+            Weakness::LowEntropy => {
+                "it is too regular to be random: too few different characters, a short block repeated, or runs like abcdef"
+            }
         })
     }
 }
@@ -56,6 +58,12 @@ const TELLING_LEN: usize = 16;
 /// Of 32 random URL-safe characters, fewer than 8 being different has a probability below 10⁻²³.
 const MIN_DISTINCT_BYTES: usize = 8;
 
+/// The longest block whose repetition is told from a key: of 32 random bytes, 22 would have to equal those 10 before them.
+const MAX_PERIOD: usize = 10;
+
+/// Runs that the alphabet and the digits are put together of: `abc…z012345`. A random key of n bytes has about n/2.
+const MAX_RUNS: usize = 3;
+
 /// What is wrong with a key or SECRET_KEY, or `None` where nothing is known against it.
 ///
 /// Published also are a published key cut short and one padded with further characters: the guide's advice
@@ -69,8 +77,8 @@ pub fn weakness(key: &[u8]) -> Option<Weakness> {
     if is_placeholder {
         return Some(Weakness::Placeholder);
     }
-    // A short block repeated (period of up to 7) has as few different bytes, and is caught by the same rule.
-    (distinct_bytes(key) < MIN_DISTINCT_BYTES).then_some(Weakness::LowEntropy)
+    let regular = distinct_bytes(key) < MIN_DISTINCT_BYTES || repeats(key) || runs(key) <= MAX_RUNS;
+    regular.then_some(Weakness::LowEntropy)
 }
 
 fn derives_from(key: &[u8], known: &str) -> bool {
@@ -81,6 +89,25 @@ fn derives_from(key: &[u8], known: &str) -> bool {
 
 fn starts_with(key: &[u8], start: &str) -> bool {
     key.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start.as_bytes()))
+}
+
+/// Is it one block of up to [`MAX_PERIOD`] bytes, again and again?
+fn repeats(key: &[u8]) -> bool {
+    (1..=MAX_PERIOD.min(key.len() / 2)).any(|period| key[period..] == key[..key.len() - period])
+}
+
+/// How many runs of one step (`abcd`, `97531`) the key falls into; two bytes are always one.
+fn runs(key: &[u8]) -> usize {
+    let mut rest = key;
+    let mut runs = 0;
+    while !rest.is_empty() {
+        let step = |pair: &[u8]| pair[1].wrapping_sub(pair[0]);
+        let first = rest.windows(2).next().map(step);
+        let steps = rest.windows(2).take_while(|pair| Some(step(pair)) == first).count();
+        rest = &rest[steps + 1..];
+        runs += 1;
+    }
+    runs
 }
 
 fn distinct_bytes(key: &[u8]) -> usize {
@@ -124,10 +151,19 @@ mod tests {
             "0123012301230123",
             "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
             "abcabcabcabcabcabcabcabcabcabcab",
+            "12345678123456781234567812345678",
+            "12345678901234567890123456789012",
+            "abcdefghabcdefghabcdefghabcdefgh",
+            "S3cr3t-pwdS3cr3t-pwdS3cr3t-pwdS3",
+            "abcdefghijklmnopqrstuvwxyz012345",
+            "0123456789abcdefghijklmnopqrstuv",
+            "ABCDEFGHIJKLMNOPQRSTUVWXYZ987654",
         ] {
             assert_eq!(weakness(text.as_bytes()), Some(Weakness::LowEntropy), "{text}");
         }
         assert_eq!(weakness(&[0; 32]), Some(Weakness::LowEntropy));
+        let run: Vec<u8> = (0..32).map(|i| 200_u8.wrapping_add(7 * i)).collect();
+        assert_eq!(weakness(&run), Some(Weakness::LowEntropy));
     }
 
     #[test]
@@ -135,7 +171,10 @@ mod tests {
         assert_eq!(weakness(b"test-key-for-enc"), Some(Weakness::Published));
         assert_eq!(weakness(b"test-key-for-en"), None);
         assert_eq!(weakness(b"01234560123456"), Some(Weakness::LowEntropy));
-        assert_eq!(weakness(b"0123456701234567"), None);
+        assert_eq!(weakness(b"0127456301274563"), Some(Weakness::LowEntropy));
+        assert_eq!(weakness(b"01274563012745630"), Some(Weakness::LowEntropy));
+        assert_eq!(weakness(b"0127456310274563"), None);
+        assert_eq!(weakness(b"0123456789AabcdefghijB"), None);
     }
 
     #[test]
@@ -152,6 +191,7 @@ mod tests {
             "0123456789abcdef0123456789abcdef",
             "xK9_mQ2vT7-pL4wR8nB3cF6hJ1dS5gZ0",
             "deadbeefdeadbeefcafef00dcafe1234",
+            "S3cr3t-pwd1S3cr3t-pwd1S3cr3t-pwd", // a period of 11
         ] {
             assert_eq!(weakness(text.as_bytes()), None, "{text}");
         }

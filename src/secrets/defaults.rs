@@ -5,7 +5,7 @@
 
 use std::str::FromStr;
 
-use super::{AwsSource, KeySource, SourceError};
+use super::{AwsSource, KeySource, SourceError, grammar::check_secret_id};
 
 /// How the application's secrets are laid out (`--secret-layout`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +118,8 @@ fn application_source_from(
         SecretLayout::Json => (base, Some(key.field().to_owned())),
         SecretLayout::Path => (format!("/{}/security/{}", base.trim_matches('/'), key.field()), None),
     };
+    // It is recorded, and parsed again.
+    check_secret_id(&secret_id)?;
     Ok(KeySource::Aws(AwsSource { secret_id, field, stage_or_version: None }))
 }
 
@@ -148,5 +150,7 @@ mod tests {
         assert_eq!(sources(Some(SecretLayout::Path), &[]).unwrap(), pair(path, &format!("{path}_new")));
         assert!(sources(None, &[("SECRETS_BACKEND", "aws")]).is_err());
         assert!(sources(None, &[("SECRETS_BACKEND", "vault")]).is_err());
+        let key = [("AWS_SECRET_NAME", "4f0CHxvzqd6Zs8-umR7n_w4x4RDo1rWG")];
+        assert!(sources(Some(SecretLayout::Json), &key).is_err());
     }
 }

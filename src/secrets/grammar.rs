@@ -101,8 +101,12 @@ impl fmt::Display for AwsSource {
 }
 
 fn parse_path(scheme: &'static str, text: &str) -> Result<PathBuf, SourceError> {
-    let bad = text.is_empty() || text.contains('\0') || looks_like_key(text);
-    if bad { Err(SourceError::BadName { scheme, expected: "a path" }) } else { Ok(PathBuf::from(text)) }
+    let bad = |expected| Err(SourceError::BadName { scheme, expected });
+    match text {
+        _ if text.is_empty() || text.contains('\0') => bad("a path"),
+        _ if looks_like_key(text) => bad("a path; if it is one, write it as ./PATH"),
+        _ => Ok(PathBuf::from(text)),
+    }
 }
 
 fn parse_dotenv(text: &str) -> Result<KeySource, SourceError> {
@@ -131,11 +135,8 @@ fn parse_aws(text: &str) -> Result<AwsSource, SourceError> {
         return Err(bad("SECRET_ID[#JSON_FIELD][@STAGE_OR_VERSION_ID] (write an @ inside a name as %40)"));
     }
     let secret_id = id.replace("%40", "@");
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "/_+=.@-!:".contains(c);
-    if secret_id.is_empty() || secret_id.len() > 2048 || !secret_id.chars().all(allowed) {
-        return Err(bad("the name or ARN of a secret"));
-    }
-    if field.is_some_and(str::is_empty) {
+    check_secret_id(&secret_id)?;
+    if field.is_some_and(|f| f.is_empty() || looks_random(f)) {
         return Err(bad("a secret with the name of its JSON field after the #"));
     }
     let label =
@@ -150,20 +151,55 @@ fn parse_aws(text: &str) -> Result<AwsSource, SourceError> {
     })
 }
 
+/// Refuses what cannot be the name or ARN of a secret, or may be a key. A name that looks like one can be given as its ARN.
+pub(super) fn check_secret_id(id: &str) -> Result<(), SourceError> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "/_+=.@-!:".contains(c);
+    let bad = |expected| Err(SourceError::BadName { scheme: "aws", expected });
+    if id.is_empty() || id.len() > 2048 || !id.chars().all(allowed) {
+        return bad("the name or ARN of a secret");
+    }
+    if looks_random(id) { bad("the name of a secret; if it is one, give the secret's ARN") } else { Ok(()) }
+}
+
 /// `[A-Za-z_][A-Za-z0-9_]*`: what shells, dotenv files and Kubernetes agree on.
 pub(super) fn is_variable(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// A long word of upper case, lower case and digits without `/` or `.`: more likely a key than a name.
+/// More likely a key than the name of a variable or a file: random, or a long word of upper case, lower case and digits
+/// without `/` or `.`.
 fn looks_like_key(text: &str) -> bool {
     let has = |class: fn(&char) -> bool| text.chars().any(|c| class(&c));
-    text.len() >= 24
-        && !text.contains(['/', '.'])
-        && has(char::is_ascii_uppercase)
-        && has(char::is_ascii_lowercase)
-        && has(char::is_ascii_digit)
+    looks_random(text)
+        || text.len() >= 24
+            && !text.contains(['/', '.'])
+            && has(char::is_ascii_uppercase)
+            && has(char::is_ascii_lowercase)
+            && has(char::is_ascii_digit)
+}
+
+/// What a generator prints for a key: 16, 32 or 64 bytes as hex, or 24, 32, 48 or 64 as base64 of either alphabet. Random
+/// base64 changes between upper case, lower case, digits and signs at two thirds of its places, at a third at least (32
+/// characters: all but one in 2000); names seldom do, and a path with a word in it is one.
+fn looks_random(text: &str) -> bool {
+    let class = |b: u8| match b {
+        b'A'..=b'Z' => Some('A'),
+        b'a'..=b'z' => Some('a'),
+        b'0'..=b'9' => Some('0'),
+        b'+' | b'/' | b'-' | b'_' | b'=' => Some('/'),
+        _ => None,
+    };
+    let Some(classes) = text.bytes().map(class).collect::<Option<Vec<char>>>() else { return false };
+    let changes = classes.windows(2).filter(|pair| pair[0] != pair[1]).count();
+    let is_path = text.contains('/') && classes.windows(6).any(|run| run == ['a'; 6]);
+    match text.len() {
+        32 | 64 | 128 if text.bytes().all(|b| b.is_ascii_hexdigit()) => true,
+        32 | 43 | 44 | 64 | 86 | 88 => {
+            3 * changes >= text.len() && classes.contains(&'A') && classes.contains(&'a') && !is_path
+        }
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -224,6 +260,9 @@ mod tests {
             format!("dotenv:{key}"),
             format!("dotenv:.env#{key}"),
             format!("aws:{key}$"),
+            format!("aws:{key}"),
+            format!("aws:{key}@AWSPENDING"),
+            format!("aws:dashtam#{key}"),
             String::new(),
             "env:".to_owned(),
             "file:".to_owned(),
@@ -237,6 +276,56 @@ mod tests {
             assert_eq!(error.exit, crate::error::Exit::Usage, "{text}");
             let shown = format!("{error:?}");
             assert!(!shown.contains(key) && !shown.contains("test-key"), "{shown}");
+        }
+    }
+
+    /// As `openssl rand` and Python's `secrets` print them.
+    #[test]
+    fn generated_keys_of_every_form_are_refused() {
+        for key in [
+            "b115f95a86f052185186bbb6f21adba4", // 16 bytes, hex
+            "27100c598ffceec8021b1a4c92678d5b09610273675f8c13841bd7aafea2dca0",
+            "t3SV5Wzf52TyWGARkKqeGUayD1UdtovF", // 24 bytes
+            "POzEThlVbcaYpzpQqVCtOfVqxEWEohLN", // no digit
+            "4f0CHxvzqd6Zs8-umR7n_w4x4RDo1rWG", // URL-safe
+            "JAlZovVz5IzRW/mOl1n/1LH3LdPgDTdN",
+            "4v5o+sQ+IhdJdMyYYmxbp/tMY/HHi1BKfKeS0Mba8HI=", // 32 bytes
+            "bbi1S5vwOiR7WuOURvMu0gLwWtsh4S9MaqiUvzZ4sRs",
+            "FrcKlkYwIkSEZwwVVmDxqlDI7ZowJqsY8mpnMrwW3SslTEZIV2byqr7CkrNo2TtN", // 48 bytes
+            "iC9+59zMb6HD0K2OlPjXTMUwbZgCvhIgpXaiYrITqml2+O/XQgBaguA/0zIxLs+E",
+        ] {
+            for text in [
+                format!("aws:{key}"),
+                format!("aws:{key}#encryption_key@AWSCURRENT"),
+                format!("file:{key}"),
+                format!("dotenv:{key}"),
+                format!("dotenv:{key}#ENCRYPTION_KEY"),
+            ] {
+                let error = crate::error::Error::from(KeySource::parse(&text).expect_err(&text));
+                assert_eq!(error.exit, crate::error::Exit::Usage, "{text}");
+                assert!(!format!("{error:?}").contains(key), "{error:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_that_are_as_long_as_a_key_are_names() {
+        for text in [
+            "aws:dashtam-production-encryption-ke",             // 32 characters
+            "aws:dashtam-2024-q3-encryption-key-1",             // 32
+            "aws:dashtam_production_encryption_k2",             // 32
+            "aws:DashtamProductionEncryptionKeyEu",             // 32
+            "aws:Prod/App1/EncKey2/encryption_key",             // 32
+            "aws:dashtam/production/security/encryption-key-2", // 44
+            "aws:MySecretA720EF05-k8XzYt1Q2wEr",                // as CloudFormation names them
+            "aws:arn:aws:secretsmanager:eu-west-1:123456789012:secret:4f0CHxvzqd6Zs8-umR7n_w4x4RDo1rWG-AbCdEf",
+            "aws:dashtam@0123456789abcdef0123456789abcdef", // a version id
+            "file:/run/secrets/dashtam/encryption1",        // 32
+            "file:/run/secrets/encryption_key",
+            "file:./b115f95a86f052185186bbb6f21adba4",
+            "dotenv:/srv/Dashtam2/App/Production/env#ENCRYPTION_KEY", // 32
+        ] {
+            KeySource::parse(text).unwrap_or_else(|e| panic!("{text}: {e}"));
         }
     }
 
@@ -269,6 +358,9 @@ mod tests {
         #[test]
         fn what_is_printed_parses_to_itself(source in source()) {
             let printed = source.to_string();
+            if let KeySource::Aws(aws) = &source {
+                prop_assume!(!looks_random(&aws.secret_id));
+            }
             prop_assert_eq!(KeySource::parse(&printed).unwrap_or_else(|e| panic!("{printed}: {e}")), source);
         }
     }

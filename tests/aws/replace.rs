@@ -1,5 +1,6 @@
 //! Promotion's and rollback's core: right, repeated, raced, and killed at every message.
 
+use aws_sdk_secretsmanager::primitives::Blob;
 use rekey::{
     error::{Error, Exit},
     secrets::{
@@ -73,6 +74,36 @@ async fn promote_and_rollback_in_both_shapes() {
         assert_eq!(act(&client, field, id, Action::Rollback).await.unwrap().moved_from, None);
         assert_eq!(client.detach_all("s", id).await.unwrap().len(), 2);
     }
+}
+
+/// A raw key in SecretBinary: its readers look there, before and after.
+#[tokio::test]
+async fn what_is_binary_stays_binary_there_and_back() {
+    let moto = Moto::start();
+    let (client, sdk, target) = (moto.client(), moto.sdk(), target(false));
+    let old: Vec<u8> = OLD.bytes().map(|b| b | 0x80).collect();
+    let create = sdk.create_secret().name("s").secret_binary(Blob::new(old.clone()));
+    create.send().await.unwrap();
+    let act = async |id, action, wanted: &[u8]| {
+        let label = if action == Action::Rollback { rollback_label(id) } else { promote_label(id) };
+        let replacement = Replacement { target: &target, value: wanted, id, action, label: &label };
+        let judge = |seen: &[u8]| if seen == wanted { Seen::Wanted } else { Seen::Replaceable };
+        client.replace(&replacement, judge, crate::unguarded).await.unwrap();
+        let now = sdk.get_secret_value().secret_id("s").version_stage("AWSCURRENT").send().await.unwrap();
+        (now.secret_binary.map(Blob::into_inner), now.secret_string)
+    };
+    let (one, two) = (Uuid::now_v7(), Uuid::now_v7());
+    client.takes(&target, NEW.as_bytes()).await.unwrap();
+    assert_eq!(act(one, Action::Promote, NEW.as_bytes()).await, (Some(NEW.into()), None));
+    assert_eq!(act(one, Action::Rollback, &old).await, (Some(old.clone()), None));
+    // Somebody makes a string of it after it was promoted: the old key comes back all the same.
+    act(two, Action::Promote, NEW.as_bytes()).await;
+    moto.put("s", NEW).await;
+    assert_eq!(act(two, Action::Rollback, &old).await, (Some(old.clone()), None));
+    // A string stays a string, and takes no other bytes.
+    moto.put("s", OLD).await;
+    let refused = Error::from(client.takes(&target, &old).await.unwrap_err());
+    assert_eq!(refused.exit, Exit::Key, "{refused:?}");
 }
 
 #[tokio::test]

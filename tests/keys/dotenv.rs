@@ -102,6 +102,9 @@ fn git_is_warned_of() {
         done.stderr.contains(".env.dev is in a git") && done.stderr.contains(".env.dev.bak is in a git"),
         "{done}"
     );
+    // Moved aside, it holds keys as much.
+    let done = force(path.to_str().unwrap(), 0);
+    assert!(done.stderr.contains(".env.dev.bak.1 is in a git"), "{done}");
     fs::write(dir.path().join(".gitignore"), ".env.*\n").unwrap();
     let done = force(path.to_str().unwrap(), 0);
     assert!(!done.stderr.contains("git"), "{done}");

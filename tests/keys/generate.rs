@@ -55,6 +55,19 @@ fn placeholders_are_filled_and_keys_stay() {
 }
 
 #[test]
+fn a_comment_is_no_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(".env");
+    let file = path.to_str().unwrap();
+    fs::write(&path, "SECRET_KEY=   # made by make keys\nENCRYPTION_KEY=\t# this too\n").unwrap();
+    rekey_without_database(["keys", "validate", "--env-file", file]).exits(3);
+    rekey_without_database(["keys", "generate", "--env-file", file]).exits(0);
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains("   # made by make keys\n") && text.ends_with("\t# this too\n"), "{text}");
+    rekey_without_database(["keys", "validate", "--env-file", file]).exits(0);
+}
+
+#[test]
 fn a_file_that_is_not_there_is_made_for_its_owner_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(".env");

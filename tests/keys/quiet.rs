@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::on_aws;
-use crate::support::{Rekey, block_on, rekey_without_database};
+use crate::support::{Db, Rekey, block_on, rekey, rekey_without_database};
 use crate::support_aws::Moto;
 
 const KEY: &str = "canary_K9-mQ2vT7pL4wR8nB3cF6hJ1d";
@@ -58,6 +58,48 @@ fn no_command_shows_a_key() {
         }
     }
     assert_eq!(block_on(moto.at("dashtam/production/encryption_key_2", "AWSCURRENT")).unwrap(), KEY);
+}
+
+/// What may be a key is refused unread, whatever it stands behind; and what yielded nothing is on no record.
+#[test]
+fn a_key_behind_a_scheme_goes_nowhere() {
+    let db = Db::new();
+    rekey(&db, ["init"]).exits(0);
+    let keys = [
+        KEY,
+        "b115f95a86f052185186bbb6f21adba4",
+        "JAlZovVz5IzRW/mOl1n/1LH3LdPgDTdN",
+        "4v5o+sQ+IhdJdMyYYmxbp/tMY/HHi1BKfKeS0Mba8HI=",
+    ];
+    for (key, scheme) in keys.iter().flat_map(|key| [(key, "aws"), (key, "file")]) {
+        let source = format!("{scheme}:{key}");
+        let commands: [&[&str]; 6] = [
+            &["keys", "validate", &source],
+            &["keys", "status", &source],
+            &["keys", "fingerprint", &source],
+            &["keys", "generate", "encryption", "--to", &source],
+            &["run", "--old-key", &source],
+            &["promote", "--yes", "--target", &source],
+        ];
+        for command in commands {
+            rekey(&db, []).more(command).exits(2).says_none_of(&[key]);
+        }
+    }
+    let seen = || -> String {
+        db.value(
+            "SELECT concat((SELECT string_agg(detail::text, ' ') FROM rekey.events), ' ', \
+             (SELECT string_agg(context::text, ' ') FROM audit_logs))",
+        )
+    };
+    for command in ["validate", "status"] {
+        rekey(&db, ["keys", command, "file:/nowhere/encryption_key"]).exits(3);
+    }
+    let record = seen();
+    assert!(!record.contains("nowhere") && keys.iter().all(|key| !record.contains(key)), "{record}");
+    for command in ["validate", "status"] {
+        rekey(&db, ["keys", command, "env:OTHER_KEY"]).env("OTHER_KEY", KEY).exits(0);
+    }
+    assert_eq!(seen().matches("env:OTHER_KEY").count(), 4);
 }
 
 /// git is asked whether it would commit a file with keys; it is not told the keys.

@@ -1,6 +1,7 @@
 //! rotate-secret-key and the way back, on both backends.
 
 use std::fs;
+use std::process::Command;
 
 use crate::on_aws;
 use crate::support::{block_on, rekey_without_database};
@@ -31,6 +32,24 @@ fn in_a_dotenv_file() {
     assert_eq!(fs::read_to_string(&path).unwrap(), text);
     rotate().args(["--rollback", "--yes"]).exits(0);
     assert_eq!(fs::read_to_string(&path).unwrap(), text);
+}
+
+/// What lasts is looked at, not only what it is called for a moment.
+#[test]
+fn git_is_warned_of() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(Command::new("git").args(["init", "-q"]).arg(dir.path()).status().unwrap().success());
+    fs::write(dir.path().join(".gitignore"), ".env\n*.pending\n").unwrap();
+    let path = dir.path().join(".env");
+    fs::write(&path, format!("SECRET_KEY={KEY}\n")).unwrap();
+    let rotate = || {
+        rekey_without_database(["keys", "rotate-secret-key", "--yes", "--env-file", path.to_str().unwrap()])
+            .exits(0)
+    };
+    let done = rotate();
+    assert!(done.stderr.contains(".env.secret-key.bak is in a git"), "{done}");
+    let done = rotate();
+    assert!(done.stderr.contains(".env.secret-key.bak.1 is in a git"), "{done}");
 }
 
 #[test]

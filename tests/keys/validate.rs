@@ -26,6 +26,27 @@ fn all_findings_come_at_once() {
 }
 
 #[test]
+fn what_is_too_regular_is_for_other_environments() {
+    for key in [
+        "12345678901234567890123456789012",
+        "abcdefghabcdefghabcdefghabcdefgh",
+        "abcdefghijklmnopqrstuvwxyz012345",
+    ] {
+        for (environment, code) in [("production", 3), ("development", 0)] {
+            let validate = rekey_without_database([
+                "keys",
+                "validate",
+                "env:ENCRYPTION_KEY",
+                "--environment",
+                environment,
+            ]);
+            let done = validate.env("ENCRYPTION_KEY", key).exits(code);
+            assert!(done.stdout.contains("too regular"), "{done}");
+        }
+    }
+}
+
+#[test]
 fn the_fixed_test_keys_are_for_tests_only() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(".env.test");

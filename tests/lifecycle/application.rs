@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use uuid::Uuid;
+
 use crate::support::load::Load;
 use crate::support::{Db, Judge, NEW, OLD, Rekey, block_on, rekey};
 use crate::support_aws::Moto;
@@ -119,6 +121,16 @@ impl Application {
     pub fn holder(&self, label: &str) -> Option<String> {
         let versions = self.versions(&self.secret());
         versions.into_iter().find(|(_, labels)| labels.iter().any(|l| l == label)).map(|(version, _)| version)
+    }
+
+    /// Keys retired by rotations before, in versions of their own, until the secret bears this many labels in all.
+    pub fn fill_labels(&self, total: usize) {
+        let there = self.versions(&self.secret()).into_values().flatten().count();
+        for _ in there..total {
+            let label = format!("rekey-retired-{:016x}", Uuid::now_v7().as_u64_pair().1);
+            let put = self.moto.sdk().put_secret_value().secret_id(self.secret()).version_stages(label);
+            block_on(put.secret_string("retired").send()).unwrap();
+        }
     }
 
     /// Labels of ours anywhere, the retired ones apart.

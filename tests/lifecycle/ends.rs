@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use crate::application::{Application, Shape};
 use crate::server::Redis;
 use crate::support::load::Load;
-use crate::support::{Db, Judge, NEW, OLD, OTHER, rekey};
+use crate::support::{Db, Judge, NEW, OLD, OTHER, block_on, rekey};
 
 #[test]
 fn whoever_cannot_be_asked_has_to_say_yes() {
@@ -34,6 +34,36 @@ fn whoever_cannot_be_asked_has_to_say_yes() {
     for days in ["6", "31", "0"] {
         rekey(&db, ["finalize", "--yes", "--recovery-window", days]).exits(2);
     }
+}
+
+/// AWS takes 20 labels on all versions of a secret together: what has no room for its own is refused before a state says
+/// that it has begun.
+#[test]
+fn without_room_for_a_label() {
+    let app = Application::new(Shape::Plain, 12);
+    let refused = |command: [&str; 2], state: &str| {
+        let refused = app.rekey(command).exits(7);
+        assert!(refused.stderr.contains("rekey keys destroy"), "{refused}");
+        assert_eq!(app.state(), state);
+    };
+    let destroy_one = || {
+        let labels: Vec<String> = app.versions(&app.secret()).into_values().flatten().collect();
+        let fingerprint = labels.iter().find_map(|l| l.strip_prefix("rekey-retired-")).unwrap();
+        app.rekey(["keys", "destroy", "--yes", "--fingerprint", fingerprint]).exits(0);
+    };
+    app.rekey(["run"]).exits(0);
+    // AWSPREVIOUS, promote's label, and rollback's.
+    app.fill_labels(18);
+    refused(["promote", "--yes"], "migrated");
+    destroy_one();
+    app.rekey(["promote", "--yes"]).exits(0);
+    // Somebody takes ours off and puts others on.
+    let promotes = app.our_labels().into_iter().find(|l| l.starts_with("rekey-promote-")).unwrap();
+    block_on(app.moto.client().detach(&app.secret(), &promotes)).unwrap();
+    app.fill_labels(20);
+    refused(["finalize", "--yes"], "promoted");
+    destroy_one();
+    app.rekey(["finalize", "--yes"]).exits(0);
 }
 
 /// On a terminal, destroy asks twice, and one "no" is enough.

@@ -138,6 +138,22 @@ fn finalize_then_finalize() {
     }
 }
 
+/// AWS takes 20 labels on all versions of a secret together: with as many there, one comes off before one goes on.
+#[test]
+fn finalize_with_no_label_to_spare() {
+    for n in 0..3 {
+        let app = Application::new(Shape::Plain, 12);
+        app.rekey(["run"]).exits(0);
+        app.rekey(["promote", "--yes"]).exits(0);
+        app.fill_labels(20);
+        assert!(killed(&app, Lose::ChangedFrom(n), &["finalize", "--yes"]));
+        let versions = app.versions(&app.secret());
+        assert!(versions.values().flatten().count() <= 20, "{n}: {versions:#?}");
+        app.rekey(["finalize", "--yes"]).exits(0);
+        assert_eq!(app.at("AWSCURRENT"), app.content(NEW, "s1"));
+    }
+}
+
 /// Killed in `finalizing`, and somebody's get-then-put of the old key comes in between: there is no way back, so
 /// finalize makes the new key current once more.
 #[test]

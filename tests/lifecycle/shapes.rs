@@ -1,5 +1,7 @@
 //! A life with everything in it, in each of the three shapes, with default names and no arguments in between.
 
+use aws_sdk_secretsmanager::primitives::Blob;
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::application::{Application, Shape};
@@ -202,8 +204,44 @@ fn the_new_key_is_found_where_promote_put_it() {
     app.rekey(["finalize", "--yes"]).exits(7);
     app.rekey(["promote", "--yes"]).exits(0);
     assert_eq!(app.at("AWSCURRENT"), NEW);
-    app.rekey(["finalize", "--yes"]).exits(0);
+    let ending = &app.rekey(["finalize", "--yes"]).json(0)["ending"];
+    assert_eq!((&ending["deletion_scheduled"], &ending["deleted_at"]), (&Value::Null, &Value::Null));
+    assert_eq!(ending["already_gone"], app.temporary());
     app.judge.all_on(&app.db, NEW);
+}
+
+/// The application looks in SecretBinary, and goes on to.
+#[test]
+fn a_binary_secret() {
+    let mut app = Application::new(Shape::Plain, 12);
+    let put = app.moto.sdk().put_secret_value().secret_id(app.secret()).secret_binary(Blob::new(OLD));
+    block_on(put.send()).unwrap();
+    let current = |app: &Application| {
+        let get = app.moto.sdk().get_secret_value().secret_id(app.secret()).version_stage("AWSCURRENT");
+        block_on(get.send()).unwrap().secret_binary.map(Blob::into_inner)
+    };
+    app.rekey(["run"]).exits(0);
+    app.rekey(["promote", "--yes"]).exits(0);
+    assert_eq!(current(&app), Some(NEW.into()));
+    app.rekey(["rollback", "--yes"]).exits(0);
+    assert_eq!(current(&app), Some(OLD.into()));
+    app.judge.all_on(&app.db, OLD);
+}
+
+/// A raw key fits into no string: that is found before anything says that the promotion has begun.
+#[test]
+fn a_key_that_the_secret_cannot_hold() {
+    let mut app = Application::new(Shape::Plain, 12);
+    let dir = tempfile::tempdir().unwrap();
+    let raw: Vec<u8> = NEW.bytes().map(|b| b | 0x80).collect();
+    std::fs::write(dir.path().join("raw"), raw).unwrap();
+    let new = format!("file:{}", dir.path().join("raw").display());
+    app.rekey(["run", "--new-key", &new]).exits(0);
+    let refused = app.rekey(["promote", "--yes"]).exits(3);
+    assert!(refused.stderr.contains("UTF-8"), "{refused}");
+    assert_eq!(app.state(), "migrated");
+    app.rekey(["rollback", "--yes"]).exits(0);
+    app.judge.all_on(&app.db, OLD);
 }
 
 /// A target that yields neither key is nobody's to overwrite; another secret with both is found by its ARN.

@@ -144,8 +144,11 @@ fn settle(target: &KeySource) -> Result<Option<PathBuf>> {
     let Some(path) = file_of(target).filter(|_| is_pending(target)) else { return Ok(None) };
     if let Some(aside) = set_aside(path, BACKUP)? {
         tracing::info!("the backup that was there is now {}", aside.display());
+        write::warn_of_git(&aside);
     }
-    Ok(Some(rename_backup(path, PENDING, BACKUP)?))
+    let kept = rename_backup(path, PENDING, BACKUP)?;
+    write::warn_of_git(&kept);
+    Ok(Some(kept))
 }
 
 async fn former(target: &KeySource, context: &Context) -> Result<Zeroizing<Vec<u8>>> {

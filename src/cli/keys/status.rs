@@ -7,7 +7,7 @@ use serde_json::json;
 use super::super::context::Context;
 use super::args::StatusArgs;
 use super::subject::{self, Subject};
-use super::trail::{Action, Trail, print_head};
+use super::trail::{Trail, print_head};
 use crate::crypto::Fingerprint;
 use crate::error::{Error, Exit, Result};
 use crate::secrets::aws::is_pin;
@@ -62,8 +62,8 @@ pub async fn run(args: StatusArgs, context: &Context) -> Result<Exit> {
         }
         keys.push(status);
     }
-    let sources: Vec<&str> = keys.iter().map(|k| k.source.as_str()).collect();
-    let head = trail.record(Action::ACCESS, json!({ "by": "status", "sources": sources })).await;
+    let read = keys.iter().filter(|k| k.fingerprint.is_some()).map(|k| k.source.clone());
+    let head = trail.accessed(read.collect(), json!({ "by": "status" })).await;
     if context.json() {
         context.print_json(&json!({ "keys": keys, "event_head": head }))?;
     } else {

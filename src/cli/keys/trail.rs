@@ -87,6 +87,15 @@ impl Trail {
         }
     }
 
+    /// Appends that these sources were read. Those that yielded nothing do not belong here: what was typed for one may be a key.
+    pub async fn accessed(&mut self, sources: Vec<String>, mut detail: Value) -> Option<String> {
+        if sources.is_empty() {
+            return self.head().await;
+        }
+        detail["sources"] = json!(sources);
+        self.record(Action::ACCESS, detail).await
+    }
+
     /// Appends an event, and the application's entry where it keeps a trail; returns the chain's head.
     pub async fn record(&mut self, action: Action, mut detail: Value) -> Option<String> {
         if let Some(detail) = detail.as_object_mut() {

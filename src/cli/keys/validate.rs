@@ -11,7 +11,7 @@ use super::super::context::Context;
 use super::args::ValidateArgs;
 use super::rules::{Finding, Severity, finding, judge};
 use super::subject::{self, Subject};
-use super::trail::{Action, Trail, print_head};
+use super::trail::{Trail, print_head};
 use super::write::warn_of_git;
 use crate::crypto::Fingerprint;
 use crate::error::{Error, Exit, Result};
@@ -50,9 +50,8 @@ pub async fn run(args: ValidateArgs, context: &Context) -> Result<Exit> {
         }
     }
     let errors = checked.iter().flat_map(|c| &c.findings).filter(|f| f.severity == Severity::Error).count();
-    let sources: Vec<String> = checked.iter().map(|c| c.subject.source.to_string()).collect();
-    let head =
-        trail.record(Action::ACCESS, json!({ "by": "validate", "sources": sources, "errors": errors })).await;
+    let read = checked.iter().filter(|c| c.value.is_some()).map(|c| c.subject.source.to_string());
+    let head = trail.accessed(read.collect(), json!({ "by": "validate", "errors": errors })).await;
     if context.json() {
         let keys: Vec<_> = checked.iter().map(as_json).collect();
         context.print_json(&json!({ "valid": errors == 0, "keys": keys, "event_head": head }))?;

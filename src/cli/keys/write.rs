@@ -139,6 +139,7 @@ impl Write<'_> {
             && let Some(aside) = set_aside(path, self.backup)?
         {
             tracing::info!("the backup that was there is now {}", aside.display());
+            warn_of_git(&aside);
         }
         let done = match self.target {
             KeySource::Dotenv { path, var } => {

@@ -1,5 +1,7 @@
 //! The end of a rotation: the old version is labelled as retired, the temporary secret's deletion is scheduled.
 
+use std::slice;
+
 use serde::Serialize;
 use serde_json::json;
 use sqlx::{Connection, PgConnection};
@@ -10,7 +12,9 @@ use super::target::{Target, Yields};
 use crate::crypto::EncryptionKey;
 use crate::error::{Error, Exit, Result};
 use crate::rotation::State;
-use crate::secrets::aws::{Deletion, may_delete, old_pin, retired_label};
+use crate::secrets::aws::{
+    Deletion, MAX_LABELS, SecretInfo, may_delete, old_pin, promote_label, retired_label,
+};
 use crate::secrets::{KeySource, SourceError};
 use crate::store::Statement;
 use crate::store::audit::Actor;
@@ -25,6 +29,8 @@ pub struct Ending {
     pub deletion_scheduled: Option<String>,
     /// When it will be gone, in seconds since 1970.
     pub deleted_at: Option<i64>,
+    /// The temporary secret, if somebody has deleted it for good before.
+    pub already_gone: Option<String>,
     /// A secret that held the new key and was left alone, because it is not known to be temporary.
     pub left_alone: Option<String>,
 }
@@ -57,6 +63,25 @@ pub async fn settle(
     target.make_current(conn, alone, &[State::Finalizing], Yields::New, new).await.map(drop)
 }
 
+/// Refuses (7) labels that a secret has no room for: AWS would refuse each try to put them on.
+pub(super) fn has_room(secret: &SecretInfo, off: &[String], on: &[String]) -> Result<()> {
+    let labels = secret.labels_after(off, on);
+    if labels <= MAX_LABELS {
+        return Ok(());
+    }
+    Err(Error::new(
+        Exit::State,
+        format!(
+            "secret {} would bear {labels} staging labels, and AWS takes {MAX_LABELS} on all its versions together",
+            secret.name
+        ),
+    )
+    .hint(
+        "rekey keys status lists the retired keys; rekey keys destroy --fingerprint F lets go of one that no database \
+         backup needs any more",
+    ))
+}
+
 /// Finalizes. The caller has verified, unless the state is `finalizing` already, and has seen that the target
 /// [`is_settled`].
 pub async fn finalize(
@@ -67,11 +92,6 @@ pub async fn finalize(
     actor: &Actor,
 ) -> Result<Ending> {
     let r = target.rotation;
-    let mut tx = conn.begin().during("record the end").await?;
-    rotation::advance(&mut tx, r.id, &[State::Promoted], State::Finalizing, actor, json!({})).await?;
-    tx.commit().during("record the end").await?;
-
-    let mut ending = Ending::default();
     let mut target_arn = None;
     // Where the old key is: in the secret that `run` read it from, or where promote pinned it.
     let mut old = r.old_arn.clone().zip(r.old_version.clone());
@@ -82,10 +102,28 @@ pub async fn finalize(
         }
         target_arn = Some(info.arn);
     }
+    let (spare, retired) = (promote_label(r.id), retired_label(&r.old_fingerprint));
+    if let Some((arn, _)) = &old {
+        match target.sources.aws().await?.describe(arn).await {
+            Ok(info) => has_room(&info, slice::from_ref(&spare), slice::from_ref(&retired))?,
+            Err(SourceError::Missing { .. }) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    let mut tx = conn.begin().during("record the end").await?;
+    rotation::advance(&mut tx, r.id, &[State::Promoted], State::Finalizing, actor, json!({})).await?;
+    tx.commit().during("record the end").await?;
+
+    let mut ending = Ending::default();
     if let Some((arn, version)) = &old {
-        let label = retired_label(&r.old_fingerprint);
-        match target.sources.aws().await?.attach(arn, &label, version).await {
-            Ok(_) => ending.retired_label = Some(label),
+        let client = target.sources.aws().await?;
+        // What promote put under its label is current, or the new key was put there again since: the label makes room.
+        let kept = match client.detach(arn, &spare).await {
+            Ok(_) => client.attach(arn, &retired, version).await,
+            failed => failed,
+        };
+        match kept {
+            Ok(_) => ending.retired_label = Some(retired),
             // There is no way back from here: an end that waits for a secret that is gone would never come.
             Err(error @ SourceError::Missing { .. }) => {
                 tracing::warn!(secret = arn, %error, "the old key's version is gone: it is kept nowhere");
@@ -105,12 +143,14 @@ pub async fn finalize(
             Err(SourceError::Missing { .. }) => Deletion::Gone,
             other => other?,
         };
-        ending.deletion_scheduled = Some(temporary.secret_id.clone());
-        ending.deleted_at = match deletion {
-            Deletion::Scheduled(at) => at,
-            Deletion::AlreadyScheduled(at) => Some(at),
-            Deletion::Gone => None,
-        };
+        let secret = Some(temporary.secret_id);
+        match deletion {
+            Deletion::Scheduled(at) => (ending.deletion_scheduled, ending.deleted_at) = (secret, at),
+            Deletion::AlreadyScheduled(at) => {
+                (ending.deletion_scheduled, ending.deleted_at) = (secret, Some(at));
+            }
+            Deletion::Gone => ending.already_gone = secret,
+        }
     } else if let (KeySource::Aws(kept), Some(arn)) = (KeySource::parse(&r.new_source)?, &r.new_arn)
         && target_arn.as_ref() != Some(arn)
     {

@@ -4,13 +4,16 @@ use serde_json::json;
 use sqlx::{Connection, PgConnection};
 
 use super::Exclusive;
+use super::finalize::has_room;
 use super::pins::{pin, pin_at};
 use super::target::{Target, Yields};
 use crate::crypto::EncryptionKey;
 use crate::engine::verify::CleanVerify;
 use crate::error::Result;
 use crate::rotation::State;
-use crate::secrets::SourceError;
+use crate::secrets::aws::{new_pin, old_pin, promote_label, rollback_label};
+use crate::secrets::dotenv::Change;
+use crate::secrets::{KeySource, SourceError};
 use crate::store::Statement;
 use crate::store::audit::Actor;
 use crate::store::ledger::rotation;
@@ -35,6 +38,9 @@ pub async fn promote(
 ) -> Result<Promotion> {
     let r = target.rotation;
     let before = target.look_for_either().await?;
+    if !external && before == Yields::Old {
+        is_possible(target, new).await?;
+    }
     // From here on the old key must be findable although its name yields the new one.
     let pinned = match pin(target.sources, r).await {
         Ok(()) => pin_at(target).await,
@@ -80,6 +86,27 @@ pub async fn promote(
     }
     tx.commit().during("record the promotion").await?;
     Ok(Promotion { version_id, already: before == Yields::New })
+}
+
+/// Refuses what could not be written there, or not be taken back: once `promoting` is written it is too late for that.
+async fn is_possible(target: &Target<'_>, new: &EncryptionKey) -> Result<()> {
+    let r = target.rotation;
+    match &target.source {
+        KeySource::Aws(aws) => {
+            let client = target.sources.aws().await?;
+            client.takes(aws, new.expose()).await?;
+            let info = client.describe(&aws.secret_id).await?;
+            let mut on: Vec<String> =
+                [old_pin, promote_label, rollback_label].map(|label| label(r.id)).into();
+            on.push("AWSPREVIOUS".to_owned());
+            on.extend((r.new_arn.as_ref() == Some(&info.arn)).then(|| new_pin(r.id)));
+            has_room(&info, &[], &on)
+        }
+        KeySource::Dotenv { path, var } => {
+            Ok(Change { path, var, value: new.expose(), backup: None, create: false }.fits()?)
+        }
+        KeySource::Env(_) | KeySource::File(_) => Ok(()),
+    }
 }
 
 /// Settles a `promoting` whose verify found rows on the old key, so that `run` may sweep them up: what the place

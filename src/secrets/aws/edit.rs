@@ -17,7 +17,7 @@ pub enum EditError {
     /// The content is a JSON object, and no field was named.
     #[error("the secret is a JSON object, and no field is named")]
     FieldNotNamed,
-    /// A secret's string has to be UTF-8.
+    /// A secret's string has to be UTF-8; what is binary need not.
     #[error("the value is not UTF-8, which a secret's string must be")]
     NotUtf8,
 }
@@ -50,7 +50,6 @@ pub fn edited(content: &[u8], field: Option<&str>, value: &[u8]) -> Result<Zeroi
     match field {
         Some(field) => Ok(replace_field(content, field, value)?),
         None if is_object(content) => Err(EditError::FieldNotNamed),
-        None if std::str::from_utf8(value).is_err() => Err(EditError::NotUtf8),
         None => Ok(Zeroizing::new(value.to_vec())),
     }
 }
@@ -65,6 +64,11 @@ pub(super) fn set(
         Some(field) => Ok(set_field(content, field, value)?),
         None => edited(content, None, value),
     }
+}
+
+/// The content as a secret's string.
+pub(super) fn text(content: &[u8]) -> Result<&str, EditError> {
+    std::str::from_utf8(content).map_err(|_| EditError::NotUtf8)
 }
 
 fn is_object(content: &[u8]) -> bool {
@@ -84,7 +88,8 @@ mod tests {
         assert_eq!(extracted(content(), Some("encryption_key")).unwrap().as_slice(), b"k");
         assert_eq!(edited(b"{old", None, b"new").unwrap().as_slice(), b"new");
         assert_eq!(set(json, None, b"new").err(), Some(EditError::FieldNotNamed));
-        assert_eq!(edited(b"old", None, b"\xff").err(), Some(EditError::NotUtf8));
+        assert_eq!(edited(b"\xfe", None, b"\xff").unwrap().as_slice(), b"\xff");
+        assert_eq!(text(b"\xff"), Err(EditError::NotUtf8));
     }
 
     #[test]

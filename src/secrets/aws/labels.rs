@@ -9,6 +9,9 @@ use uuid::Uuid;
 
 use super::{super::SourceError, client::SecretsManager, explain::Call};
 
+/// Staging labels that the versions of one secret may bear together (*Secrets Manager quotas* in its User Guide).
+pub const MAX_LABELS: usize = 20;
+
 /// A secret without its values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretInfo {
@@ -28,6 +31,12 @@ impl SecretInfo {
     /// The version a label is on.
     pub fn holder(&self, label: &str) -> Option<&str> {
         self.versions.iter().find(|(_, labels)| labels.iter().any(|l| l == label)).map(|(id, _)| id.as_str())
+    }
+
+    /// How many labels there are once these have come off, and then those been put on.
+    pub fn labels_after(&self, off: &[String], on: &[String]) -> usize {
+        let stay = self.versions.values().flatten().filter(|l| !off.contains(l) && !on.contains(l));
+        stay.count() + on.len()
     }
 }
 
@@ -148,6 +157,22 @@ impl SecretsManager {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn labels_are_counted_as_they_will_be() {
+        let labels = |list: &[&str]| list.iter().map(|l| (*l).to_owned()).collect::<Vec<_>>();
+        let versions = [("v1", labels(&["AWSPREVIOUS", "pin"])), ("v2", labels(&["AWSCURRENT"]))];
+        let info = SecretInfo {
+            arn: "arn".into(),
+            name: "s".into(),
+            rotation_enabled: false,
+            deletion: None,
+            versions: versions.map(|(id, labels)| (id.to_owned(), labels)).into(),
+        };
+        assert_eq!(info.labels_after(&[], &[]), 3);
+        assert_eq!(info.labels_after(&labels(&["absent"]), &labels(&["AWSPREVIOUS", "retired"])), 4);
+        assert_eq!(info.labels_after(&labels(&["pin"]), &labels(&["retired"])), 3);
+    }
 
     #[test]
     fn rotations_of_one_minute_have_different_names() {

@@ -18,10 +18,12 @@ mod value;
 pub use client::{ClientSettings, SecretsManager, refuse_sensitive_logging};
 pub use edit::{EditError, edited};
 pub use json_field::{JsonFieldError, read_field, replace_field};
-pub use labels::{SecretInfo, id8, is_pin, new_pin, old_pin, promote_label, retired_label, rollback_label};
+pub use labels::{
+    MAX_LABELS, SecretInfo, id8, is_pin, new_pin, old_pin, promote_label, retired_label, rollback_label,
+};
 pub use lifecycle::{Deletion, Stored, may_delete};
 pub use replace::{Action, Current, Replacement, Seen, request_token};
-pub use value::{At, SecretVersion};
+pub use value::{At, Form, SecretVersion};
 
 pub(super) use client::LazyClient;
 pub(super) use value::SecretValue;

@@ -3,10 +3,12 @@
 //! Read current (version V) → change the key inside it → put the result under a private label, with a token
 //! derived from (rotation, action, V) → move AWSCURRENT *from V* to it. Getting and then putting onto AWSCURRENT
 //! would overwrite whatever was written between the two; this move fails instead, and everything is read and
-//! built again. Killed anywhere and repeated, the same token finds the version that was already put.
+//! built again. Killed anywhere and repeated, the same token finds the version that was already put. What is binary
+//! stays binary.
 
 use std::time::Duration;
 
+use aws_sdk_secretsmanager::primitives::Blob;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -14,9 +16,9 @@ use zeroize::Zeroizing;
 use super::{
     super::{AwsSource, SourceError},
     client::SecretsManager,
-    edit::{EditError, edited, extracted, extracted_if_any, set},
+    edit::{EditError, edited, extracted, extracted_if_any, set, text},
     explain::Call,
-    value::{At, SecretVersion, malformed},
+    value::{At, Form, SecretVersion, malformed},
 };
 
 /// How often to begin again when the current version changes meanwhile.
@@ -138,7 +140,12 @@ impl SecretsManager {
                 .edited(&current.content, field, replacement.value)
                 .map_err(|e| malformed(&target, &e))?;
             let token = request_token(replacement.id, action, &current.version_id);
-            let fresh = self.put(secret_id, &content, &token, replacement.label).await?;
+            let form = match action {
+                // The old key comes back even where somebody made a string of the secret since.
+                Action::Rollback if text(&content).is_err() => Form::Binary,
+                _ => current.form,
+            };
+            let fresh = self.put(secret_id, (&content, form), &token, replacement.label).await?;
             match self.move_label(secret_id, "AWSCURRENT", Some(&fresh), Some(&current.version_id)).await {
                 // Read again even after success: the next turn returns what it then sees.
                 Ok(()) => moved_from = Some(current.version_id),
@@ -148,6 +155,14 @@ impl SecretsManager {
             }
         }
         Err(SourceError::Contended { resource: target.to_string(), attempts: ATTEMPTS }.into())
+    }
+
+    /// Refuses a key that [`SecretsManager::replace`] could not put there: asked before anything is said to have begun.
+    pub async fn takes(&self, target: &AwsSource, value: &[u8]) -> Result<(), SourceError> {
+        let current = self.get(&target.secret_id, At::Stage("AWSCURRENT")).await?;
+        let taken = edited(&current.content, target.field.as_deref(), value)
+            .and_then(|content| if current.form == Form::Text { text(&content).map(drop) } else { Ok(()) });
+        taken.map_err(|e| malformed(target, &e))
     }
 
     /// Puts a version with another key in it at a staging label of its own (AWSPENDING, say), built from what is
@@ -163,7 +178,7 @@ impl SecretsManager {
         let content =
             set(&current.content, target.field.as_deref(), value).map_err(|e| malformed(target, &e))?;
         let token = request_token(id, Action::Set, &current.version_id);
-        self.put(&target.secret_id, &content, &token, label).await
+        self.put(&target.secret_id, (&content, current.form), &token, label).await
     }
 
     /// The key that a source names; nothing where the object has no such field.
@@ -179,30 +194,29 @@ impl SecretsManager {
         content: &[u8],
         id: Uuid,
     ) -> Result<String, SourceError> {
-        self.put(secret_id, content, &id.to_string(), "AWSCURRENT").await
+        self.put(secret_id, (content, Form::Text), &id.to_string(), "AWSCURRENT").await
     }
 
     /// Puts a version under one label and nothing else; the same token again finds the same version.
     pub(super) async fn put(
         &self,
         secret_id: &str,
-        content: &[u8],
+        (content, form): (&[u8], Form),
         token: &str,
         label: &str,
     ) -> Result<String, SourceError> {
         let call = Call { action: "secretsmanager:PutSecretValue", secret_id };
-        let text = std::str::from_utf8(content).map_err(|_| SourceError::Malformed {
-            source_name: format!("aws:{secret_id}"),
-            what: "the secret is binary, and rekey writes strings only".into(),
-            hint: "store the key as a secret string".into(),
-        })?;
         let request = self
             .client
             .put_secret_value()
             .secret_id(secret_id)
             .client_request_token(token)
-            .secret_string(text)
             .version_stages(label);
+        let whole = || AwsSource { secret_id: secret_id.to_owned(), field: None, stage_or_version: None };
+        let request = match form {
+            Form::Text => request.secret_string(text(content).map_err(|e| malformed(&whole(), &e))?),
+            Form::Binary => request.secret_binary(Blob::new(content)),
+        };
         let answer = call.made(request.send()).await.map_err(|e| call.explain(e))?;
         Ok(answer.version_id.unwrap_or_else(|| token.to_owned()))
     }

@@ -21,6 +21,17 @@ pub struct SecretVersion {
     pub created: Option<i64>,
     /// The whole content, JSON or not.
     pub content: Zeroizing<Vec<u8>>,
+    /// How that is kept.
+    pub form: Form,
+}
+
+/// How Secrets Manager keeps a version's content. Its readers look in one place only, so it stays as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// SecretString: UTF-8.
+    Text,
+    /// SecretBinary: any bytes.
+    Binary,
 }
 
 impl SecretsManager {
@@ -36,9 +47,9 @@ impl SecretsManager {
         let call = Call { action: "secretsmanager:GetSecretValue", secret_id };
         let mut answer = call.made(request.send()).await.map_err(|e| call.explain(e))?;
         // Both take the SDK's own buffer over, so that it is wiped.
-        let content = match (answer.secret_string.take(), answer.secret_binary.take()) {
-            (Some(text), _) => Zeroizing::new(text.into_bytes()),
-            (None, Some(blob)) => Zeroizing::new(blob.into_inner()),
+        let (content, form) = match (answer.secret_string.take(), answer.secret_binary.take()) {
+            (Some(text), _) => (Zeroizing::new(text.into_bytes()), Form::Text),
+            (None, Some(blob)) => (Zeroizing::new(blob.into_inner()), Form::Binary),
             (None, None) => return Err(incomplete(secret_id)),
         };
         let (Some(arn), Some(version_id)) = (answer.arn, answer.version_id) else {
@@ -50,6 +61,7 @@ impl SecretsManager {
             stages: answer.version_stages.unwrap_or_default(),
             created: answer.created_date.map(|d| d.secs()),
             content,
+            form,
         })
     }
 

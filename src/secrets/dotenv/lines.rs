@@ -1,8 +1,8 @@
 //! The lossless model of a dotenv file: which bytes are whose value, and everything else kept as it is.
 //!
 //! Pure. Follows python-dotenv, the application's reader: `export`, spaces around `=`, single quotes (with `\'`
-//! and `\\`), double quotes (with backslash escapes, over several lines), and for unquoted values a comment only
-//! after white space. Line ends are LF, CRLF or CR; a byte-order mark is skipped.
+//! and `\\`), double quotes (with backslash escapes, over several lines), and for unquoted and empty values a comment
+//! only after white space. Line ends are LF, CRLF or CR; a byte-order mark is skipped.
 
 use std::ops::Range;
 
@@ -19,7 +19,10 @@ pub enum LineError {
     #[error("line {line} takes its value from other variables (${{…}})")]
     Interpolated { line: usize },
     /// The value to write has no form that a dotenv file can hold.
-    #[error("a value with control characters or outside UTF-8 cannot be written to a dotenv file")]
+    #[error(
+        "a dotenv file cannot hold the value: it has control characters, is not UTF-8, or ends in a backslash and would \
+         need quotes"
+    )]
     Unwritable,
     /// A quote that is never closed elsewhere in the file would swallow the new value, or be closed by it.
     #[error("the file has a quote that is not closed, which the new value would change the meaning of")]
@@ -174,8 +177,10 @@ impl Scanner<'_> {
             });
         }
         self.at += 1;
+        let after_equals = self.at;
         self.blanks();
         let raw = match self.peek() {
+            Some(b'#') if self.at > after_equals => Some((after_equals..after_equals, Quote::None)),
             Some(b'\'') => self.quoted(b'\'').map(|r| (r, Quote::Single)),
             Some(b'"') => self.quoted(b'"').map(|r| (r, Quote::Double)),
             _ => Some((self.unquoted(), Quote::None)),
@@ -185,10 +190,11 @@ impl Scanner<'_> {
 
     fn name(&mut self) -> Option<Range<usize>> {
         if self.peek() == Some(b'\'') {
+            // It may span lines: a quote that is not closed takes what follows it along.
             let start = self.at + 1;
-            let len = self.bytes[start..].iter().position(|b| matches!(b, b'\'' | b'\n' | b'\r'))?;
-            self.at = start + len + 1;
-            return (self.bytes[start + len] == b'\'').then_some(start..start + len);
+            let len = self.bytes[start..].iter().position(|b| *b == b'\'').filter(|len| *len > 0)?;
+            self.advance(start + len + 1);
+            return Some(start..start + len);
         }
         let start = self.at;
         while self.peek().is_some_and(|b| !is_blank(b) && !matches!(b, b'=' | b'#' | b'\n' | b'\r')) {
@@ -197,7 +203,7 @@ impl Scanner<'_> {
         (self.at > start).then_some(start..self.at)
     }
 
-    /// The whole quoted text, if it is closed and only a comment follows; else stays on the opening line.
+    /// The whole quoted text, if it is closed and only a comment follows; stays on the opening line if it is not closed.
     fn quoted(&mut self, quote: u8) -> Option<Range<usize>> {
         let start = self.at;
         let mut i = start + 1;
@@ -208,13 +214,15 @@ impl Scanner<'_> {
             return None;
         }
         let end = i + 1;
+        self.advance(end);
         let after = self.bytes[end..].iter().find(|b| !is_blank(**b)).copied();
-        if !matches!(after, None | Some(b'\n' | b'\r' | b'#')) {
-            return None;
-        }
-        self.line += self.bytes[start..end].iter().filter(|b| **b == b'\n').count();
+        matches!(after, None | Some(b'\n' | b'\r' | b'#')).then_some(start..end)
+    }
+
+    /// Goes on to `end`, which may be in another line.
+    fn advance(&mut self, end: usize) {
+        self.line += self.bytes[self.at..end].iter().filter(|b| **b == b'\n').count();
         self.at = end;
-        Some(start..end)
     }
 
     fn unquoted(&mut self) -> Range<usize> {
@@ -300,6 +308,10 @@ fn encode(value: &[u8]) -> Result<Zeroizing<Vec<u8>>, LineError> {
     if !text.is_empty() && text.chars().all(bare) && !text.starts_with(['#', '~']) {
         return Ok(Zeroizing::new(value.to_vec()));
     }
+    // Before a closing quote python-dotenv up to 1.2.2 takes an escaped backslash for the escape of that quote, and reads on.
+    if text.ends_with('\\') {
+        return if is_plain(text) { Ok(Zeroizing::new(value.to_vec())) } else { Err(LineError::Unwritable) };
+    }
     let mut out = Zeroizing::new(Vec::with_capacity(2 * value.len() + 2));
     let quote = if text.contains('\'') { b'"' } else { b'\'' };
     out.push(quote);
@@ -311,6 +323,14 @@ fn encode(value: &[u8]) -> Result<Zeroizing<Vec<u8>>, LineError> {
     }
     out.push(quote);
     Ok(out)
+}
+
+/// Does python-dotenv read it as itself without quotes? It ends in no white space.
+fn is_plain(text: &str) -> bool {
+    let mut before_comments = text.split('#').rev().skip(1);
+    !text.starts_with(['\'', '"', '#'])
+        && !text.starts_with(char::is_whitespace)
+        && !before_comments.any(|part| part.ends_with(char::is_whitespace))
 }
 
 #[cfg(test)]
@@ -345,6 +365,9 @@ mod tests {
             ("K='v'#comment", "v"),
             ("K=v#not-a-comment", "v#not-a-comment"),
             ("K=#v", "#v"),
+            ("K=   # made by make keys\nA=1", ""),
+            ("K=\t#", ""),
+            ("K=abc\\\nA='x'", "abc\\"),
             ("K='v # v' # c", "v # v"),
             ("K=\"a\\\"b\\n\\\\\"", "a\"b\n\\"),
             ("K='a\\'b\\\\c\\n'", "a'b\\c\\n"),
@@ -354,6 +377,8 @@ mod tests {
             ("\u{feff}K=v", "v"),
             ("A='\nK=v", "v"),
             ("'K'=v", "v"),
+            ("A='x\nK=no' y\nK=v", "v"),
+            ("'A\nK=no'=1\nK=v", "v"),
             ("exports=1\nK=v", "v"),
             ("K=test-key-for-encryption-32-ch!@#\n", "test-key-for-encryption-32-ch!@#"),
         ] {
@@ -381,10 +406,17 @@ mod tests {
             ("#K=no\n", "a b", "#K=no\nK='a b'\n"),
             ("K=1\n", "it's \\ $x", "K=\"it's \\\\ $x\"\n"),
             ("K=1\n", "ch!@#", "K=ch!@#\n"),
+            ("K=   # made by make keys\nA=1\n", "new", "K=new   # made by make keys\nA=1\n"),
+            ("K= #\n", "it's", "K=\"it's\" #\n"),
+            ("K=1 # c\nA='x'\n", "ab\\", "K=ab\\ # c\nA='x'\n"),
+            ("K = '1'\nA='x'\n", "it's a \"b#\\", "K = it's a \"b#\\\nA='x'\n"),
         ] {
             assert_eq!(set(text, value), want, "{text:?}");
         }
-        assert_eq!(file("K=1").with("K", b"a\nb").err(), Some(LineError::Unwritable));
+        assert_eq!(file("'a\n").with("K", b"it's").err(), Some(LineError::Entangled));
+        for value in ["a\nb", "'a\\", "\"a\\", "#a\\", " a\\", "a #b\\"] {
+            assert_eq!(file("K=1").with("K", value.as_bytes()).err(), Some(LineError::Unwritable), "{value}");
+        }
     }
 
     proptest! {

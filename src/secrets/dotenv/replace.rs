@@ -51,7 +51,17 @@ impl Change<'_> {
         self.apply_between(&real, &folder, &judge, &|| ())
     }
 
-    /// The same, if `guard` still allows it once the folder is locked: nobody else of ours changes the file after that.
+    /// Refuses a value that could not be written, or not be changed back to the one that is there now.
+    pub fn fits(&self) -> Result<(), SourceError> {
+        let file = DotenvFile::parse(read_whole("dotenv", self.path)?);
+        let there_and_back = || {
+            let now = file.get(self.var)?.unwrap_or_default();
+            file.with(self.var, self.value)?.with(self.var, &now)
+        };
+        there_and_back().map(drop).map_err(|e| self.malformed(&e))
+    }
+
+    /// The same as [`Change::apply`], if `guard` still allows it once the folder is locked: nobody else of ours changes the file after that.
     pub async fn apply_guarded<E: From<SourceError>>(
         &self,
         judge: impl Fn(&[u8]) -> Seen,
@@ -269,6 +279,20 @@ mod tests {
         let (real, folder) = change.lock().unwrap();
         assert!(change.apply_between(&real, &folder, &judge, &between).unwrap().changed);
         assert_eq!(read(&path), format!("{AFTER}\nB=2\n"));
+    }
+
+    #[test]
+    fn what_could_not_be_written_or_undone_does_not_fit() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(".env");
+        let fits = |text: &str, value: &[u8]| {
+            fs::write(&path, text).unwrap();
+            Change { value, ..change(&path) }.fits().map_err(|e| Error::from(e).exit)
+        };
+        assert_eq!(fits("K='old'\n", b"new"), Ok(()));
+        assert_eq!(fits("K='old'\n", b"\xff"), Err(Exit::Key));
+        // A backslash behind white space at the end: with quotes older readers do not see its end, without it is another.
+        assert_eq!(fits("K=' old\\\\'\n", b"new"), Err(Exit::Key));
     }
 
     #[test]
