@@ -72,6 +72,7 @@ pub struct Global {
         env = "REKEY_REASON",
         hide_env_values = true,
         hide_short_help = true,
+        value_parser = reason,
         value_name = "TEXT"
     )]
     pub reason: Option<String>,
@@ -461,6 +462,10 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let parsed: jiff::SignedDuration =
         text.parse().map_err(|_| "write a duration like 500ms, 30s, 5m or 2h".to_owned())?;
     Duration::try_from(parsed).map_err(|_| "a duration cannot be negative".to_owned())
+}
+
+fn reason(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() { Err("blanks are no reason".into()) } else { Ok(text.to_owned()) }
 }
 
 fn lease_ttl(text: &str) -> Result<Duration, String> {

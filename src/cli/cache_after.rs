@@ -19,8 +19,9 @@ pub async fn purge(context: &Context, conn: &mut PgConnection, rotation: &Rotati
     if url.trim().is_empty() {
         return "cached connections are stale now: REDIS_URL=… rekey cache purge --yes".to_owned();
     }
-    let prefix = std::env::var("REKEY_PREFIX").unwrap_or_else(|_| "dashtam".to_owned());
-    let purged = match Target::parse(&url, &prefix) {
+    let prefix = std::env::var("REKEY_PREFIX").ok().filter(|prefix| !prefix.is_empty());
+    let prefix = prefix.as_deref().unwrap_or("dashtam");
+    let purged = match Target::parse(&url, prefix) {
         Ok(target) => delete(&target, Mode::Delete, PATIENCE).await,
         Err(e) => Err(e),
     };

@@ -1,14 +1,19 @@
 //! What every command starts from: the database, the key sources, who acts, and how results are printed.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use super::args::{Environment, Global, Output};
 use crate::error::{Error, Exit, Result};
 use crate::secrets::Sources;
-use crate::store::audit::Actor;
-use crate::store::{Connector, Dsn};
+use crate::store::audit::{self, Actor};
+use crate::store::{Connector, Dsn, Purpose};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::termination::LastWord;
+
+/// A refusal does not wait longer than this for the head of the audit chain.
+const HEAD_LIMIT: Duration = Duration::from_secs(3);
 
 /// Global flags, made usable.
 pub struct Context {
@@ -27,9 +32,9 @@ pub struct Context {
 impl Context {
     /// Nothing is contacted yet.
     pub fn new(global: Global) -> Context {
-        let operator = global.operator.clone().unwrap_or_else(operator);
+        let operator = filled(global.operator.clone()).unwrap_or_else(operator);
         Context {
-            actor: Actor { operator, reason: global.reason.clone() },
+            actor: Actor::new(operator, global.reason.clone()),
             sources: Sources::with_patience(global.retry_for),
             global,
             metrics: Metrics::default(),
@@ -45,6 +50,18 @@ impl Context {
         })?;
         let dsn = Dsn::parse(&url)?;
         Ok(Connector::new(&dsn, self.global.retry_for, self.global.lease_ttl))
+    }
+
+    /// The head of the audit chain, where this command has appended to it; for one that ends in an error.
+    pub async fn head_if_appended(&self) -> Option<String> {
+        if !self.actor.has_appended() {
+            return None;
+        }
+        let look = async {
+            let mut conn = self.connector().ok()?.try_connect(Purpose::Control).await.ok()?;
+            audit::head_line(&mut conn).await
+        };
+        tokio::time::timeout(HEAD_LIMIT, look).await.ok().flatten()
     }
 
     /// True for `--output json`.
@@ -66,18 +83,24 @@ impl Context {
     }
 }
 
+/// Blanks name nobody.
+fn filled(name: Option<String>) -> Option<String> {
+    name.filter(|name| !name.trim().is_empty())
+}
+
 /// The OS user, or pod and service account.
 fn operator() -> String {
+    let named = |variable| filled(std::env::var(variable).ok());
     if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
-        let pod = std::env::var("HOSTNAME").unwrap_or_else(|_| "pod".into());
-        return match std::env::var("SERVICE_ACCOUNT") {
-            Ok(account) => format!("{pod} ({account})"),
-            Err(_) => pod,
+        let pod = named("HOSTNAME").unwrap_or_else(|| "pod".into());
+        return match named("SERVICE_ACCOUNT") {
+            Some(account) => format!("{pod} ({account})"),
+            None => pod,
         };
     }
-    std::env::var("USER")
-        .or_else(|_| std::env::var("LOGNAME"))
-        .unwrap_or_else(|_| format!("uid {}", rustix::process::getuid().as_raw()))
+    named("USER")
+        .or_else(|| named("LOGNAME"))
+        .unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
 }
 
 /// This process's name in the ledger: host, pid, and something no other process has.

@@ -61,6 +61,7 @@ use crate::store::connect::answer_limit;
 use crate::store::with_answer_limit;
 use crate::telemetry::termination::LastWord;
 use crate::telemetry::{http, logging};
+use refusal::Refused;
 
 /// Parses, runs, prints, and returns the exit code.
 pub fn main() -> ExitCode {
@@ -74,23 +75,22 @@ pub fn main() -> ExitCode {
             if parsing::wants_json() {
                 let said = e.render().to_string();
                 let said = said.trim_start_matches("error: ").lines().next().unwrap_or_default();
-                refusal::print(&Error::new(Exit::Usage, said).hint("rekey --help"));
+                refusal::print(&Error::new(Exit::Usage, said).hint("rekey --help").into(), true);
             }
             LastWord::default().write(Exit::Usage.code(), Exit::Usage.meaning());
             return ExitCode::from(Exit::Usage.code());
         }
     };
-    let json_logs = cli.global.log_format.is_json();
-    logging::start(cli.global.log_format);
+    let log_format = cli.global.log_format;
+    logging::start(log_format);
     let context = Context::new(cli.global);
     let (works, has_last_word) = (cli.command.is_work(), cli.command.has_last_word());
     let exit = match guarded(|| start(cli.command, &context)) {
         Ok(exit) => exit,
-        Err(e) => {
-            report(&e, json_logs);
-            if context.json() {
-                refusal::print(&e);
-            }
+        Err(refused) => {
+            let e = &refused.error;
+            refusal::tell(e, log_format);
+            refusal::print(&refused, context.json());
             context.last_word.say(&e.message, e.hint.as_deref());
             e.exit
         }
@@ -105,22 +105,28 @@ pub fn main() -> ExitCode {
 }
 
 /// A panic is a bug with an exit code of the table, and the last word of a pod like any other.
-fn guarded(work: impl FnOnce() -> Result<Exit>) -> Result<Exit> {
+fn guarded(work: impl FnOnce() -> Result<Exit, Refused>) -> Result<Exit, Refused> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|_| {
         Err(Error::new(Exit::Internal, "rekey panicked; what it said is above")
-            .hint("please report it with the log; no data was lost, run again to resume"))
+            .hint("please report it with the log; no data was lost, run again to resume")
+            .into())
     })
 }
 
-fn start(command: Command, context: &Context) -> Result<Exit> {
+fn start(command: Command, context: &Context) -> Result<Exit, Refused> {
     hardening::no_core_dumps();
     crate::secrets::refuse_sensitive_logging()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|e| Error::new(Exit::Internal, format!("cannot start the runtime: {e}")))?;
-    let exit = runtime
-        .block_on(with_answer_limit(answer_limit(context.global.lease_ttl), dispatch(command, context)));
+    let work = async {
+        match dispatch(command, context).await {
+            Ok(exit) => Ok(exit),
+            Err(error) => Err(Refused { error, event_head: context.head_if_appended().await }),
+        }
+    };
+    let exit = runtime.block_on(with_answer_limit(answer_limit(context.global.lease_ttl), work));
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
     exit
 }
@@ -184,25 +190,14 @@ async fn carry_out(command: Command, context: &Context) -> Result<Exit> {
     }
 }
 
-fn report(e: &Error, json: bool) {
-    if json {
-        tracing::error!(exit_code = e.exit.code(), hint = e.hint, "{e}");
-    } else {
-        eprintln!("error: {e}");
-        if let Some(hint) = &e.hint {
-            eprintln!("  try: {hint}");
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_panic_ends_with_a_code_of_the_table() {
-        let error = guarded(|| panic!("provoked by a test")).unwrap_err();
-        assert_eq!(error.exit, Exit::Internal);
+        let refused = guarded(|| panic!("provoked by a test")).unwrap_err();
+        assert_eq!(refused.error.exit, Exit::Internal);
         assert_eq!(guarded(|| Ok(Exit::Busy)).unwrap(), Exit::Busy);
     }
 }

@@ -1,7 +1,8 @@
 //! From the command line and the environment to arguments: flags go before variables also where the two exclude each
-//! other, a variable that says nothing is none, and `-h` leaves out what `--help` says of each flag's variable.
+//! other, a variable that says nothing is none, and `-h` leaves out what `--help` says of each flag's variable. What was
+//! not understood is repeated only where it cannot be a secret.
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgAction, Command, CommandFactory, FromArgMatches};
 
@@ -9,6 +10,10 @@ use super::args::Cli;
 
 /// The command line, or what to print in its place.
 pub fn parse() -> Result<Cli, clap::Error> {
+    understood().map_err(without_secrets)
+}
+
+fn understood() -> Result<Cli, clap::Error> {
     let short = std::env::args_os().any(|argument| argument == "-h");
     let command = without_empty_variables(Cli::command());
     let command = if short { without_variables(command) } else { command };
@@ -17,6 +22,35 @@ pub fn parse() -> Result<Cli, clap::Error> {
         done => done?,
     };
     Cli::from_arg_matches(&matches)
+}
+
+/// clap repeats what it does not understand, which may be a key or the URL of a Redis with its password.
+fn without_secrets(mut e: clap::Error) -> clap::Error {
+    use ContextKind::{InvalidArg, InvalidSubcommand, InvalidValue, Suggested};
+    let typed: &[ContextKind] = match e.kind() {
+        ErrorKind::UnknownArgument => &[InvalidArg],
+        ErrorKind::InvalidSubcommand => &[InvalidSubcommand],
+        // The rest name our own arguments and commands, beside a value that was typed.
+        _ => &[InvalidValue],
+    };
+    for &kind in typed {
+        let Some(ContextValue::String(said)) = e.get(kind) else { continue };
+        if !is_plain_word(said) {
+            e.insert(kind, ContextValue::String("(not shown)".to_owned()));
+            // In place of clap's "to pass '…' as a value", which repeats it too.
+            let tip =
+                "what may be a secret is not repeated; keys are named, never passed: env:VAR, file:PATH, …";
+            e.insert(Suggested, ContextValue::StyledStrs(vec![tip.to_owned().into()]));
+        }
+    }
+    e
+}
+
+/// A word like a command's or a flag's, mistyped: too short for a key, or without what makes a key hard to guess.
+fn is_plain_word(text: &str) -> bool {
+    let text = text.trim();
+    let short = text.len() < 20 || text.starts_with("--");
+    short && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')
 }
 
 /// Arguments that exclude each other, by id: two of them are a conflict to clap even if one is a variable.
@@ -82,7 +116,9 @@ pub fn deadline_is_standing() -> bool {
 /// Whether JSON was asked for on a command line that could not be understood.
 pub fn wants_json() -> bool {
     let said: Vec<_> = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
-    let asked = said.iter().any(|a| a == "--output=json")
-        || said.windows(2).any(|pair| pair[0] == "--output" && pair[1] == "json");
-    asked || std::env::var("REKEY_OUTPUT").is_ok_and(|form| form == "json")
+    let flag = said.iter().enumerate().find_map(|(at, a)| match a.strip_prefix("--output")? {
+        "" => said.get(at + 1).cloned(),
+        value => value.strip_prefix('=').map(str::to_owned),
+    });
+    flag.or_else(|| std::env::var("REKEY_OUTPUT").ok()).is_some_and(|form| form == "json")
 }

@@ -1,9 +1,23 @@
-//! What `--output json` prints on stdout where a command has no result: the error, with the same fields every time.
-//! On stderr it is told as always.
+//! How a command that ends in an error says so: on stderr always, and with `--output json`, where there is no result, on
+//! stdout with the same fields every time. The head of the audit chain is its last line, as it is a success's.
 
 use serde::Serialize;
 
 use crate::error::Error;
+use crate::telemetry::logging::{self, LogFormat};
+
+/// An error, and the audit chain's head where the command had appended to it.
+#[derive(Debug)]
+pub struct Refused {
+    pub error: Error,
+    pub event_head: Option<String>,
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Refused {
+        Refused { error, event_head: None }
+    }
+}
 
 #[derive(Serialize)]
 struct Refusal<'a> {
@@ -12,16 +26,37 @@ struct Refusal<'a> {
     meaning: &'static str,
     error: &'a str,
     hint: Option<&'a str>,
+    event_head: Option<&'a str>,
 }
 
-/// Prints it. A stdout that is closed is no error: the exit code tells.
-pub fn print(e: &Error) {
+/// On stderr, whatever RUST_LOG leaves out.
+pub fn tell(e: &Error, format: LogFormat) {
+    if format.is_json() {
+        tracing::error!(target: logging::NEVER_OFF, exit_code = e.exit.code(), hint = e.hint, "{e}");
+    } else {
+        eprintln!("error: {e}");
+        if let Some(hint) = &e.hint {
+            eprintln!("  try: {hint}");
+        }
+    }
+}
+
+/// On stdout. One that is closed is no error: the exit code tells.
+pub fn print(refused: &Refused, json: bool) {
+    let Refused { error, event_head } = refused;
+    if !json {
+        if let Some(head) = event_head {
+            println!("audit chain head: {head}");
+        }
+        return;
+    }
     let refusal = Refusal {
         outcome: "error",
-        exit_code: e.exit.code(),
-        meaning: e.exit.meaning(),
-        error: &e.message,
-        hint: e.hint.as_deref(),
+        exit_code: error.exit.code(),
+        meaning: error.exit.meaning(),
+        error: &error.message,
+        hint: error.hint.as_deref(),
+        event_head: event_head.as_deref(),
     };
     if let Ok(text) = serde_json::to_string_pretty(&refusal) {
         println!("{text}");

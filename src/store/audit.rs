@@ -1,5 +1,8 @@
 //! The audit trail: `rekey.events`, append-only and hash-chained, and the application's `audit_logs` beside it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
@@ -14,6 +17,20 @@ pub struct Actor {
     pub operator: String,
     /// `--reason`.
     pub reason: Option<String>,
+    /// Shared by all clones.
+    appended: Arc<AtomicBool>,
+}
+
+impl Actor {
+    /// Has done nothing yet.
+    pub fn new(operator: String, reason: Option<String>) -> Actor {
+        Actor { operator, reason, appended: Arc::default() }
+    }
+
+    /// Whether an event of this actor's was appended, be it in a transaction that was rolled back.
+    pub fn has_appended(&self) -> bool {
+        self.appended.load(Ordering::Relaxed)
+    }
 }
 
 /// Appends one event in the caller's transaction and returns the chain's new head, in hex. The head's row stays
@@ -41,6 +58,7 @@ pub async fn append(
         .fetch_one(conn)
         .during("append to the audit trail")
         .await?;
+    actor.appended.store(true, Ordering::Relaxed);
     Ok(hash)
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt;
 
@@ -28,15 +29,44 @@ impl LogFormat {
     }
 }
 
+/// The target of the line that says why a command failed: no RUST_LOG silences it.
+pub const NEVER_OFF: &str = "rekey::refused";
+
 /// Starts logging. Everything but our own lines is quiet unless RUST_LOG asks for it.
 pub fn start(format: LogFormat) {
     let asked = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|asked| !asked.is_empty());
-    let filter = asked.and_then(|asked| EnvFilter::try_new(asked).ok());
+    let filter = asked.and_then(|asked| EnvFilter::try_new(widened(&asked)).ok());
     let filter = filter.unwrap_or_else(|| EnvFilter::new("warn,rekey=info"));
     let base = fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if format.is_json() {
         base.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
     } else {
         base.with_target(false).with_ansi(std::io::stderr().is_terminal()).init();
+    }
+}
+
+/// What was asked for, and what it must not leave out: our warnings where it speaks of other crates alone, and
+/// [`NEVER_OFF`].
+fn widened(asked: &str) -> String {
+    let speaks_of_us =
+        |directive: &str| directive.contains("rekey") || directive.trim().parse::<LevelFilter>().is_ok();
+    let ours = if asked.split(',').any(speaks_of_us) { "" } else { "rekey=warn," };
+    format!("{ours}{asked},{NEVER_OFF}=error")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_narrow_filter_leaves_our_warnings_in_and_no_filter_the_error_out() {
+        for (asked, widened_to) in [
+            ("off", "off,rekey::refused=error"),
+            ("aws_config=debug", "rekey=warn,aws_config=debug,rekey::refused=error"),
+            ("sqlx=debug,TRACE", "sqlx=debug,TRACE,rekey::refused=error"),
+            ("rekey::engine=off", "rekey::engine=off,rekey::refused=error"),
+        ] {
+            assert_eq!(widened(asked), widened_to);
+        }
     }
 }

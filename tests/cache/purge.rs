@@ -44,6 +44,31 @@ fn three_patterns_go_and_nothing_else() {
     assert_eq!(purge(&redis.url(), ["--yes"]).json(0)["purged"][0]["deleted"], 0);
 }
 
+/// What is left undone is said, unless no log at all is wanted.
+#[test]
+fn a_narrow_filter_of_logs_leaves_warnings_in() {
+    let redis = Redis::start(&[]);
+    for (asked, said) in [("aws_config=debug", true), ("warn", true), ("off", false), ("rekey=error", false)]
+    {
+        let done = purge(&redis.url(), ["--yes"]).env("RUST_LOG", asked).exits(0);
+        assert_eq!(done.stderr.contains("no audit entry"), said, "RUST_LOG={asked}: {done}");
+    }
+}
+
+/// Templates of pods leave empty variables behind.
+#[test]
+fn an_empty_prefix_in_the_environment_is_none() {
+    let db = Db::new();
+    Load::rows(5).into(&db);
+    let redis = Redis::start(&[]);
+    redis.fill("dashtam:provider:conn:", 3);
+    rekey(&db, ["run"]).exits(0);
+    let back = rekey(&db, ["rollback", "--yes"]).env("REDIS_URL", redis.url()).env("REKEY_PREFIX", "");
+    let back = back.exits(0);
+    assert!(back.stdout.contains("3 stale cache entries deleted"), "{back}");
+    assert_eq!(redis.size(), 0);
+}
+
 #[test]
 fn a_prefix_is_no_pattern() {
     let redis = Redis::start(&[]);

@@ -175,6 +175,30 @@ fn an_unknown_parameter_of_database_url_is_named_and_its_value_is_not() {
     }
 }
 
+/// Shipped logs witness the chain by every command's last line: also of one that wrote, and was refused then.
+#[test]
+fn a_refusal_that_wrote_names_the_head_of_the_chain() {
+    let db = Db::new();
+    Load::rows(30).into(&db);
+    rekey(&db, ["run"]).exits(0);
+    let head = || db.value::<String>("SELECT seq || ':' || encode(hash, 'hex') FROM rekey.chain");
+    let before = head();
+    let promote = rekey(&db, ["promote", "--external", "--yes"]).exits(7);
+    assert_ne!(head(), before, "{promote}");
+    assert_eq!(promote.stdout.trim_end(), format!("audit chain head: {}", head()), "{promote}");
+    let promote = rekey(&db, ["promote", "--external", "--yes"]).json(7);
+    assert_eq!(promote["event_head"], head(), "{promote:#}");
+    // Rows are back, and somebody else has to change the key back.
+    let changed =
+        |command: &[&str]| rekey(&db, []).more(command).env("ENCRYPTION_KEY", NEW).env("PREVIOUS", OLD);
+    let back = changed(&["rollback", "--yes", "--old-key", "env:PREVIOUS"]).exits(7);
+    assert_eq!(back.stdout.trim_end(), format!("audit chain head: {}", head()), "{back}");
+    // Whoever wrote nothing has nothing to be witnessed.
+    assert!(rekey(&db, ["finalize", "--yes"]).exits(7).stdout.is_empty());
+    let nothing = rekey(&db, ["finalize", "--yes"]).json(7);
+    assert_eq!(nothing.get("event_head"), Some(&serde_json::Value::Null), "{nothing:#}");
+}
+
 /// Errors go to stderr, results to stdout: a script can trust either.
 #[test]
 fn errors_are_on_stderr_and_name_a_remedy() {

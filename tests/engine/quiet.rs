@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use crate::support::cluster::free_port;
 use crate::support::load::{Load, some_ids, store, store_raw};
-use crate::support::{Cluster, Db, NEW, OLD, OTHER, Rekey, SOON, rekey, run_in_small_steps, until};
+use crate::support::{
+    Cluster, Db, NEW, OLD, OTHER, Rekey, SOON, rekey, rekey_without_database, run_in_small_steps, until,
+};
 
 const PASSWORD: &str = "canary-password-of-the-database";
 const CREDENTIAL: &str = "canary-token-of-a-user-at-his-bank";
@@ -147,6 +149,54 @@ fn no_error_shows_a_secret() {
         let said = format!("{}{}", outcome.stdout, outcome.stderr);
         shows_nothing("an error about keys", &said);
         assert!(!said.contains(old) && !said.contains(new), "{outcome}");
+    }
+}
+
+/// Typed where it does not belong: neither a key nor a password is repeated, and whoever only slipped is still helped.
+#[test]
+fn what_is_not_understood_is_not_repeated() {
+    let (url, equals) = (format!("redis://:{PASSWORD}@cache"), format!("--dry-run={OLD}"));
+    let (flag, flag_equals) = (format!("--{OLD}"), format!("--no-such-flag={OLD}"));
+    let lines: &[&[&str]] = &[
+        &[OLD],
+        &["help", OLD],
+        &["keys", OLD],
+        &["run", OLD],
+        &["run", "--", OLD],
+        &["run", &equals],
+        &["run", &flag],
+        &["run", &flag_equals],
+        &["run", "--workers", OLD],
+        &["status", "--log-format", OLD],
+        &["status", "--metrics-listen", &url],
+        &["quarantine", "accept", OLD],
+        &["completions", OLD],
+        &["completions", &flag],
+        &["cache", "purge", &url],
+        &["cache", &url],
+        &["cache", "purge", "--redis-url=redis://cache", &url],
+    ];
+    let forms: [&[&str]; 2] = [&[], &["--output", "json"]];
+    for line in lines {
+        for form in forms {
+            let outcome = rekey_without_database([]).more(form).more(line).exits(2);
+            let said = format!("{}{}", outcome.stdout, outcome.stderr);
+            shows_nothing(&format!("{line:?} {form:?}"), &said);
+            // A flag's name is no secret, what follows its `=` may be.
+            let tells = ["(not shown)", "'--no-such-flag'"];
+            assert!(tells.iter().any(|told| said.contains(told)), "{outcome}");
+            assert_eq!(outcome.stdout.is_empty(), form.is_empty(), "{outcome}");
+        }
+    }
+    let variable = rekey_without_database(["status"]).env("REKEY_METRICS_LISTEN", &url).exits(2);
+    shows_nothing("a variable", &variable.stderr);
+    for (slip, typed, meant) in [
+        (["stauts", "--watch"], "'stauts'", "'status'"),
+        (["run", "--wrokers=3"], "'--wrokers'", "'--workers'"),
+        (["status", "--output=jsno"], "'jsno'", "'json'"),
+    ] {
+        let helped = rekey_without_database(slip).exits(2);
+        assert!(helped.stderr.contains(typed) && helped.stderr.contains(meant), "{helped}");
     }
 }
 

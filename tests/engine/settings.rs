@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::load::Load;
+use crate::support::load::{Load, some_ids, store_raw};
 use crate::support::{
     Db, Judge, NEW, OLD, OTHER, rekey, rekey_without_database, run_in_small_steps, state, total,
 };
@@ -51,6 +51,63 @@ fn errors_are_json_too() {
     let said = rekey(&db, ["run"]).env("ENCRYPTION_KEY", OTHER).args(["--output", "json"]).exits(3);
     said.says_none_of(&[OTHER, NEW]);
     assert_eq!(said.json()["exit_code"], 3);
+}
+
+/// A flag goes before the environment also where the rest of the line is not understood.
+#[test]
+fn the_form_of_a_usage_error_is_the_flags() {
+    let lines: [(&str, &[&str], bool); 6] = [
+        ("json", &["bogus"], true),
+        ("json", &["--output", "text", "bogus"], false),
+        ("json", &["bogus", "--output=text"], false),
+        ("text", &["--output", "json", "bogus"], true),
+        ("text", &["bogus", "--output=json"], true),
+        ("", &["bogus"], false),
+    ];
+    for (variable, line, is_json) in lines {
+        let refused = rekey_without_database([]).more(line).env("REKEY_OUTPUT", variable).exits(2);
+        assert_eq!(refused.stdout.starts_with('{'), is_json, "REKEY_OUTPUT={variable}: {refused}");
+    }
+}
+
+/// However narrow RUST_LOG is, stderr says why a command failed.
+#[test]
+fn no_filter_of_logs_silences_an_error() {
+    for asked in ["aws_config=debug", "off", "rekey=off", "rekey::cli=off,sqlx=warn", "rekey::refused=off"] {
+        let refused = rekey_without_database(["verify"]).env("RUST_LOG", asked).exits(2);
+        let line: serde_json::Value = serde_json::from_str(&refused.stderr).expect("one line of JSON");
+        assert_eq!(line["level"], "ERROR", "{line:#}");
+        assert_eq!(line["message"], "DATABASE_URL is not set", "{line:#}");
+        assert_eq!(line["exit_code"], 2, "{line:#}");
+        assert!(line["hint"].is_string(), "{line:#}");
+    }
+    let db = Db::new();
+    Load::rows(5).into(&db);
+    rekey(&db, ["run"]).exits(0);
+    db.execute("ALTER TABLE rekey.events DISABLE TRIGGER ALL; UPDATE rekey.events SET operator = 'nobody' WHERE seq = 2");
+    let broken = rekey(&db, ["report"]).env("RUST_LOG", "off").exits(6);
+    assert!(broken.stderr.contains("hash chain is broken"), "{broken}");
+}
+
+/// What stands in the audit trail for good says something.
+#[test]
+fn blanks_are_no_reason_and_nobody() {
+    let db = Db::new();
+    Load::rows(20).into(&db);
+    let id = some_ids(&db, 1, 1)[0];
+    store_raw(&db, id, b"?");
+    rekey(&db, ["run"]).exits(5);
+    let accept = |reason: &str| {
+        rekey(&db, ["quarantine", "accept", &id.to_string(), "--operator", " ", "--reason", reason]).run()
+    };
+    for blank in ["", " \t"] {
+        let refused = accept(blank).expect(2);
+        assert!(refused.stderr.contains("--reason"), "{refused}");
+    }
+    assert_eq!(db.value::<i64>("SELECT count(*) FROM rekey.events WHERE action = 'accept'"), 0);
+    accept("no backup has it").expect(0);
+    let operators: Vec<String> = db.column("SELECT DISTINCT operator FROM rekey.events");
+    assert!(operators.iter().all(|operator| operator.starts_with("uid ")), "{operators:?}");
 }
 
 /// Usage is found before anything is contacted.

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::args::{ReportArgs, ReportFormat};
 use super::context::Context;
+use super::refusal;
 use crate::error::{Error, Exit, Result};
 use crate::rotation::{Counters, Direction, State};
 use crate::secrets::KeySource;
@@ -81,10 +82,10 @@ pub async fn run(args: ReportArgs, context: &Context) -> Result<Exit> {
     }
     if !report.chain.intact {
         // The report is the result; a refusal beside it would be a second one.
-        tracing::error!(
-            "the audit trail's hash chain is broken: compare with the chain heads in shipped logs"
-        );
-        return Ok(Exit::VerifyFailed);
+        let broken = Error::new(Exit::VerifyFailed, "the audit trail's hash chain is broken")
+            .hint("compare with the chain heads in shipped logs");
+        refusal::tell(&broken, context.global.log_format);
+        return Ok(broken.exit);
     }
     Ok(Exit::Ok)
 }
