@@ -9,6 +9,7 @@ mod machine;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
+use crate::support::Cluster;
 use machine::Machine;
 
 /// One thing that happens. Rows are named by a number that is taken modulo how many there are.
@@ -37,6 +38,10 @@ pub enum Step {
         after: u8,
     },
     Verify,
+    /// The new key is made current in the dotenv file that the application reads, if the rows are all on it.
+    Promote,
+    /// The server dies and comes back: commits that did not wait for the disk are lost.
+    Crash,
     /// The server ends all sessions that are not ours.
     DropConnections,
     /// The table is rewritten: every row moves, no xmin changes.
@@ -85,6 +90,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Rollback),
         1 => row().prop_map(|after| Step::RollbackKilled { after }),
         1 => Just(Step::Verify),
+        2 => Just(Step::Promote),
+        1 => Just(Step::Crash),
         1 => Just(Step::DropConnections),
         1 => Just(Step::Rewrite),
         2 => (row(), any::<bool>()).prop_map(|(row, new_key)| Step::Refresh { row, new_key }),
@@ -110,11 +117,13 @@ fn whatever_happens_every_row_is_what_the_model_says() {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
+    // Its own: it is made to crash. Commits that do not wait for the disk stay in memory for long.
+    let cluster = Cluster::with("wal_writer_delay = '2s'\nwal_writer_flush_after = '1GB'");
     let steps = prop::collection::vec(step(), 4..12);
     let result = runner.run(&steps, |steps| {
         // Printed only where the test fails, and then the last list is the one to look at.
         println!("seed {seed}: {steps:?}");
-        let mut machine = Machine::new();
+        let mut machine = Machine::new(&cluster);
         for (n, step) in steps.iter().enumerate() {
             machine.take(n, *step);
         }

@@ -4,11 +4,15 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::{Db, Random, Rekey, Running, rekey};
+use crate::plan::{Of, random};
+use crate::support::{Db, Rekey, Running, rekey};
 use crate::tally::Tally;
 
 /// Frozen for longer than this, a process has lost its leases, and its transactions.
 const PAST_THE_LEASE: Duration = Duration::from_millis(2600);
+
+/// Whoever is asked to stop has ended by then (design.md).
+const TO_STOP: Duration = Duration::from_secs(10);
 
 /// Which way rows are to move.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -57,13 +61,23 @@ struct Process {
 }
 
 /// The processes at work.
-#[derive(Default)]
-pub struct Herd(Vec<Process>);
+pub struct Herd {
+    at_work: Vec<Process>,
+    seed: u64,
+    /// Processes ever started.
+    started: u64,
+}
 
 impl Herd {
-    /// Starts processes until there are `wanted`.
-    pub fn fill(&mut self, db: &Db, wanted: usize, direction: Direction, random: &mut Random) {
-        while self.0.len() < wanted {
+    pub fn new(seed: u64) -> Herd {
+        Herd { at_work: Vec::new(), seed, started: 0 }
+    }
+
+    /// Starts processes until there are `wanted`. What the n-th is told to do is the seed's to say.
+    pub fn fill(&mut self, db: &Db, wanted: usize, direction: Direction) {
+        while self.at_work.len() < wanted {
+            let mut random = random(self.seed, Of::Processes, self.started);
+            self.started += 1;
             let task = match random.below(20) {
                 0 => Task::Verify,
                 1 => Task::Status,
@@ -79,7 +93,7 @@ impl Herd {
                     command(db, direction).args(steps)
                 }
             };
-            self.0.push(Process { task, running: command.start(), frozen: None });
+            self.at_work.push(Process { task, running: command.start(), frozen: None });
         }
     }
 
@@ -87,7 +101,7 @@ impl Herd {
     pub fn reap(&mut self, direction: Direction, tally: &mut Tally) -> bool {
         let mut reached = false;
         let mut at_work = Vec::new();
-        for mut process in self.0.drain(..) {
+        for mut process in self.at_work.drain(..) {
             if process.frozen.is_some() || process.running.running() {
                 at_work.push(process);
                 continue;
@@ -109,54 +123,54 @@ impl Herd {
             tally.exited(outcome.title.split(' ').next().unwrap_or_default(), code);
             reached |= task == Task::Move(direction) && code == 0;
         }
-        self.0 = at_work;
+        self.at_work = at_work;
         reached
     }
 
     /// SIGKILL to one, frozen or not.
     pub fn kill_one(&mut self, choice: u64, tally: &mut Tally) {
-        if !self.0.is_empty() {
-            let process = self.0.swap_remove(choice as usize % self.0.len());
+        if !self.at_work.is_empty() {
+            let process = self.at_work.swap_remove(choice as usize % self.at_work.len());
             kill(process, tally);
         }
     }
 
     /// SIGKILL to all in the same moment.
     pub fn kill_all(&mut self, tally: &mut Tally) {
-        self.0.iter().for_each(|process| process.running.signal(Signal::KILL));
-        self.0.drain(..).for_each(|process| kill(process, tally));
+        self.at_work.iter().for_each(|process| process.running.signal(Signal::KILL));
+        self.at_work.drain(..).for_each(|process| kill(process, tally));
     }
 
     /// SIGTERM to one that can hear it: it saves its checkpoint and ends.
     pub fn ask_to_stop(&mut self, choice: u64, tally: &mut Tally) {
-        let awake: Vec<usize> = (0..self.0.len()).filter(|n| self.0[*n].frozen.is_none()).collect();
+        let awake: Vec<usize> =
+            (0..self.at_work.len()).filter(|n| self.at_work[*n].frozen.is_none()).collect();
         if awake.is_empty() {
             return;
         }
-        let process = self.0.swap_remove(awake[choice as usize % awake.len()]);
+        let process = self.at_work.swap_remove(awake[choice as usize % awake.len()]);
         process.running.signal(Signal::TERM);
-        let outcome = process.running.wait_for(Duration::from_secs(20));
+        let outcome = process.running.wait_for(TO_STOP);
         tally.asked += 1;
-        // Before it listens, the signal ends it; or it had come to its end by itself.
-        if let Some(code) = outcome.code() {
-            assert!([0, 6, 7, 8, 69, 75].contains(&code), "{outcome}");
-            tally.exited(&format!("asked {}", outcome.title.split(' ').next().unwrap_or_default()), code);
-        }
+        // It had come to its end by itself, or it listened: the signal was not sent before.
+        let code = outcome.code().unwrap_or(-1);
+        assert!([0, 6, 7, 8, 69, 75].contains(&code), "{outcome}");
+        tally.exited(&format!("asked {}", outcome.title.split(' ').next().unwrap_or_default()), code);
     }
 
     /// SIGSTOP to one, for a moment or past its lease; or SIGCONT to one that has been frozen for long enough.
     pub fn freeze_or_thaw(&mut self, choice: u64, tally: &mut Tally) {
-        for process in &mut self.0 {
+        for process in &mut self.at_work {
             if process.frozen.is_some_and(|since| since.elapsed() > PAST_THE_LEASE) {
                 process.running.signal(Signal::CONT);
                 process.frozen = None;
             }
         }
-        if self.0.is_empty() {
+        if self.at_work.is_empty() {
             return;
         }
-        let index = choice as usize % self.0.len();
-        let process = &mut self.0[index];
+        let index = choice as usize % self.at_work.len();
+        let process = &mut self.at_work[index];
         if process.frozen.is_some() {
             return;
         }

@@ -2,8 +2,9 @@
 //! After every blow the whole table is judged with cryptography of its own, and the counters are compared with what a
 //! trigger saw moved. Forward runs, rollbacks, the turn between them, and verify come in turns.
 //!
-//! `scripts/torture --kills N --seed S`. The seed decides what is done in which order; the moments are the machine's.
-//! A fault ends it with a panic that names the seed and the blow.
+//! `scripts/torture --kills N --seed S`. The seed decides what is done in which order (plan.rs; `--seed S --plan N`
+//! lists the first N blows); the moments are the machine's, and so is what is there to be hit. A fault ends it with a
+//! panic that names the seed and the blow.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -11,6 +12,7 @@ mod support;
 mod application;
 mod herd;
 mod options;
+mod plan;
 mod tally;
 
 use std::time::Duration;
@@ -18,21 +20,26 @@ use std::time::Duration;
 use application::{Application, State};
 use herd::{Direction, Herd};
 use options::Options;
+use plan::{Kind, plan};
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::Connection as _;
 use support::load::Load;
-use support::{Cluster, Db, Judge, NEW, OLD, Random, Stop, block_on, rekey, status, until};
+use support::{Cluster, Db, Judge, NEW, OLD, Stop, block_on, rekey, status, until};
 use tally::Tally;
 
 fn main() {
     let Some(options) = Options::parse() else { return };
+    if let Some(blows) = options.plan {
+        return (0..blows).for_each(|number| println!("{number}: {:?}", plan(options.seed, number)));
+    }
     let mut torture = Torture::new(&options);
     let mut tally = Tally::new(options.seed);
     while tally.kills() < options.kills {
         torture.blow(&mut tally);
     }
     torture.end(&mut tally);
-    tally.done(torture.application.writes());
+    let state = torture.application.pause();
+    tally.done(state.writes, state.lost);
 }
 
 struct Torture {
@@ -41,10 +48,7 @@ struct Torture {
     cluster: Cluster,
     db: Db,
     herd: Herd,
-    random: Random,
     direction: Direction,
-    /// Blows since everything was last brought to an end.
-    since_end: u64,
 }
 
 impl Torture {
@@ -61,6 +65,7 @@ impl Torture {
         db.execute(
             "CREATE SCHEMA judge; CREATE TABLE judge.moves (id uuid);
              CREATE TABLE judge.earlier (rows bigint); INSERT INTO judge.earlier VALUES (0);
+             CREATE TABLE judge.written (number bigint); INSERT INTO judge.written VALUES (0);
              CREATE FUNCTION judge.note() RETURNS trigger LANGUAGE plpgsql AS
                  $$ BEGIN INSERT INTO judge.moves VALUES (NEW.id); RETURN NULL; END $$;
              CREATE TRIGGER note AFTER UPDATE ON provider_connections FOR EACH ROW
@@ -68,40 +73,28 @@ impl Torture {
         );
         let judge = Judge::look(&db, &[OLD]);
         let application = Application::start(&db, judge, options.seed);
-        Torture {
-            cluster,
-            db,
-            application,
-            herd: Herd::default(),
-            random: Random::new(options.seed),
-            direction: Direction::Forward,
-            since_end: 0,
-        }
+        Torture { cluster, db, application, herd: Herd::new(options.seed), direction: Direction::Forward }
     }
 
     /// Lets processes work for a moment, strikes, and looks at everything.
     fn blow(&mut self, tally: &mut Tally) {
+        let blow = tally.next_blow();
         let reached = self.herd.reap(self.direction, tally);
-        let (turn, end) = (self.random.below(30) == 0, self.random.below(60) == 0);
-        if end || self.since_end > 150 {
+        if blow.end {
             self.end(tally);
-        } else if reached || (turn && self.direction == Direction::Forward) {
+        } else if reached || (blow.turn && self.direction == Direction::Forward) {
             self.turn(tally);
         }
-        let wanted = 1 + self.random.below(4) as usize;
-        self.herd.fill(&self.db, wanted, self.direction, &mut self.random);
-        let longest = if self.random.below(8) == 0 { 1200 } else { 400 };
-        std::thread::sleep(Duration::from_millis(self.random.below(longest)));
-        match self.random.below(100) {
-            0..37 => self.herd.kill_one(self.random.bits(), tally),
-            37..68 => self.herd.kill_all(tally),
-            68..79 => self.herd.ask_to_stop(self.random.bits(), tally),
-            79..94 => self.herd.freeze_or_thaw(self.random.bits(), tally),
-            94..96 => self.restart(Stop::Immediate, tally),
-            96..98 => self.restart(Stop::Kill, tally),
-            _ => self.kill_a_backend(tally),
+        self.herd.fill(&self.db, blow.wanted, self.direction);
+        std::thread::sleep(blow.pause);
+        match blow.kind {
+            Kind::KillOne => self.herd.kill_one(blow.choice, tally),
+            Kind::KillAll => self.herd.kill_all(tally),
+            Kind::AskToStop => self.herd.ask_to_stop(blow.choice, tally),
+            Kind::FreezeOrThaw => self.herd.freeze_or_thaw(blow.choice, tally),
+            Kind::Restart(how) => self.restart(how, tally),
+            Kind::KillBackend => self.kill_a_backend(blow.choice, tally),
         }
-        self.since_end += 1;
         let mut state = self.application.pause();
         self.check(&mut state, &[OLD, NEW]);
         tally.checks += 1;
@@ -122,20 +115,29 @@ impl Torture {
     }
 
     fn restart(&mut self, how: Stop, tally: &mut Tally) {
+        let next = self.next_transaction();
         self.cluster.stop(how);
         tally.server(how);
         self.cluster.boot();
+        tally.used_again += next - self.next_transaction().min(next);
+    }
+
+    /// The next transaction id that the server will hand out.
+    fn next_transaction(&self) -> u64 {
+        let next: i64 = self.db.value("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint");
+        next as u64
     }
 
     /// A backend that dies takes every session with it: the server recovers from its log.
-    fn kill_a_backend(&mut self, tally: &mut Tally) {
+    fn kill_a_backend(&mut self, choice: u64, tally: &mut Tally) {
         let backends: Vec<i32> = self.db.column(
             "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name <> 'judge'",
         );
         if backends.is_empty() {
             return;
         }
-        let victim = backends[self.random.below(backends.len() as u64) as usize];
+        let victim = backends[choice as usize % backends.len()];
+        let next = self.next_transaction();
         // A session of our own tells when the others have been taken along.
         let mut mine = block_on(self.db.pool().acquire()).expect("a session");
         if kill_process(Pid::from_raw(victim).expect("a process id"), Signal::KILL).is_err() {
@@ -154,10 +156,12 @@ impl Torture {
         until("the server to recover", support::SOON, || {
             block_on(async { sqlx::PgConnection::connect(&self.db.url).await?.close().await }).ok()
         });
+        tally.used_again += next - self.next_transaction().min(next);
     }
 
     /// Every row opens to what the application last wrote; what is counted is what was moved.
     fn check(&self, state: &mut State, keys: &[&str]) {
+        state.settle(&self.db);
         state.judge.none_lost(&self.db, keys);
         if self.has_ledger() {
             // One statement, one snapshot: they are equal at every instant.
@@ -203,7 +207,6 @@ impl Torture {
         );
         tally.checks += 2;
         tally.ends += 1;
-        self.since_end = 0;
         self.turn(tally);
     }
 }

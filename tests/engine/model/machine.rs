@@ -1,5 +1,7 @@
 //! What is true after each step: the rows by the model, and the rotation's state by the table of who may move it.
 
+use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -7,7 +9,7 @@ use uuid::Uuid;
 use super::Step;
 use crate::support::judge::{count_on, stored};
 use crate::support::load::{Load, fresh_iv, ids, insert, store, store_raw};
-use crate::support::{Cipher, Db, Judge, NEW, OLD, Outcome, Rekey, Running, SOON, rekey};
+use crate::support::{Cipher, Cluster, Db, Judge, NEW, OLD, Outcome, Rekey, Running, SOON, Stop, rekey};
 use rustix::process::Signal;
 
 const ROWS: u64 = 200;
@@ -16,8 +18,11 @@ const ROWS: u64 = 200;
 type Seen = Option<(String, String)>;
 
 /// The database, the processes at work on it, and what must be true.
-pub struct Machine {
+pub struct Machine<'a> {
+    cluster: &'a Cluster,
     db: Db,
+    /// Holds the dotenv file that the application reads its key from.
+    folder: tempfile::TempDir,
     judge: Judge,
     /// Every row as it was loaded, for stale saves and repairs.
     loaded: Vec<(Uuid, Vec<u8>)>,
@@ -32,15 +37,20 @@ pub struct Machine {
     dropped: bool,
 }
 
-impl Machine {
-    pub fn new() -> Machine {
-        let db = Db::new();
+impl Machine<'_> {
+    pub fn new(cluster: &Cluster) -> Machine<'_> {
+        let db = Db::on(cluster);
         Load::rows(ROWS).nulls(4).into(&db);
         let judge = Judge::look(&db, &[OLD]);
         let rows = ids(&db);
         let loaded = rows.iter().filter_map(|&id| Some((id, stored(&db, id)?))).collect();
         let (damaged, running) = (Vec::new(), Vec::new());
-        Machine { db, judge, loaded, rows, damaged, running, seen: None, interfered: false, dropped: false }
+        let folder = tempfile::tempdir().expect("a folder");
+        let (seen, interfered, dropped) = (None, false, false);
+        let machine =
+            Machine { cluster, db, folder, judge, loaded, rows, damaged, running, seen, interfered, dropped };
+        fs::write(machine.dotenv(), with_key(OLD)).expect("a dotenv file");
+        machine
     }
 
     /// Does a step, then compares everything with the model.
@@ -51,6 +61,7 @@ impl Machine {
         let now = self.look();
         let may = self.may_have_become(&now, step, busy);
         assert!(may, "step {n}, {step:?}: {:?} became {now:?}", self.seen);
+        self.application_reads_the_right_key(&now);
         self.seen = now;
         self.reap();
     }
@@ -87,7 +98,7 @@ impl Machine {
                     let state = self.seen.as_ref().map_or("", |(state, _)| state);
                     let expected = match state {
                         // A rollback that was killed counts as alive until its lease is over.
-                        "rolling_back" => vec![7, 8],
+                        "rolling_back" | "unpromoting" => vec![7, 8],
                         _ if aborted && active => vec![7],
                         _ => vec![self.or_quarantined()],
                     };
@@ -113,6 +124,12 @@ impl Machine {
                 self.interfered = true;
             }
             Step::Verify => self.verify(quiet),
+            Step::Promote => self.promote(quiet),
+            Step::Crash => {
+                self.cluster.stop(Stop::Immediate);
+                self.cluster.boot();
+                self.dropped = true;
+            }
             Step::DropConnections => {
                 self.db.terminate_other_sessions();
                 self.dropped = true;
@@ -203,29 +220,45 @@ impl Machine {
         self.seen = self.look();
         let (state, desired) = self.seen.clone().unwrap_or_default();
         if desired != "running" && !desired.is_empty() && state != "rolled_back" {
-            rekey(&self.db, ["resume"]).exits(0);
+            self.rekey("resume").exits(0);
         }
-        let mut command = if state == "rolling_back" { "rollback" } else { "run" };
+        let back = ["rolling_back", "unpromoting"].contains(&state.as_str());
+        let mut command = if back { "rollback" } else { "run" };
         for key in if command == "run" { vec![NEW, OLD] } else { vec![OLD] } {
             let yes: &[&str] = if command == "rollback" { &["--yes"] } else { &[] };
             self.small_steps(command).more(yes).start().wait_for(SOON).expect(self.or_quarantined());
             self.judge.all_on(&self.db, key);
-            rekey(&self.db, ["verify"]).exits(self.or_quarantined());
+            self.rekey("verify").exits(self.or_quarantined());
             if command == "run" && !self.interfered {
                 let moved = crate::support::total(&self.db, "re_encrypted");
                 assert_eq!(moved, self.judge.openable() as i64, "each row is counted once");
             }
             command = "rollback";
         }
+        // Where no row is damaged, a rotation after it goes on to its end.
+        if self.damaged.is_empty() {
+            assert_eq!(self.key_read(), OLD);
+            self.small_steps("run").exits(0);
+            self.rekey("promote").args(["--yes"]).exits(0);
+            self.rekey("finalize").args(["--yes"]).exits(0);
+            self.judge.all_on(&self.db, NEW);
+            assert_eq!(self.key_read(), NEW);
+            self.small_steps("rollback").args(["--yes"]).exits(7);
+        }
+        self.db.discard();
+    }
+
+    fn rekey(&self, command: &str) -> Rekey {
+        let old = format!("dotenv:{}#ENCRYPTION_KEY", self.dotenv().display());
+        rekey(&self.db, [command]).without("ENCRYPTION_KEY").env("REKEY_OLD_KEY", old)
     }
 
     fn small_steps(&self, command: &str) -> Rekey {
-        let steps = ["--chunk-rows", "40", "--lease-ttl", "2s"];
-        rekey(&self.db, [command]).args(steps)
+        self.rekey(command).args(["--chunk-rows", "40", "--lease-ttl", "2s"])
     }
 
     fn control(&self, command: &str, quiet: bool, allowed: bool) {
-        let outcome = rekey(&self.db, [command]).run();
+        let outcome = self.rekey(command).run();
         let code = outcome.code();
         if quiet {
             assert_eq!(code, Some(if allowed { 0 } else { 7 }), "{outcome}");
@@ -235,7 +268,7 @@ impl Machine {
 
     /// With nobody at work the table stands still, and what verify must say can be counted.
     fn verify(&self, quiet: bool) {
-        let outcome = rekey(&self.db, ["verify"]).run();
+        let outcome = self.rekey("verify").run();
         assert!(matches!(outcome.code(), Some(0 | 5 | 6 | 7)), "{outcome}");
         if !quiet {
             return;
@@ -243,12 +276,62 @@ impl Machine {
         let expected = match &self.seen {
             None => 7,
             Some((state, _)) => {
-                let key = if state.starts_with("roll") { OLD } else { NEW };
-                let others = count_on(&self.db, key) != self.judge.openable();
-                if others { 6 } else { self.or_quarantined() }
+                let back = state.starts_with("roll") || state == "unpromoting";
+                self.verdict(if back { OLD } else { NEW })
             }
         };
         assert_eq!(outcome.code(), Some(expected), "{outcome}");
+    }
+
+    fn promote(&self, quiet: bool) {
+        if quiet {
+            // What a killed process had asked for may still be done, and its lock be held.
+            self.db.wait_alone();
+        }
+        let promote = || self.rekey("promote").args(["--yes"]).run();
+        if !quiet {
+            let outcome = promote();
+            return assert!(matches!(outcome.code(), Some(0 | 5..=8)), "{outcome}");
+        }
+        let expected = match self.look().as_ref().map(|(state, desired)| (&**state, &**desired)) {
+            Some(("migrated" | "promoted", "running" | "paused")) => vec![self.verdict(NEW)],
+            // A rollback that was killed counts as alive until its lease is over.
+            Some(("rolling_back" | "unpromoting", _)) => vec![7, 8],
+            _ => vec![7],
+        };
+        let outcome = promote();
+        assert!(expected.contains(&outcome.code().unwrap_or(-1)), "not {expected:?}: {outcome}");
+    }
+
+    /// What is to be said of a table that stands still, where rows should be on `key`.
+    fn verdict(&self, key: &str) -> i32 {
+        if count_on(&self.db, key) == self.judge.openable() { self.or_quarantined() } else { 6 }
+    }
+
+    fn dotenv(&self) -> PathBuf {
+        self.folder.path().join("env")
+    }
+
+    /// The key that the application reads.
+    fn key_read(&self) -> &'static str {
+        let text = fs::read_to_string(self.dotenv()).expect("the dotenv file is there");
+        let key = [OLD, NEW].into_iter().find(|key| text == with_key(key));
+        key.unwrap_or_else(|| panic!("neither key, or something else: {text}"))
+    }
+
+    /// A promoted rotation's new key, or the old one; while rows go back, either.
+    fn application_reads_the_right_key(&self, now: &Seen) {
+        let (state, read) = (now.as_ref().map_or("none", |(state, _)| state), self.key_read());
+        let may = match state {
+            "rolling_back" | "unpromoting" => true,
+            "promoted" => read == NEW,
+            _ => read == OLD,
+        };
+        assert!(
+            may,
+            "{state}, and the application reads the {} key",
+            if read == NEW { "new" } else { "old" }
+        );
     }
 
     /// The exit code of what reaches its goal, but for damaged rows.
@@ -277,13 +360,16 @@ impl Machine {
         let word = |seen: &Seen| seen.as_ref().map_or("none", |(state, _)| state.as_str()).to_owned();
         let ran = busy || !self.running.is_empty() || matches!(step, Step::Finish);
         let turned = matches!(step, Step::Rollback | Step::RollbackKilled { .. });
+        let promoted = matches!(step, Step::Promote);
         let (from, to) = (word(&self.seen), word(now));
         let moves = match (&*from, &*to) {
             _ if from == to => true,
             ("none" | "migrating", "migrating" | "migrated") => ran,
             ("none", "rolling_back" | "unpromoting" | "rolled_back") => ran && turned,
             ("rolled_back", "migrating" | "migrated") => ran,
-            ("migrating" | "migrated", "rolling_back" | "unpromoting" | "rolled_back") => turned,
+            ("migrated", "promoted") => promoted,
+            ("none" | "migrating" | "rolled_back", "promoted") => promoted && ran,
+            ("migrating" | "migrated" | "promoted", "rolling_back" | "unpromoting" | "rolled_back") => turned,
             ("rolling_back", "unpromoting" | "rolled_back") | ("unpromoting", "rolled_back") => turned,
             _ => false,
         };
@@ -316,4 +402,8 @@ impl Machine {
         };
         assert!(may, "{outcome}");
     }
+}
+
+fn with_key(key: &str) -> String {
+    format!("ENCRYPTION_KEY={key}\n")
 }
