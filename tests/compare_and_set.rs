@@ -1,6 +1,6 @@
 //! The one statement that overwrites a credential, on a real table: it matches the very version that was decrypted,
 //! by xmin **and** by IV. What makes xmin alone ambiguous, an id reused after a crash that lost asynchronous commits,
-//! cannot be arranged from outside in a test's time; here it is said directly.
+//! is arranged from outside in `engine lost_commits::reused`; here it is said directly.
 
 #[path = "support/mod.rs"]
 mod support;

@@ -63,7 +63,8 @@ async fn write_and_roll_back(
             wave.start = slice.end;
             let began = Instant::now();
             let limit = connector.answer_limit();
-            let mut tx = bounded("begin a rehearsal", limit, conn.begin()).await?;
+            let begin = sqlx::AssertSqlSafe(connector.begin_batch());
+            let mut tx = bounded("begin a rehearsal", limit, conn.begin_with(begin)).await?;
             let written = bounded("rehearse a batch", limit, rows::write(&mut tx, &part[slice])).await;
             bounded("roll the rehearsal back", limit, tx.rollback()).await?;
             match written {

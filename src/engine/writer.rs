@@ -36,7 +36,7 @@ const TOOK_TOO_LONG: &str = "57014";
 pub struct Writer {
     job: SharedJob,
     conn: PgConnection,
-    /// Begins a batch that waits for the rows of others no longer than the application may.
+    /// See [`Connector::begin_batch`](crate::store::Connector::begin_batch).
     begin: String,
     servo: BatchServo,
     scratch: Scratch,
@@ -99,11 +99,11 @@ impl Writer {
     pub fn new(job: SharedJob, conn: PgConnection, gate: Gate) -> Writer {
         let servo = BatchServo::new(job.settings.batch_rows, MAX_BATCH_BYTES, job.settings.lock_target);
         let left = Left::default();
-        let millis = job.connector.locking_timeout().as_millis();
+        let begin = job.connector.begin_batch();
         Writer {
             job,
             conn,
-            begin: format!("BEGIN; SET LOCAL statement_timeout = {millis}"),
+            begin,
             servo,
             scratch: Scratch::default(),
             ivs: IvSource::new(),

@@ -101,11 +101,12 @@ impl Connector {
         statement_timeout(self.lease_ttl)
     }
 
-    /// How long one statement may lock rows of the application's: several waits, each shorter than `lock_timeout`, must
-    /// not add up to what the server takes for a deadlock of the application's.
-    pub fn locking_timeout(&self) -> Duration {
+    /// Begins a transaction that locks rows of the application's: several waits, each shorter than `lock_timeout`, must
+    /// not add up to what the server takes for a deadlock, whose victim would be the application.
+    pub fn begin_batch(&self) -> String {
         let deadlock_timeout = self.deadlock_timeout.get().copied().unwrap_or(Duration::from_secs(1));
-        (deadlock_timeout * 8 / 10).max(Duration::from_millis(1))
+        let limit = (deadlock_timeout * 8 / 10).min(self.statement_timeout()).as_millis().max(1);
+        format!("BEGIN; SET LOCAL statement_timeout = {limit}")
     }
 
     /// The longest we wait for an answer to one statement before the connection counts as lost.

@@ -1,5 +1,8 @@
 //! Commits that the server had answered and lost all the same: with a crash, or with a primary that died before its
-//! standby had them. Transaction ids are used again after that, by the application.
+//! standby had them. Transaction ids are used again after that, by the application. And commits that nobody answers,
+//! because a synchronous standby is gone.
+
+mod reused;
 
 use std::time::Duration;
 
@@ -8,7 +11,7 @@ use rustix::process::Signal;
 use crate::support::load::{Load, some_ids, store};
 use crate::support::proxy::Proxy;
 use crate::support::{
-    Cluster, Db, Judge, NEW, OLD, Rekey, SOON, Stop, rekey, run_in_small_steps, total, until,
+    Cluster, Db, Judge, NEW, OLD, Rekey, Running, SOON, Stop, rekey, run_in_small_steps, total, until,
 };
 
 /// The next transaction id that the server will hand out.
@@ -96,9 +99,13 @@ struct Pair {
 
 impl Pair {
     fn new(rows: u64) -> Pair {
-        let primary_server = Cluster::start();
+        Pair::with("", Load::rows(rows).nulls(3))
+    }
+
+    fn with(settings: &str, load: Load) -> Pair {
+        let primary_server = Cluster::with(settings);
         let primary = Db::on(&primary_server);
-        Load::rows(rows).nulls(3).into(&primary);
+        load.into(&primary);
         primary.mark();
         let standby_server = primary_server.standby();
         let standby = Db::existing(&standby_server, &primary.name);
@@ -133,8 +140,8 @@ impl Pair {
     }
 }
 
-/// What was committed after the stream ended is gone with the primary: rows, proofs, checkpoints, and the application's
-/// own writes. The run that was under way goes on at the new primary as if nothing had been.
+/// What was committed after the stream ended is gone with the primary: rows, proofs and checkpoints. The run that was
+/// under way goes on at the new primary as if nothing had been.
 #[test]
 fn a_standby_without_the_last_transactions_takes_over() {
     let pair = Pair::new(3000);
@@ -181,32 +188,72 @@ fn a_standby_without_the_rotation_takes_over() {
     assert_eq!(total(&pair.standby, "re_encrypted"), judge.openable() as i64);
 }
 
-/// COMMITs wait for a standby that is gone. They are in on this server all the same, and are counted once; the run
-/// waits for the standby until it is stopped, and the next one needs none.
+/// A run whose COMMITs wait for a synchronous standby that is gone. `more` are further arguments of its.
+fn waiting_for_a_dead_standby(pair: &Pair, more: &[&str]) -> Running {
+    let primary = &pair.primary;
+    primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'");
+    primary.execute("SELECT pg_reload_conf()");
+    until("the setting to arrive", SOON, || {
+        (primary.value::<String>("SHOW synchronous_standby_names") == "*").then_some(())
+    });
+    let run = in_large_chunks(primary).args(["--max-rate", "800"]).more(more).start();
+    primary.wait_moved(300);
+    pair.standby_server.stop(Stop::Immediate);
+    until("a COMMIT that waits for the standby", SOON, || (commits_waiting(primary) > 0).then_some(()));
+    run
+}
+
+/// COMMITs that wait for a standby; those of one statement alone, like a heartbeat's, are not among them.
+fn commits_waiting(db: &Db) -> i64 {
+    db.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query = 'COMMIT'")
+}
+
+/// Asked to stop meanwhile, the run does not wait for the standby. Its last COMMITs are in on this server once that is
+/// back, and are counted once.
 #[test]
 fn a_synchronous_standby_dies() {
     let pair = Pair::new(1500);
-    pair.primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'");
-    pair.primary.execute("SELECT pg_reload_conf()");
     let mut judge = Judge::look(&pair.primary, &[OLD]);
-    let run = in_large_chunks(&pair.primary).args(["--max-rate", "800"]).start();
-    pair.primary.wait_moved(300);
-    pair.standby_server.stop(Stop::Immediate);
-    let before = pair.primary.moved();
-    until("a COMMIT that waits for the standby", SOON, || {
-        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
-        (pair.primary.value::<i64>(waiting) > 0 || pair.primary.moved() > before + 200).then_some(())
-    });
+    let run = waiting_for_a_dead_standby(&pair, &[]);
+    run.signal(Signal::TERM);
+    run.wait_for(Duration::from_secs(12)).expect(75);
+    assert!(commits_waiting(&pair.primary) > 0, "the standby is still away");
     judge.none_lost(&pair.primary, &[OLD, NEW]);
     assert_eq!(uncounted(&pair.primary), 0);
-    pair.primary.execute("ALTER SYSTEM RESET synchronous_standby_names");
-    pair.primary.execute("SELECT pg_reload_conf()");
-    run.signal(Signal::TERM);
-    run.wait().expect(75);
-    run_in_small_steps(&pair.primary).exits(0);
-    judge.all_on(&pair.primary, NEW);
-    assert_eq!(total(&pair.primary, "re_encrypted"), judge.openable() as i64);
-    rekey(&pair.primary, ["verify"]).exits(0);
+    pair.standby_server.boot();
+    pair.primary.wait_alone();
+    judge.none_lost(&pair.primary, &[OLD, NEW]);
+    assert_eq!(uncounted(&pair.primary), 0);
+    all_moved_and_counted_once(&pair.primary, &mut judge, run_in_small_steps(&pair.primary).start());
+}
+
+/// The answer is given up, the connection with it, and both workers come back to find out whether the batch is in.
+#[test]
+fn a_commit_waits_for_a_standby_longer_than_anybody_waits_for_an_answer() {
+    let pair = Pair::new(1500);
+    let mut judge = Judge::look(&pair.primary, &[OLD]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let metrics = folder.path().join("metrics");
+    let run = waiting_for_a_dead_standby(&pair, &["--metrics-file", metrics.to_str().expect("UTF-8")]);
+    // 6.35 s with a lease of 3 s (`answer_limit` in src/store/connect.rs).
+    let long = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query = 'COMMIT'
+                AND clock_timestamp() - query_start > interval '8 s')";
+    until("a COMMIT that has waited for 8 s", SOON, || pair.primary.value::<bool>(long).then_some(()));
+    judge.none_lost(&pair.primary, &[OLD, NEW]);
+    assert_eq!(uncounted(&pair.primary), 0);
+    pair.standby_server.boot();
+    all_moved_and_counted_once(&pair.primary, &mut judge, run);
+    let metrics = std::fs::read_to_string(&metrics).expect("the file is there");
+    assert!(metrics.contains("rekey_retries_total{sqlstate=\"connection\"}"), "{metrics}");
+}
+
+fn all_moved_and_counted_once(db: &Db, judge: &mut Judge, run: Running) {
+    run.wait().expect(0);
+    judge.all_on(db, NEW);
+    assert_eq!(total(db, "re_encrypted"), judge.openable() as i64);
+    assert_eq!(total(db, "lost_races"), 0, "nobody else wrote");
+    assert_eq!(uncounted(db), 0);
+    rekey(db, ["verify"]).exits(0);
 }
 
 /// A row of the application's, saved under the old key after the run.

@@ -3,14 +3,18 @@
 use crate::support::load::Load;
 use crate::support::{Db, Judge, NEW, OLD, Outcome, rekey};
 
-/// `run`, `run --dry-run` and `plan` refuse, naming `finding`; nothing is written.
+/// `run`, `run --dry-run` and `plan` refuse, with this finding; nothing is written.
 #[track_caller]
 fn refused(db: &Db, finding: &str) -> Outcome {
-    rekey(db, ["plan"]).exits(4);
-    rekey(db, ["run", "--dry-run"]).exits(4);
+    let plan = rekey(db, ["plan"]).json(4);
+    let findings = plan["findings"].as_array().expect("findings");
+    let found = findings.iter().any(|found| found["name"] == finding && found["severity"] == "refuse");
+    assert!(found, "no {finding} in {plan:#}");
+    let told = format!("  {finding}: ");
+    let dry = rekey(db, ["run", "--dry-run"]).exits(4);
+    assert!(dry.stderr.contains(&told), "it should name {finding}:\n{dry}");
     let outcome = rekey(db, ["run"]).exits(4);
-    let said = format!("{}{}", outcome.stdout, outcome.stderr);
-    assert!(said.contains(finding), "it should name {finding}:\n{outcome}");
+    assert!(outcome.stderr.contains(&told), "it should name {finding}:\n{outcome}");
     assert!(!db.has_rekey_schema(), "{outcome}");
     outcome
 }
@@ -26,28 +30,34 @@ fn an_empty_table() {
 fn no_table_at_all() {
     let db = Db::new();
     db.execute("DROP TABLE provider_connections");
-    refused(&db, "provider_connections");
+    let outcome = refused(&db, "table");
+    assert!(outcome.stderr.contains("there is no table public.provider_connections"), "{outcome}");
 }
 
 #[test]
 fn a_view_in_its_place() {
     let db = Db::new();
     db.execute("ALTER TABLE provider_connections RENAME TO really; CREATE VIEW provider_connections AS SELECT * FROM really");
-    refused(&db, "provider_connections");
+    let outcome = refused(&db, "table");
+    assert!(outcome.stderr.contains("provider_connections is a view"), "{outcome}");
 }
 
 #[test]
 fn a_table_of_another_shape() {
-    for change in [
-        "ALTER TABLE provider_connections DROP COLUMN encrypted_credentials",
-        "ALTER TABLE provider_connections ALTER COLUMN encrypted_credentials TYPE text USING 'x'",
-        "ALTER TABLE provider_connections DROP CONSTRAINT provider_connections_pkey",
-        "ALTER TABLE provider_connections ALTER COLUMN id TYPE text",
+    for (change, told) in [
+        ("DROP COLUMN encrypted_credentials", "has no column encrypted_credentials"),
+        ("ALTER COLUMN encrypted_credentials TYPE text USING 'x'", "is of type text, not bytea"),
+        (
+            "DROP CONSTRAINT provider_connections_pkey",
+            "the primary key of public.provider_connections is none",
+        ),
+        ("ALTER COLUMN id TYPE text", "is of type text, not uuid"),
     ] {
         let db = Db::new();
         Load::rows(20).into(&db);
-        db.execute(change);
-        refused(&db, "");
+        db.execute(&format!("ALTER TABLE provider_connections {change}"));
+        let outcome = refused(&db, "columns");
+        assert!(outcome.stderr.contains(told), "{change}: {outcome}");
     }
 }
 
@@ -75,8 +85,8 @@ fn a_trigger_that_swallows_updates() {
          CREATE TRIGGER swallow BEFORE UPDATE ON provider_connections FOR EACH ROW EXECUTE FUNCTION swallow()",
     );
     let content = db.content();
-    let outcome = rekey(&db, ["run", "--allow", "user-triggers"]).run();
-    assert!(!matches!(outcome.code(), None | Some(0)), "{outcome}");
+    let outcome = rekey(&db, ["run", "--allow", "user-triggers"]).exits(4);
+    assert!(outcome.stderr.contains("a trigger or a policy suppresses the UPDATE"), "{outcome}");
     assert_eq!(db.content(), content);
 }
 
@@ -113,15 +123,23 @@ fn row_level_security_that_hides_rows() {
 
 #[test]
 fn a_role_without_the_privileges() {
-    for (name, grants) in [
-        ("none", "SELECT 'nothing for ROLE'"),
-        ("reader", "GRANT SELECT ON provider_connections TO ROLE"),
-        ("writer", "GRANT UPDATE ON provider_connections TO ROLE"),
+    let (read, write) = (
+        "lacks SELECT on xmin, ctid, id, encrypted_credentials of",
+        "lacks UPDATE (encrypted_credentials) on",
+    );
+    for (name, grants, lacks) in [
+        ("none", "SELECT 'nothing for ROLE'", &[read, write][..]),
+        ("reader", "GRANT SELECT ON provider_connections TO ROLE", &[write]),
+        ("writer", "GRANT UPDATE ON provider_connections TO ROLE", &[read]),
     ] {
         let db = Db::new();
         Load::rows(50).into(&db);
         let url = role(&db, name, grants);
         let outcome = rekey(&db, ["run"]).env("DATABASE_URL", &url).exits(4);
+        for privilege in [read, write] {
+            let told = outcome.stderr.contains(&format!("  privileges: role {}_{name} {privilege}", db.name));
+            assert_eq!(told, lacks.contains(&privilege), "{privilege}: {outcome}");
+        }
         assert!(!db.has_rekey_schema(), "{outcome}");
     }
 }

@@ -226,13 +226,58 @@ fn a_value_of_a_hundred_megabytes() {
          WHERE id = '{id}'"
     ));
     judge.expect_raw(id, &vec![b'x'; 104_857_600]);
-    for command in [&["run", "--dry-run"][..], &["run"], &["verify"]] {
-        rekey(&db, ["--output", "json"]).more(command).start().ends_within_memory(5, MEMORY);
+    for (command, code) in [
+        (&["plan", "--rehearse", "300"][..], 0),
+        (&["run", "--dry-run"], 5),
+        (&["run"], 5),
+        (&["verify"], 5),
+        (&["plan"], 0),
+    ] {
+        rekey(&db, ["--output", "json"]).more(command).start().ends_within_memory(code, MEMORY);
     }
     let list = rekey(&db, ["quarantine", "list"]).json(0);
     assert_eq!((&list[0]["id"], &list[0]["reason"]), (&json!(id), &json!("too_large")), "{list:#}");
     assert_eq!(list[0]["length"], 104_857_600, "{list:#}");
     judge.all_on(&db, NEW);
+    rekey(&db, ["rollback", "--yes"]).start().ends_within_memory(5, MEMORY);
+    judge.all_on(&db, OLD);
+}
+
+/// What is read at all (`MAX_ROW_BYTES` in src/store/rows.rs), in bytes.
+const LARGEST: usize = 8 << 20;
+
+/// The largest that are moved and the smallest that are not, many of each. What a worker holds of them at a time is more
+/// than of rows of a megabyte, and far from all.
+#[test]
+fn values_on_either_side_of_the_largest_that_is_read() {
+    let (moved, left) = (24, 4);
+    let db = Db::new();
+    Load::rows(moved).bytes(LARGEST).into(&db);
+    Load::rows(left).bytes(LARGEST + 1).seed(2).into(&db);
+    Load::rows(100).seed(3).into(&db);
+    let mut judge = Judge::look(&db, &[OLD]);
+    let within = |command: &[&str]| {
+        let one = rekey(&db, ["--output", "json"]).more(command).args(["--workers", "1"]);
+        one.start().ends_within_memory(5, MEMORY / 2 * 3).json()
+    };
+    let dry = within(&["run", "--dry-run"]);
+    assert_eq!(dry["unreadable_by_reason"], json!({ "too_large": left }), "{dry:#}");
+    let run = within(&["run"]);
+    assert_eq!(run["totals"]["re_encrypted"], 100 + moved, "{run:#}");
+    judge.none_lost(&db, &[OLD, NEW]);
+    within(&["rollback", "--yes"]);
+    judge.all_on(&db, OLD);
+    assert_eq!(list_of_reasons(&db), vec![("too_large".to_owned(), LARGEST as i64 + 1); left as usize]);
+}
+
+/// Reason and length of each quarantined row.
+fn list_of_reasons(db: &Db) -> Vec<(String, i64)> {
+    let list = rekey(db, ["quarantine", "list"]).json(0);
+    let entry = |entry: &Value| {
+        let reason = entry["reason"].as_str().expect("a reason").to_owned();
+        (reason, entry["length"].as_i64().expect("a length"))
+    };
+    list.as_array().expect("a list").iter().map(entry).collect()
 }
 
 #[test]

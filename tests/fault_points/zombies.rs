@@ -177,3 +177,36 @@ fn a_promotion_wakes_up_after_a_rollback() {
 fn a_finalization_wakes_up_after_a_rollback() {
     outside_after_a_rollback(Step::Finalize);
 }
+
+/// Of several pods that roll back, one does the outside half, and all of them end well.
+#[test]
+fn a_rollback_wakes_up_after_another() {
+    let place = Place::new(Step::Rollback);
+    let roll_back = |db: &Db| place.command(db).args(["rollback", "--yes"]).run();
+    sweep(
+        "rollback, then rollback",
+        61,
+        || place.scene(),
+        |scene, woken| match woken {
+            None => {
+                let mut other = roll_back(&scene.db);
+                // The frozen one is at the outside half, and has the lock for it.
+                if other.code() != Some(0) {
+                    assert!([Some(8), Some(69)].contains(&other.code()), "{other}");
+                    scene.db.execute(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                     WHERE datname = current_database() AND pid <> pg_backend_pid()",
+                    );
+                    other = roll_back(&scene.db);
+                }
+                assert!([Some(0), Some(8)].contains(&other.code()), "{other}");
+                scene.holds(&other);
+            }
+            Some(woken) => {
+                assert!([Some(0), Some(69)].contains(&woken.code()), "{woken}");
+                roll_back(&scene.db).expect(0);
+                scene.reached();
+            }
+        },
+    );
+}

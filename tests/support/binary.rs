@@ -2,6 +2,8 @@
 
 use std::ffi::OsString;
 use std::io::Read;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -70,6 +72,19 @@ impl Rekey {
         command.args(arguments).arg(self.command.get_program());
         self.command = command;
         Some(self)
+    }
+
+    /// Run by this user and group, from a copy in `folder`: the work tree may not be theirs to enter.
+    pub fn run_by(mut self, (user, group): (u32, u32), folder: &Path) -> Rekey {
+        let copy = folder.join("rekey");
+        // By a program of its own: a file that is open for writing, here or in a child just forked, cannot be run.
+        let done = Command::new("cp").arg(self.command.get_program()).arg(&copy).status().expect("cp starts");
+        assert!(done.success(), "cp to {}", copy.display());
+        let mut command = Command::new(copy);
+        command.env_clear().envs(self.command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.uid(user).gid(group);
+        self.command = command;
+        self
     }
 
     /// Starts it.

@@ -26,6 +26,8 @@ pub enum Stop {
     Immediate,
     /// SIGKILL to the postmaster: nobody says goodbye.
     Kill,
+    /// SIGKILL to all its processes: what was not written to a file is gone.
+    Crash,
 }
 
 /// A running PostgreSQL, its data folder and its log.
@@ -175,10 +177,28 @@ impl Cluster {
         let signal = match how {
             Stop::Fast => Signal::INT,
             Stop::Immediate => Signal::QUIT,
-            Stop::Kill => Signal::KILL,
+            Stop::Kill | Stop::Crash => Signal::KILL,
         };
-        kill_process(Pid::from_child(&child), signal).expect("the server takes a signal");
+        let postmaster = Pid::from_child(&child);
+        let children = children_of(postmaster);
+        kill_process(postmaster, signal).expect("the server takes a signal");
+        if matches!(how, Stop::Crash) {
+            children.into_iter().for_each(|child| {
+                kill_process(child, signal).ok();
+            });
+        }
         child.wait().expect("the server ends");
+    }
+
+    /// Suspends the WAL writer for good, to be followed by [`Stop::Crash`]. What is committed without waiting for the
+    /// disk then stays in memory, until somebody commits who waits for it.
+    pub fn freeze_wal_writer(&self) {
+        let server = self.server.lock().unwrap();
+        let children = children_of(Pid::from_child(server.as_ref().expect("the server runs")));
+        let title =
+            |pid: &Pid| fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+        let writer = children.into_iter().find(|pid| title(pid).starts_with(b"postgres: walwriter"));
+        kill_process(writer.expect("there is a WAL writer"), Signal::STOP).expect("it takes a signal");
     }
 
     /// Suspends or continues the postmaster and all its children: a server that is there and does not answer.
@@ -224,6 +244,17 @@ impl Cluster {
         if let Some((user, group)) = server_user() {
             chown(&signal, Some(user), Some(group)).expect("owners change");
         }
+    }
+
+    /// Overwrites a file of a stopped server's with zeros, which is how a lost block reads.
+    pub fn zero(&self, path: &str) {
+        let path = self.data.join(path);
+        let bytes = fs::metadata(&path).expect("the file is there").len() as usize;
+        File::options()
+            .write(true)
+            .open(&path)
+            .and_then(|mut file| std::io::Write::write_all(&mut file, &vec![0; bytes]))
+            .expect("it is overwritten");
     }
 
     /// Moves the WAL of a stopped server to a folder that is not there yet.

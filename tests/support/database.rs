@@ -145,6 +145,28 @@ impl Db {
         );
     }
 
+    /// Whether a session that is not one of ours waits for a lock of the backend `pid`.
+    pub fn is_waited_for(&self, pid: i32) -> bool {
+        self.value(&format!(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()
+             AND application_name <> 'judge' AND {pid} = ANY (pg_blocking_pids(pid)))"
+        ))
+    }
+
+    /// Whether the backend `pid` waits for a lock of a session that is not one of ours.
+    pub fn is_waiting(&self, pid: i32) -> bool {
+        self.value(&format!(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name <> 'judge'
+             AND pid = ANY (pg_blocking_pids({pid})))"
+        ))
+    }
+
+    /// Waits until no worker holds a chunk: one that was told to pause has written its last batch.
+    pub fn wait_at_rest(&self) {
+        let leased = "SELECT count(*) FROM rekey.chunks WHERE state = 'open' AND owner IS NOT NULL";
+        until("the leases to be given back", SOON, || (self.value::<i64>(leased) == 0).then_some(()));
+    }
+
     /// Waits until nobody else is connected: what a killed process had asked for may still be done.
     #[track_caller]
     pub fn wait_alone(&self) {
@@ -211,8 +233,32 @@ impl Hold {
         &mut self,
         query: sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>,
     ) {
+        self.try_execute(query).expect("the statement runs");
+    }
+
+    /// Runs one statement in it, which the server may refuse.
+    pub fn try_execute<'q>(
+        &mut self,
+        query: sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>,
+    ) -> sqlx::Result<()> {
         let transaction = self.0.as_mut().expect("it is open");
-        block_on(query.execute(&mut **transaction)).expect("the statement runs");
+        block_on(query.execute(&mut **transaction)).map(drop)
+    }
+
+    /// The single value that `sql` yields in it.
+    pub fn value<T>(&mut self, sql: &str) -> T
+    where
+        T: Send + Unpin,
+        (T,): for<'r> FromRow<'r, PgRow>,
+    {
+        let transaction = self.0.as_mut().expect("it is open");
+        let query = sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).persistent(false);
+        block_on(query.fetch_one(&mut **transaction)).unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    /// Its backend.
+    pub fn pid(&mut self) -> i32 {
+        self.value("SELECT pg_backend_pid()")
     }
 
     /// Commits it.

@@ -24,8 +24,9 @@ enum Credential {
     Untouched(Hash),
 }
 
+/// What a row must be.
 #[derive(Clone, Debug)]
-struct Expected {
+pub struct Expected {
     credential: Credential,
     /// All other columns, hashed; nothing where the application itself changes them meanwhile.
     others: Option<String>,
@@ -90,6 +91,19 @@ impl Judge {
     /// The application deleted row `id`.
     pub fn expect_gone(&mut self, id: Uuid) {
         self.rows.remove(&id);
+    }
+
+    /// What is expected of row `id`; nothing where there should be no such row.
+    pub fn expected(&self, id: Uuid) -> Option<Expected> {
+        self.rows.get(&id).cloned()
+    }
+
+    /// What was written to row `id` since [`Judge::expected`] said so is lost, as it may be.
+    pub fn expect_again(&mut self, id: Uuid, before: Option<Expected>) {
+        match before {
+            Some(expected) => self.rows.insert(id, expected),
+            None => self.rows.remove(&id),
+        };
     }
 
     /// Rows with a credential that opens.
