@@ -129,8 +129,10 @@ pub async fn if_any(
     rotation: &Rotation,
     role: Role,
 ) -> Result<Option<Held>> {
-    if let Some(held) = as_named(context, args, rotation, role).await? {
-        return Ok(Some(held));
+    match as_named(context, args, rotation, role).await? {
+        Named::Yes(held) => return Ok(Some(held)),
+        Named::Absent(_) => return Ok(None),
+        Named::No => {}
     }
     match wherever_it_is(context, args, rotation, role).await {
         Err(error) if error.exit == Exit::Key => {
@@ -144,19 +146,30 @@ pub async fn if_any(
 /// One key of a rotation that exists, recognised by its fingerprint wherever it is now.
 pub async fn one(context: &Context, args: &KeyArgs, rotation: &Rotation, role: Role) -> Result<Held> {
     match as_named(context, args, rotation, role).await? {
-        Some(held) => Ok(held),
-        None => wherever_it_is(context, args, rotation, role).await,
+        Named::Yes(held) => Ok(held),
+        Named::Absent(error) => Err(error),
+        Named::No => wherever_it_is(context, args, rotation, role).await,
     }
 }
 
+/// What a source that was named yields.
+enum Named {
+    /// The key.
+    Yes(Held),
+    /// No key at all.
+    Absent(Error),
+    /// None was named, or promotion has put the new key there since.
+    No,
+}
+
 /// A source named on this command line speaks for itself: another key there is a mistake, unless a promotion has since
-/// made both names yield the new key. One that yields nothing is no more than a place to look.
+/// made both names yield the new key.
 async fn as_named(
     context: &Context,
     args: &KeyArgs,
     rotation: &Rotation,
     role: Role,
-) -> Result<Option<Held>> {
+) -> Result<Named> {
     let (wanted, other, recorded, given) = match role {
         Role::Old => (
             &rotation.old_fingerprint,
@@ -172,18 +185,18 @@ async fn as_named(
         ),
     };
     let recorded = KeySource::parse(recorded)?;
-    let Some(given) = given.filter(|given| *given != recorded) else { return Ok(None) };
+    let Some(given) = given.filter(|given| *given != recorded) else { return Ok(Named::No) };
     let held = match hold(context, role, &given).await {
         Ok(held) => held,
-        Err(error) if error.exit == Exit::Key => return Ok(None),
+        Err(error) if error.exit == Exit::Key => return Ok(Named::Absent(error)),
         Err(error) => return Err(error),
     };
     let found = &held.record.fingerprint;
     if found == wanted {
-        return Ok(Some(held));
+        return Ok(Named::Yes(held));
     }
     if rotation.promoting_at.is_some() && found == other {
-        return Ok(None);
+        return Ok(Named::No);
     }
     Err(not_this_rotations(role, wanted, &[format!("{given} (fingerprint {found})")]))
 }

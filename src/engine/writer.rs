@@ -375,7 +375,11 @@ impl Writer {
                 }
                 Ok(())
             }
-            Err(Fault::Store(e)) if matches!(e.class(), Class::LockTimeout | Class::Retry) => {
+            // Nobody is waited for here: a statement that was cut off was held up by the server.
+            Err(Fault::Store(e))
+                if matches!(e.class(), Class::LockTimeout | Class::Retry)
+                    && e.sqlstate().as_deref() != Some(TOOK_TOO_LONG) =>
+            {
                 Ok(self.roll_back().await?)
             }
             // Bisect to the row the server rejects.

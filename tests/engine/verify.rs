@@ -166,7 +166,7 @@ fn another_key_named_for_the_old_one_is_refused() {
     rekey(&db, ["run"]).exits(0);
     let other = || rekey(&db, ["verify", "--old-key", "env:OTHER_KEY"]).without("ENCRYPTION_KEY");
     other().env("OTHER_KEY", crate::support::OTHER).exits(3);
-    // One that yields nothing is a place to look, and the old key is not needed.
+    // One that yields nothing is no matter: the old key is not needed.
     other().exits(0);
 }
 
