@@ -185,7 +185,7 @@ fn a_rollback_wakes_up_after_another() {
     let roll_back = |db: &Db| place.command(db).args(["rollback", "--yes"]).run();
     sweep(
         "rollback, then rollback",
-        61,
+        103,
         || place.scene(),
         |scene, woken| match woken {
             None => {
