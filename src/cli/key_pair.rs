@@ -164,12 +164,7 @@ enum Named {
 
 /// A source named on this command line speaks for itself: another key there is a mistake, unless a promotion has since
 /// made both names yield the new key.
-async fn as_named(
-    context: &Context,
-    args: &KeyArgs,
-    rotation: &Rotation,
-    role: Role,
-) -> Result<Named> {
+async fn as_named(context: &Context, args: &KeyArgs, rotation: &Rotation, role: Role) -> Result<Named> {
     let (wanted, other, recorded, given) = match role {
         Role::Old => (
             &rotation.old_fingerprint,

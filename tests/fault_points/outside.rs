@@ -141,7 +141,7 @@ fn scene(
         db: template.copy(Cluster::shared()),
         judge: judge.clone(),
         on_new_before: ON_NEW,
-        command: Box::new(move |db| command(db).args(["--lease-ttl", "2s", "--retry-for", "20s"])),
+        command: Box::new(move |db| command(db).args(["--lease-ttl", "5s", "--retry-for", "20s"])),
         again,
         always: Box::new(always),
         goal: Box::new(goal),

@@ -75,6 +75,6 @@ pub fn totals_are(db: &Db, wanted: &[(&str, i64)]) -> Value {
 
 /// `rekey ARGUMENTS` in steps so small that a few rows make many, with leases that run out soon.
 pub fn in_steps<const N: usize>(command: Rekey, arguments: [&str; N]) -> Rekey {
-    let steps = ["--chunk-rows", "60", "--batch-rows", "25", "--lease-ttl", "2s", "--retry-for", "20s"];
+    let steps = ["--chunk-rows", "60", "--batch-rows", "25", "--lease-ttl", "5s", "--retry-for", "20s"];
     command.args(arguments).args(steps)
 }

@@ -34,8 +34,8 @@ impl Kind {
 
 /// Sweeps a command: `prepare` makes what it starts from, anew for each n.
 pub fn sweep(name: &str, sample: u64, prepare: impl Fn() -> Scene) {
-    let stride = stride(sample);
-    let mut random = Random::new(stride);
+    let (stride, from) = (stride(sample), number("REKEY_FAULT_FROM").unwrap_or(1));
+    let mut random = Random::new(stride + from);
     let mut tried = [0; 3];
     let only = std::env::var("REKEY_FAULT_ONLY").ok();
     for (index, kind) in KINDS.into_iter().enumerate() {
@@ -43,7 +43,7 @@ pub fn sweep(name: &str, sample: u64, prepare: impl Fn() -> Scene) {
             continue;
         }
         // Each kind begins elsewhere, so that a sample is spread.
-        let mut n = 1 + stride * index as u64 / KINDS.len() as u64;
+        let mut n = from + stride * index as u64 / KINDS.len() as u64;
         let mut points = 200;
         loop {
             let mut scene = prepare();
@@ -85,7 +85,11 @@ pub fn sweep(name: &str, sample: u64, prepare: impl Fn() -> Scene) {
 
 /// Every how many points one fails: `sample`, unless somebody says.
 pub fn stride(sample: u64) -> u64 {
-    std::env::var("REKEY_FAULT_STRIDE").map_or(sample, |n| n.parse().expect("a number"))
+    number("REKEY_FAULT_STRIDE").unwrap_or(sample)
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|n| n.parse().expect("a number"))
 }
 
 /// Starts the command with its n-th point failing, and perhaps a later one; how it ended, and how many points it reached.
