@@ -135,11 +135,11 @@ pub async fn if_any(
         Named::No => {}
     }
     match wherever_it_is(context, args, rotation, role).await {
-        Err(error) if error.exit == Exit::Key => {
+        Ok(held) => Ok(Some(held)),
+        Err(error) => {
             tracing::debug!(key = role.as_str(), %error, "going on without this key");
             Ok(None)
         }
-        found => found.map(Some),
     }
 }
 
@@ -179,12 +179,11 @@ async fn as_named(context: &Context, args: &KeyArgs, rotation: &Rotation, role: 
             given(&args.new_key)?,
         ),
     };
-    let recorded = KeySource::parse(recorded)?;
+    let recorded = KeySource::recorded(recorded)?;
     let Some(given) = given.filter(|given| *given != recorded) else { return Ok(Named::No) };
     let held = match hold(context, role, &given).await {
         Ok(held) => held,
-        Err(error) if error.exit == Exit::Key => return Ok(Named::Absent(error)),
-        Err(error) => return Err(error),
+        Err(error) => return Ok(Named::Absent(error)),
     };
     let found = &held.record.fingerprint;
     if found == wanted {
@@ -213,15 +212,17 @@ async fn wherever_it_is(context: &Context, args: &KeyArgs, rotation: &Rotation, 
             given(&args.new_key)?,
         ),
     };
-    let recorded = KeySource::parse(recorded)?;
+    let recorded = KeySource::recorded(recorded)?;
     let default = named(args).ok().map(|(old, new)| if role == Role::Old { old } else { new });
     let is_it =
         |value: &[u8]| EncryptionKey::from_bytes(value).is_ok_and(|k| k.fingerprint().to_string() == *wanted);
 
     let target = match (role, &rotation.target_source) {
-        (Role::New, Some(target)) if rotation.promoting_at.is_some() => Some(KeySource::parse(target)?),
-        (Role::Old, Some(target)) => Some(KeySource::parse(target)?),
-        (Role::New, None) if rotation.promoting_at.is_some() => Some(KeySource::parse(&rotation.old_source)?),
+        (Role::New, Some(target)) if rotation.promoting_at.is_some() => Some(KeySource::recorded(target)?),
+        (Role::Old, Some(target)) => Some(KeySource::recorded(target)?),
+        (Role::New, None) if rotation.promoting_at.is_some() => {
+            Some(KeySource::recorded(&rotation.old_source)?)
+        }
         _ => None,
     };
     let trail = Trail {

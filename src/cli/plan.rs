@@ -62,8 +62,12 @@ pub(super) struct Walk {
 /// Runs the command.
 pub async fn run(args: PlanArgs, context: &Context) -> Result<Exit> {
     let allowed = Allowed::parse(&args.work.allow)?;
-    let connector = context.connector()?.left_to_preflight();
-    let mut conn = connector.connect(store::Purpose::ReadOnly).await?;
+    let connector = context.connector()?;
+    // Behind a pooler in transaction mode, which is a finding, nothing may be set in a session.
+    let mut conn = match connector.connect(store::Purpose::ReadOnly).await {
+        Err(store::StoreError::Pooled { .. }) => connector.bare().await?,
+        conn => conn?,
+    };
     let active = rotation::latest(&mut conn).await?.filter(|r| r.state.is_active());
     let direction = active.as_ref().map_or(Direction::Forward, Rotation::direction);
     let limits = throttle_args::limits(&args.work, direction);

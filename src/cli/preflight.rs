@@ -50,7 +50,7 @@ pub async fn preflight(
     let mut also = Vec::new();
     if asked.direction == Direction::Forward
         && let (KeySource::Aws(aws), Some(arn)) =
-            (KeySource::parse(&keys.old.record.source)?, &keys.old.record.arn)
+            (KeySource::recorded(&keys.old.record.source)?, &keys.old.record.arn)
     {
         also.extend(automatic_rotation(context, &aws.secret_id, arn).await?);
     }
@@ -109,7 +109,7 @@ pub async fn no_automatic_rotation(
 
 /// The new key must outlive this process: re-fetched by its version id it must be the same; other sources warn.
 async fn durability(context: &Context, new: &Held, findings: &mut Vec<Finding>) -> Result<()> {
-    let source = KeySource::parse(&new.record.source)?;
+    let source = KeySource::recorded(&new.record.source)?;
     let (KeySource::Aws(aws), Some(version)) = (&source, &new.record.version) else {
         if matches!(source, KeySource::Env(_) | KeySource::File(_)) {
             findings.push(Finding::warn(

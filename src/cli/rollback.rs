@@ -25,7 +25,7 @@ use crate::store::{Connector, Purpose, connect};
 
 /// Runs the command.
 pub async fn run(args: RollbackArgs, context: &Context) -> Result<Exit> {
-    let connector = context.connector()?.left_to_preflight();
+    let connector = context.connector()?;
     let allowed = Allowed::parse(&args.work.allow)?;
     confirm(args.yes, "This returns every connection to the old key. Go on?")?;
     let mut stop = signals::listen()?;

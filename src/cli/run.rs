@@ -29,7 +29,7 @@ use crate::telemetry::progress::{self, thousands};
 
 /// Runs the command.
 pub async fn run(args: RunArgs, context: &Context) -> Result<Exit> {
-    let connector = context.connector()?.left_to_preflight();
+    let connector = context.connector()?;
     let allowed = Allowed::parse(&args.work.allow)?;
     let mut stop = signals::listen()?;
     if args.dry_run {

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use futures::TryStreamExt;
-use sqlx::{Connection, PgConnection, Row};
+use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::SharedJob;
@@ -19,7 +19,7 @@ use crate::rotation::Counters;
 use crate::store::ledger::chunk::{self, Checkpoint};
 use crate::store::ledger::pass::{self, PassKind, Verdict};
 use crate::store::ledger::quarantine::{self, Entry, Finding};
-use crate::store::ledger::{Addressing, Lease};
+use crate::store::ledger::{Addressing, Lease, Pass};
 use crate::store::rows::{self, INLINE_BYTES, MAX_ROW_BYTES, Stretch};
 use crate::store::{During, Statement, StoreError, pass_point};
 
@@ -31,7 +31,7 @@ macro_rules! proof {
     ($but:literal) => {
         concat!(
             "SELECT * FROM (SELECT t.id, t.ctid, t.xmin, octet_length(t.encrypted_credentials), \
-             CASE WHEN octet_length(t.encrypted_credentials) <= 8192 THEN t.encrypted_credentials END \
+             CASE WHEN octet_length(t.encrypted_credentials) <= $2 THEN t.encrypted_credentials END \
              FROM public.provider_connections t WHERE t.encrypted_credentials IS NOT NULL",
             $but,
             " OFFSET 0) s WHERE age(s.xmin) <= age($1)"
@@ -43,7 +43,7 @@ macro_rules! proof {
 /// A proof row vouches only for what the very transaction that wrote it wrote: in a ledger that was restored from a dump
 /// its recorded id is another database's, and may be an application's here.
 const PROOF: &str = proof!(
-    " AND NOT EXISTS (SELECT FROM rekey.proofs p WHERE p.rotation = $2 AND p.direction = $3 AND p.xid::xid = t.xmin \
+    " AND NOT EXISTS (SELECT FROM rekey.proofs p WHERE p.rotation = $3 AND p.direction = $4 AND p.xid::xid = t.xmin \
      AND p.xmin = t.xmin)"
 );
 
@@ -51,7 +51,9 @@ const PROOF: &str = proof!(
 /// every row they touched is opened as well.
 const PROOF_BESIDE_TRIGGERS: &str = proof!("");
 const HAS_TRIGGERS: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = \
-     'public.provider_connections'::regclass AND NOT tgisinternal AND tgenabled <> 'D' AND tgtype::int & 16 <> 0)";
+     'public.provider_connections'::regclass AND NOT tgisinternal AND tgenabled IN ('O', 'A') AND tgtype & 16 <> 0 \
+     AND (cardinality(tgattr::int2[]) = 0 OR EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = tgrelid \
+     AND a.attname = 'encrypted_credentials' AND a.attnum = ANY (tgattr::int2[]))))";
 
 /// The proof may be long, and should not be: next to nothing comes back, so sharing the scan costs nothing.
 const PROOF_SETTINGS: &str =
@@ -69,7 +71,6 @@ struct Sorted {
 
 /// Carries out the closing proof under the lease of its chunk, and concludes the pass.
 pub async fn prove(job: &SharedJob, conn: &mut PgConnection, lease: &Lease) -> Result<(), Fault> {
-    const OP: &str = "prove that none is left";
     let pass = &lease.pass;
     let (mut scratch, mut ivs) = (Scratch::default(), IvSource::new());
     let mut sorted = Sorted::default();
@@ -80,37 +81,26 @@ pub async fn prove(job: &SharedJob, conn: &mut PgConnection, lease: &Lease) -> R
         .await?;
     let next_horizon: u64 = next_horizon.parse().unwrap_or(pass.horizon);
 
+    // Where a value is damaged, once more without any: they are read by themselves then.
     let mut large = Vec::new();
-    let mut tx = conn.begin().during("begin the closing proof").await?;
-    sqlx::raw_sql(PROOF_SETTINGS).execute(&mut *tx).during("begin the closing proof").await?;
-    let triggers: bool =
-        sqlx::query_scalar(HAS_TRIGGERS).fetch_one(&mut *tx).during("look for triggers").await?;
-    {
-        let proof = if triggers {
-            sqlx::query(PROOF_BESIDE_TRIGGERS).bind(pass.horizon_xid())
-        } else {
-            sqlx::query(PROOF).bind(pass.horizon_xid()).bind(pass.rotation).bind(pass.direction.as_str())
-        };
-        let mut found = proof.fetch(&mut *tx);
-        pass_point(Side::Before, OP).during(OP)?;
-        while let Some(row) = found.try_next().await.during(OP)? {
-            let read = rows::decode(&row).during(OP)?;
-            if read.envelope.is_none() && read.length.is_some_and(|l| l > INLINE_BYTES && l <= MAX_ROW_BYTES)
-            {
-                large.push((read.id, read.length.unwrap_or_default() as usize));
+    let mut max = INLINE_BYTES;
+    let filenode = loop {
+        let proven = statement(conn, pass, max, |row| {
+            if row.envelope.is_none() && row.length.is_some_and(|l| l > max && l <= MAX_ROW_BYTES) {
+                large.push((row.id, row.length.unwrap_or_default() as usize));
+                Ok(())
             } else {
-                sorted.sort(&job.rewrapper, &mut scratch, &mut ivs, read)?;
+                sorted.sort(&job.rewrapper, &mut scratch, &mut ivs, row)
             }
+        });
+        match proven.await {
+            Err(Fault::Store(error)) if error.is_damage() && max == INLINE_BYTES => {
+                (sorted, max) = (Sorted::default(), -1);
+                large.clear();
+            }
+            filenode => break filenode?,
         }
-        pass_point(Side::After, OP).during(OP)?;
-    }
-    // The statement's lock on the table is still held: the heap has not been rewritten since.
-    let filenode: i64 = sqlx::query("SELECT pg_relation_filenode('public.provider_connections')::bigint")
-        .fetch_one(&mut *tx)
-        .during("look at the heap")
-        .await?
-        .get(0);
-    tx.commit().during("end the closing proof").await?;
+    };
 
     // What the server rejected is tried once by each run: this proof must not send it round in circles.
     let tried = pass.kind == PassKind::Full || pass.sweeps > 0;
@@ -197,6 +187,40 @@ async fn conclude(
     quarantine::add(&mut tx, pass.rotation, bad, &job.actor).await?;
     pass::conclude(&mut tx, pass, next_horizon, verdict, &job.actor).await?;
     tx.commit().during(OP).await.map_err(StoreError::into)
+}
+
+/// Carries out the statement, handing each row on that it returns; values longer than `max` bytes are left out. Returns
+/// the file that the heap is in.
+async fn statement(
+    conn: &mut PgConnection,
+    pass: &Pass,
+    max: i32,
+    mut each: impl FnMut(rows::Read<'_>) -> Result<(), Fault>,
+) -> Result<i64, Fault> {
+    const OP: &str = "prove that none is left";
+    let mut tx = conn.begin().during("begin the closing proof").await?;
+    sqlx::raw_sql(PROOF_SETTINGS).execute(&mut *tx).during("begin the closing proof").await?;
+    let triggers: bool =
+        sqlx::query_scalar(HAS_TRIGGERS).fetch_one(&mut *tx).during("look for triggers").await?;
+    {
+        let proof = sqlx::query(if triggers { PROOF_BESIDE_TRIGGERS } else { PROOF });
+        let proof = proof.bind(pass.horizon_xid()).bind(max);
+        let proof = if triggers { proof } else { proof.bind(pass.rotation).bind(pass.direction.as_str()) };
+        let mut found = proof.fetch(&mut *tx);
+        pass_point(Side::Before, OP).during(OP)?;
+        while let Some(row) = found.try_next().await.during(OP)? {
+            each(rows::decode(&row).during(OP)?)?;
+        }
+        pass_point(Side::After, OP).during(OP)?;
+    }
+    // The statement's lock on the table is still held: the heap has not been rewritten since.
+    let filenode: i64 =
+        sqlx::query_scalar("SELECT pg_relation_filenode('public.provider_connections')::bigint")
+            .fetch_one(&mut *tx)
+            .during("look at the heap")
+            .await?;
+    tx.commit().during("end the closing proof").await?;
+    Ok(filenode)
 }
 
 impl Sorted {

@@ -179,10 +179,8 @@ async fn try_range(
             None => Stretch::FromStart { hi, limit: READ_ROWS },
             Some(lo) => Stretch::After { lo, hi, limit: READ_ROWS },
         };
-        let mut seen = 0;
         let mut large = Vec::new();
-        rows::read(conn, &stretch, |row| {
-            seen += 1;
+        let seen = rows::read(conn, &stretch, |row| {
             after = Some(row.id);
             if row.envelope.is_none() && row.length.is_some_and(|l| l > INLINE_BYTES && l <= MAX_ROW_BYTES) {
                 large.push((row.id, row.length.unwrap_or_default() as usize));

@@ -158,10 +158,8 @@ impl Reader {
                     cursor.walked = true;
                     break;
                 };
-                let mut seen = 0i64;
                 let mut large = Vec::new();
-                rows::read(&mut self.conn, &stretch, |row| {
-                    seen += 1;
+                let seen = rows::read(&mut self.conn, &stretch, |row| {
                     cursor.after = Some(row.id);
                     if row.envelope.is_none()
                         && row.length.is_some_and(|l| l > INLINE_BYTES && l <= MAX_ROW_BYTES)

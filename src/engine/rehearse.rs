@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::fault::Fault;
 use super::reader::{Rewrapped, rewrap};
-use super::writer::MAX_BATCH_BYTES;
+use super::writer::{MAX_BATCH_BYTES, TOOK_TOO_LONG};
 use crate::crypto::{IvSource, Rewrapper, Scratch};
 use crate::error::Error;
 use crate::rotation::{self, Rehearsal, deal, next_slice};
@@ -40,7 +40,6 @@ pub async fn rehearse(
             Err(Fault::Fatal(e)) => return Err(e),
             Err(Fault::LeaseLost | Fault::Yield) => break,
         };
-        total.rows += part.len() as u64;
         write_and_roll_back(connector, &mut conn, part, batch_rows, &mut total).await?;
     }
     total.elapsed = started.elapsed();
@@ -55,11 +54,12 @@ async fn write_and_roll_back(
     batch_rows: u32,
     total: &mut Rehearsal,
 ) -> Result<(), StoreError> {
-    let most = batch_rows as usize;
+    let mut most = batch_rows as usize;
     let worthwhile = rotation::batch_rows(&part, most, MAX_BATCH_BYTES);
     for mut wave in deal(&mut part, worthwhile) {
         while !wave.is_empty() {
             let slice = next_slice(&part, &wave, most, MAX_BATCH_BYTES);
+            let (start, rows) = (slice.start, slice.len());
             wave.start = slice.end;
             let began = Instant::now();
             let limit = connector.answer_limit();
@@ -68,7 +68,12 @@ async fn write_and_roll_back(
             let written = bounded("rehearse a batch", limit, rows::write(&mut tx, &part[slice])).await;
             bounded("roll the rehearsal back", limit, tx.rollback()).await?;
             match written {
-                Ok(_) => {}
+                Ok(_) => total.rows += rows as u64,
+                // Too much for this server: a run would write less at a time.
+                Err(e) if e.sqlstate().as_deref() == Some(TOOK_TOO_LONG) && rows > 1 => {
+                    (most, wave.start) = (rows / 2, start);
+                    continue;
+                }
                 // Somebody holds a row: a rehearsal gives way.
                 Err(e) if matches!(e.class(), Class::LockTimeout | Class::Retry) => {}
                 Err(e) => return Err(e),
@@ -94,9 +99,7 @@ async fn read(
             None => Stretch::FromStart { hi, limit },
             Some(lo) => Stretch::After { lo, hi, limit },
         };
-        let mut seen = 0;
-        rows::read(conn, &stretch, |row| {
-            seen += 1;
+        let seen = rows::read(conn, &stretch, |row| {
             *after = Some(row.id);
             if row.envelope.is_some()
                 && let Rewrapped::Move(write) = rewrap(rewrapper, &mut scratch, &mut ivs, row)?

@@ -342,9 +342,8 @@ async fn part(
             None => Stretch::FromStart { hi, limit: READ },
             Some(lo) => Stretch::After { lo, hi, limit: READ },
         };
-        let (mut seen, mut large) = (0, Vec::new());
-        rows::read(conn, &stretch, |row| {
-            seen += 1;
+        let mut large = Vec::new();
+        let seen = rows::read(conn, &stretch, |row| {
             after = Some(row.id);
             if row.envelope.is_none() && row.length.is_some_and(|l| l > INLINE_BYTES && l <= MAX_ROW_BYTES) {
                 large.push((row.id, row.length.unwrap_or_default() as usize));

@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const MAX_PUT_OFF: usize = 1000;
 
 /// query_canceled: by `statement_timeout`.
-const TOOK_TOO_LONG: &str = "57014";
+pub const TOOK_TOO_LONG: &str = "57014";
 
 /// Writes for one worker.
 pub struct Writer {
@@ -215,7 +215,8 @@ impl Writer {
             // Held up by the server rather than by anybody, the next batch should be smaller.
             Err(e) if e.sqlstate().as_deref() == Some(TOOK_TOO_LONG) => {
                 let bytes = batch.iter().map(|row| row.envelope.len()).sum();
-                let held = timed.locks.elapsed();
+                // Whatever locks may last: this is more than the server grants.
+                let held = timed.locks.elapsed().max(self.job.settings.lock_target * 2);
                 self.servo.observe(Held { rows: batch.len(), bytes, held, fixed: Duration::ZERO });
                 return Err(e.into());
             }

@@ -53,11 +53,36 @@ impl AwsSource {
 }
 
 impl KeySource {
-    /// Parses the text form.
+    /// Parses the text form, as somebody typed it: what looks like a key is refused, and not repeated.
     pub fn parse(text: &str) -> Result<KeySource, SourceError> {
+        let source = KeySource::recorded(text)?;
+        source.is_no_key()?;
+        Ok(source)
+    }
+
+    fn is_no_key(&self) -> Result<(), SourceError> {
+        let bad = |scheme, expected| Err(SourceError::BadName { scheme, expected });
+        const PATH: &str = "a path; if it is one, write it as ./PATH";
+        match self {
+            KeySource::Env(var) if looks_like_key(var) => bad("env", "the name of an environment variable"),
+            KeySource::File(path) if looks_like_key(&path.to_string_lossy()) => bad("file", PATH),
+            KeySource::Dotenv { var, .. } if looks_like_key(var) => bad("dotenv", "PATH#VAR"),
+            KeySource::Dotenv { path, .. } if looks_like_key(&path.to_string_lossy()) => bad("dotenv", PATH),
+            KeySource::Aws(aws) => {
+                if aws.field.as_deref().is_some_and(looks_random) {
+                    return bad("aws", "a secret with the name of its JSON field after the #");
+                }
+                no_random_id(&aws.secret_id)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Parses what the ledger holds: whatever it looks like, it was a source.
+    pub fn recorded(text: &str) -> Result<KeySource, SourceError> {
         let (scheme, rest) = text.split_once(':').ok_or(SourceError::NotASource)?;
         match scheme {
-            "env" if is_variable(rest) && !looks_like_key(rest) => Ok(KeySource::Env(rest.to_owned())),
+            "env" if is_variable(rest) => Ok(KeySource::Env(rest.to_owned())),
             "env" => {
                 Err(SourceError::BadName { scheme: "env", expected: "the name of an environment variable" })
             }
@@ -104,7 +129,6 @@ fn parse_path(scheme: &'static str, text: &str) -> Result<PathBuf, SourceError> 
     let bad = |expected| Err(SourceError::BadName { scheme, expected });
     match text {
         _ if text.is_empty() || text.contains('\0') => bad("a path"),
-        _ if looks_like_key(text) => bad("a path; if it is one, write it as ./PATH"),
         _ => Ok(PathBuf::from(text)),
     }
 }
@@ -112,9 +136,12 @@ fn parse_path(scheme: &'static str, text: &str) -> Result<PathBuf, SourceError> 
 fn parse_dotenv(text: &str) -> Result<KeySource, SourceError> {
     let Some((path, var)) = text.rsplit_once('#') else {
         let path = parse_path("dotenv", text)?;
+        if looks_like_key(text) {
+            return Err(SourceError::BadName { scheme: "dotenv", expected: "PATH#VAR" });
+        }
         return Err(SourceError::DotenvWithoutVariable { path: path.display().to_string() });
     };
-    if !is_variable(var) || looks_like_key(var) {
+    if !is_variable(var) {
         return Err(SourceError::BadName { scheme: "dotenv", expected: "PATH#VAR" });
     }
     Ok(KeySource::Dotenv { path: parse_path("dotenv", path)?, var: var.to_owned() })
@@ -135,8 +162,8 @@ fn parse_aws(text: &str) -> Result<AwsSource, SourceError> {
         return Err(bad("SECRET_ID[#JSON_FIELD][@STAGE_OR_VERSION_ID] (write an @ inside a name as %40)"));
     }
     let secret_id = id.replace("%40", "@");
-    check_secret_id(&secret_id)?;
-    if field.is_some_and(|f| f.is_empty() || looks_random(f)) {
+    is_secret_id(&secret_id)?;
+    if field.is_some_and(str::is_empty) {
         return Err(bad("a secret with the name of its JSON field after the #"));
     }
     let label =
@@ -153,12 +180,22 @@ fn parse_aws(text: &str) -> Result<AwsSource, SourceError> {
 
 /// Refuses what cannot be the name or ARN of a secret, or may be a key. A name that looks like one can be given as its ARN.
 pub(super) fn check_secret_id(id: &str) -> Result<(), SourceError> {
+    is_secret_id(id)?;
+    no_random_id(id)
+}
+
+fn is_secret_id(id: &str) -> Result<(), SourceError> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "/_+=.@-!:".contains(c);
     let bad = |expected| Err(SourceError::BadName { scheme: "aws", expected });
     if id.is_empty() || id.len() > 2048 || !id.chars().all(allowed) {
         return bad("the name or ARN of a secret");
     }
-    if looks_random(id) { bad("the name of a secret; if it is one, give the secret's ARN") } else { Ok(()) }
+    Ok(())
+}
+
+fn no_random_id(id: &str) -> Result<(), SourceError> {
+    let expected = "the name of a secret; if it is one, give the secret's ARN";
+    if looks_random(id) { Err(SourceError::BadName { scheme: "aws", expected }) } else { Ok(()) }
 }
 
 /// `[A-Za-z_][A-Za-z0-9_]*`: what shells, dotenv files and Kubernetes agree on.
@@ -213,6 +250,18 @@ mod tests {
             field: field.map(Into::into),
             stage_or_version: at.map(Into::into),
         })
+    }
+
+    /// CloudFormation's names may look like one; a ledger that holds such a name is read all the same.
+    #[test]
+    fn what_was_recorded_is_a_source_whatever_it_looks_like() {
+        for text in ["aws:TokenSecretA720EF05-k8XzYt1Q2wEr", "file:0123456789abcdef0123456789ABCDEF"] {
+            assert!(KeySource::parse(text).is_err(), "{text}");
+            assert_eq!(
+                KeySource::recorded(text).map(|source| source.to_string()).ok().as_deref(),
+                Some(text)
+            );
+        }
     }
 
     #[test]

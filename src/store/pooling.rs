@@ -31,7 +31,11 @@ pub(super) async fn probe(conn: &mut PgConnection, connector: &Connector) -> Res
         match shares_a_process(conn, &mut other).await {
             Ok(shared) => (pooled, rounds) = (shared, rounds + 1),
             // Its settings are the role's own, which may well end it.
-            Err(e) if retries < RETRIES && matches!(e.class(), Class::ConnectionLost | Class::Retry) => {
+            Err(e)
+                if retries < RETRIES
+                    && matches!(e.class(), Class::ConnectionLost | Class::Retry)
+                    && !matches!(e, StoreError::Timeout { .. }) =>
+            {
                 retries += 1;
                 other = connector.bare().await?;
             }
@@ -46,7 +50,7 @@ async fn shares_a_process(conn: &mut PgConnection, other: &mut PgConnection) -> 
     let before = process(conn).await?;
     match ask(other, BEGIN).await {
         // PgBouncer in statement mode allows no transactions.
-        Err(e) if e.sqlstate().is_some_and(|code| code.starts_with("08")) => return Ok(true),
+        Err(e) if e.to_string().contains("not allowed in statement pooling") => return Ok(true),
         done => done?,
     }
     let held = process(other).await;

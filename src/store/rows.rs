@@ -116,12 +116,13 @@ impl Stretch {
 
 type Query<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
 
-/// Reads one stretch, handing each row on as it arrives.
+/// Reads one stretch, handing each row on as it arrives. Returns how many rows it has: fewer than its limit, and nothing
+/// is left behind it.
 pub async fn read<E: From<StoreError>>(
     conn: &mut PgConnection,
     stretch: &Stretch,
     mut each: impl FnMut(Read<'_>) -> Result<(), E>,
-) -> Result<(), E> {
+) -> Result<i64, E> {
     let mut handed_on = HashSet::new();
     let whole = hand_on(conn, stretch.query(stretch.max()), |row| {
         handed_on.insert(row.id);
@@ -131,7 +132,7 @@ pub async fn read<E: From<StoreError>>(
         Err(Failed::Server(error)) if error.is_damage() => {
             tracing::warn!(%error, "a value is damaged; reading its neighbours one by one");
         }
-        done => return done.map_err(Failed::into),
+        done => return done.map(|()| handed_on.len() as i64).map_err(Failed::into),
     }
     // The rest of the stretch without values, and each by itself: what cannot be read then is the damaged one.
     let mut rest = Vec::new();
@@ -140,6 +141,8 @@ pub async fn read<E: From<StoreError>>(
         Ok::<(), StoreError>(())
     });
     bare.await.map_err(Failed::into)?;
+    // One that is deleted before its turn comes was there all the same.
+    let found = rest.len() as i64;
     for (id, tid, xmin, length) in rest.into_iter().filter(|row| !handed_on.contains(&row.0)) {
         let alone = Stretch::Ids { ids: vec![id], max: stretch.max() };
         match hand_on(conn, alone.query(alone.max()), &mut each).await {
@@ -149,7 +152,7 @@ pub async fn read<E: From<StoreError>>(
             done => done.map_err(Failed::into)?,
         }
     }
-    Ok(())
+    Ok(found)
 }
 
 /// Why reading ended: the server, or whoever was handed a row.

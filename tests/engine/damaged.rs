@@ -28,6 +28,9 @@ fn a_value_the_server_cannot_read_is_quarantined_and_the_rest_moved_there_and_ba
     rekey(&db, ["plan"]).exits(0);
     rekey(&db, ["run", "--dry-run"]).exits(5);
     rekey(&db, ["run"]).exits(5);
+    // Its pointer goes along into a version that is younger than the pass.
+    db.execute(&format!("UPDATE provider_connections SET alias = 'looked at' WHERE id = '{id}'"));
+    rekey(&db, ["run"]).exits(5);
     let listed = rekey(&db, ["quarantine", "list"]).json(0);
     assert_eq!(listed[0]["id"], id.to_string(), "{listed:#}");
     assert_eq!(listed[0]["reason"], "damaged", "{listed:#}");

@@ -10,7 +10,7 @@ fn no_command_leaves_a_setting_or_a_lock_in_the_pool() {
     Load::rows(200).into(&db);
     rekey(&db, ["run"]).exits(0);
     let pooler = Pooler::start(&db, "transaction");
-    let commands: [&[&str]; 11] = [
+    let commands: [&[&str]; 14] = [
         &["verify"],
         &["status"],
         &["report"],
@@ -22,11 +22,19 @@ fn no_command_leaves_a_setting_or_a_lock_in_the_pool() {
         &["finalize", "--yes"],
         &["quarantine", "list"],
         &["quarantine", "retry"],
+        &["run"],
+        &["run", "--dry-run"],
+        &["rollback", "--yes"],
     ];
     for arguments in commands {
-        let outcome = rekey(&db, []).more(arguments).env("DATABASE_URL", pooler.url(&db)).exits(4);
+        // Nor where something else would be refused as well, and earlier.
+        let command = rekey(&db, []).more(arguments).without("NEW_ENCRYPTION_KEY");
+        let outcome = command.env("DATABASE_URL", pooler.url(&db)).exits(4);
         assert!(outcome.stderr.contains("pooling"), "{outcome}");
     }
+    let plan = rekey(&db, ["plan"]).without("NEW_ENCRYPTION_KEY").env("DATABASE_URL", pooler.url(&db));
+    let plan = plan.run();
+    assert!(plan.stdout.contains("pooling"), "{plan}");
     let kept = [
         ("lock_timeout", "0"),
         ("statement_timeout", "0"),

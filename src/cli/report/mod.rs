@@ -134,7 +134,7 @@ async fn encryptions(conn: &mut PgConnection, r: &Rotation) -> Result<Vec<Encryp
 }
 
 fn cloudtrail(r: &Rotation) -> Vec<String> {
-    let target = r.target_source.as_deref().and_then(|source| KeySource::parse(source).ok());
+    let target = r.target_source.as_deref().and_then(|source| KeySource::recorded(source).ok());
     let target = match &target {
         Some(KeySource::Aws(aws)) if r.target_source.as_deref() != Some(&r.old_source) => {
             Some(aws.secret_id.as_str())

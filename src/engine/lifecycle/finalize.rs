@@ -132,7 +132,7 @@ pub async fn finalize(
         }
     }
     if let (KeySource::Aws(temporary), Some(arn), Some(target_arn)) =
-        (KeySource::parse(&r.new_source)?, &r.new_arn, &target_arn)
+        (KeySource::recorded(&r.new_source)?, &r.new_arn, &target_arn)
         && may_delete(&temporary, arn, [target_arn, r.old_arn.as_deref().unwrap_or_default()])
     {
         // Labels cannot be moved once it is scheduled for deletion, and it may be restored for the next key.
@@ -151,7 +151,7 @@ pub async fn finalize(
             }
             Deletion::Gone => ending.already_gone = secret,
         }
-    } else if let (KeySource::Aws(kept), Some(arn)) = (KeySource::parse(&r.new_source)?, &r.new_arn)
+    } else if let (KeySource::Aws(kept), Some(arn)) = (KeySource::recorded(&r.new_source)?, &r.new_arn)
         && target_arn.as_ref() != Some(arn)
     {
         // The application may well be given the key out of this very secret, or it keeps the old one.

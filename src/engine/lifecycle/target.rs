@@ -40,7 +40,7 @@ impl<'a> Target<'a> {
         let recorded = rotation.target_source.as_deref().unwrap_or(&rotation.old_source);
         let source = match named {
             Some(source) => source,
-            None => KeySource::parse(recorded)?,
+            None => KeySource::recorded(recorded)?,
         };
         Ok(Target { sources, rotation, source })
     }
