@@ -103,7 +103,7 @@ pub async fn verify(
 ) -> Result<VerifyReport, Error> {
     let started = Instant::now();
     let mut conn = connector.connect(Purpose::ReadOnly).await?;
-    let (horizon, tagged) = loop {
+    let (began, tagged) = loop {
         match begin(&mut conn, rotation).await {
             Ok(begun) => break begun,
             Err(e) => connector.again(Purpose::ReadOnly, &mut conn, started, e).await?,
@@ -114,7 +114,7 @@ pub async fn verify(
         keys,
         rotation,
         first_horizon: first_horizon.map(|h| Xid(h as u32)),
-        horizon,
+        horizon: began.horizon,
         part_rows: (tagged / (4 * workers as i64)).clamp(*PART_ROWS.start(), *PART_ROWS.end()),
         frontier: Mutex::new((None, false)),
     });
@@ -143,7 +143,7 @@ pub async fn verify(
     // may make up for one that was not, but not for one that the index does not know.
     let mut since = None;
     let (unchanged, unindexed) = loop {
-        match count(&shared.connector, &mut conn, horizon).await {
+        match count(&shared.connector, &mut conn, &began).await {
             Ok(rows) => break rows,
             // From the first failure on: the statement itself may take minutes.
             Err(e) => {
@@ -160,34 +160,51 @@ pub async fn verify(
     Ok(report)
 }
 
-/// The horizon, taken now, and about how many rows have a tag.
-async fn begin(conn: &mut PgConnection, rotation: Uuid) -> Result<(Xid, i64), StoreError> {
-    let horizon: String = sqlx::query_scalar("SELECT pg_snapshot_xmin(pg_current_snapshot())::text")
-        .fetch_one(&mut *conn)
-        .during("take the horizon")
-        .await?;
+/// Where the database stood when the verify began.
+struct Began {
+    /// Younger rows may have been written since.
+    horizon: Xid,
+    /// The next transaction id, where nobody was writing.
+    quiet: Option<String>,
+}
+
+/// The beginning, now, and about how many rows have a tag.
+async fn begin(conn: &mut PgConnection, rotation: Uuid) -> Result<(Began, i64), StoreError> {
+    let (xmin, xmax): (String, String) = sqlx::query_as(
+        "SELECT pg_snapshot_xmin(s)::text, pg_snapshot_xmax(s)::text FROM pg_current_snapshot() s",
+    )
+    .fetch_one(&mut *conn)
+    .during("take the horizon")
+    .await?;
     let tagged = proof::count(conn, rotation).await?;
-    Ok((Xid(horizon.parse::<u64>().unwrap_or_default() as u32), tagged))
+    let horizon = Xid(xmin.parse::<u64>().unwrap_or_default() as u32);
+    Ok((Began { horizon, quiet: (xmin == xmax).then_some(xmax) }, tagged))
 }
 
 /// Rows older than the horizon, and rows that the index on their id does not lead to: two ways of counting, in one
-/// snapshot.
+/// snapshot. The second is needed only where somebody wrote meanwhile, and left to the primary: a standby has the same
+/// index, and might cancel so long a snapshot again and again.
 async fn count(
     connector: &Connector,
     conn: &mut PgConnection,
-    horizon: Xid,
+    began: &Began,
 ) -> Result<(i64, i64), StoreError> {
     const OP: &str = "count the connections";
     sqlx::query("SET statement_timeout = 0").execute(&mut *conn).during(OP).await?;
     let backend = Backend::of(conn).await?;
     let counts = async {
         let mut tx = conn.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-        let (rows, older): (i64, i64) = sqlx::query_as(
-            "SELECT count(*), count(*) FILTER (WHERE age(xmin) > age($1)) FROM public.provider_connections",
+        let (rows, older, next, standby): (i64, i64, String, bool) = sqlx::query_as(
+            "SELECT count(*), count(*) FILTER (WHERE age(xmin) > age($1)), \
+             pg_snapshot_xmax(pg_current_snapshot())::text, pg_is_in_recovery() FROM public.provider_connections",
         )
-        .bind(horizon)
+        .bind(began.horizon)
         .fetch_one(&mut *tx)
         .await?;
+        if standby || began.quiet == Some(next) {
+            tx.rollback().await?;
+            return Ok((older, 0));
+        }
         sqlx::raw_sql("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
             .execute(&mut *tx)
             .await?;
