@@ -110,8 +110,8 @@ fn turn() {
             rekey(&scene.db, ["run", "--chunk-rows", "60", "--batch-rows", "4", "--lease-ttl", "2s"]);
         turns.set(turns.get() + 1);
         let mut running = if turns.get() % 2 == 0 {
-            // Among the operations that it has not done yet once 20 rows are moved.
-            let at = 260 + random.borrow_mut().below(500);
+            // After the rotation is on record, and before its rows are done.
+            let at = 340 + random.borrow_mut().below(420);
             let kind = ["error", "error:40001", "drop", "abort"][turns.get() / 2 % 4];
             armed(worker, at, kind, Path::new("/dev/null")).start()
         } else {
