@@ -111,7 +111,7 @@ impl Herd {
             // Goal reached, writers kept writing, the state is another by now, somebody is at it, stopped, no server.
             let known: &[i32] = match task {
                 Task::Move(_) => &[0, 6, 7, 8, 69, 75],
-                Task::Verify => &[0, 6, 7, 69],
+                Task::Verify => &[0, 6, 7, 8, 69],
                 Task::Status => &[0, 69],
             };
             let code = outcome.code().unwrap_or(-1);
