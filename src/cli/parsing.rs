@@ -35,7 +35,7 @@ fn without_secrets(mut e: clap::Error) -> clap::Error {
     };
     for &kind in typed {
         let Some(ContextValue::String(said)) = e.get(kind) else { continue };
-        if !is_plain_word(said) {
+        if !is_plain_word(said) && !is_amount(said) {
             e.insert(kind, ContextValue::String("(not shown)".to_owned()));
             // In place of clap's "to pass '…' as a value", which repeats it too.
             let tip =
@@ -51,6 +51,14 @@ fn is_plain_word(text: &str) -> bool {
     let text = text.trim();
     let short = text.len() < 20 || text.starts_with("--");
     short && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')
+}
+
+/// A number, perhaps with its unit: `99`, `-1`, `10min`, `0.5s`.
+fn is_amount(text: &str) -> bool {
+    let digits = text.trim_start_matches('-');
+    text.len() <= 8
+        && digits.starts_with(|c: char| c.is_ascii_digit())
+        && digits.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.')
 }
 
 /// Arguments that exclude each other, by id: two of them are a conflict to clap even if one is a variable.

@@ -293,8 +293,7 @@ async fn dry(context: &Context, prepared: PreparedDry, stop: Stop) -> Result<Exi
         }
         give_up.stop();
     });
-    let found =
-        dry_run(context.connector()?.left_to_preflight(), rewrapper, settings, given_up, sender).await?;
+    let found = dry_run(context.connector()?.probed(), rewrapper, settings, given_up, sender).await?;
     relay.abort();
     drop(shown);
     let (exit, outcome, next) = match &found {

@@ -77,7 +77,7 @@ pub async fn drive(
     stop: Stop,
 ) -> Result<(End, Duration)> {
     let job = Job {
-        connector: context.connector()?.left_to_preflight(),
+        connector: context.connector()?.probed(),
         rotation: rotation.id,
         direction,
         rewrapper,

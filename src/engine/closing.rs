@@ -2,7 +2,8 @@
 //!
 //! Rows older than H were seen by the pass, rows of our own batches are on the target key; what the statement
 //! returns is exactly what anyone else wrote since. Each is opened. None on the source key is an exact statement
-//! about that instant. Quarantined rows are looked at again as well: they may have been repaired, or be gone.
+//! about that instant. Beside user triggers, which may write in our batches too, the statement returns our own rows as well.
+//! Quarantined rows are looked at again as well: they may have been repaired, or be gone.
 
 use std::collections::HashSet;
 

@@ -1,8 +1,8 @@
 //! Connecting: session settings that make every later statement safe, and waiting for a database that is away.
 //!
 //! Session settings need a session: behind a pooler in transaction mode they would leak to the application or vanish.
-//! So the first connection of a process is probed before anything is set in it, unless preflight, which has a finding
-//! of its own for it (`pooling`), is to come.
+//! So the first connection of a [`Connector`] is probed before anything is set in it, unless another of the same process
+//! has been.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -52,7 +52,7 @@ pub struct Connector {
     deadlock_timeout: std::sync::OnceLock<Duration>,
     connect_limit: Duration,
     wanted: TargetSession,
-    /// No pooler in transaction mode stands in between, or somebody else looks for one.
+    /// No pooler in transaction mode stands in between, as far as anybody can tell.
     direct: AtomicBool,
 }
 
@@ -86,8 +86,8 @@ impl Connector {
         }
     }
 
-    /// The same, where preflight looks for a pooler, or has looked.
-    pub fn left_to_preflight(self) -> Connector {
+    /// The same, where another connector of this process has looked for a pooler already.
+    pub fn probed(self) -> Connector {
         Connector { direct: AtomicBool::new(true), ..self }
     }
 

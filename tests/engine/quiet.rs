@@ -194,6 +194,8 @@ fn what_is_not_understood_is_not_repeated() {
         (["stauts", "--watch"], "'stauts'", "'status'"),
         (["run", "--wrokers=3"], "'--wrokers'", "'--workers'"),
         (["status", "--output=jsno"], "'jsno'", "'json'"),
+        (["run", "--workers=99"], "'99'", "1..=64"),
+        (["run", "--lease-ttl=1s"], "'1s'", "--lease-ttl"),
     ] {
         let helped = rekey_without_database(slip).exits(2);
         assert!(helped.stderr.contains(typed) && helped.stderr.contains(meant), "{helped}");
