@@ -44,6 +44,7 @@ pub async fn run(args: BackupArgs, context: &Context) -> Result<Exit> {
             "the backup does not open to what was put in; nothing was written",
         ));
     }
+    drop((content, fetched, passphrase));
     if !create_private(&args.out, &message)? {
         return Err(exists());
     }

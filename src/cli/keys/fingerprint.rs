@@ -14,9 +14,11 @@ pub async fn run(args: FingerprintArgs, context: &Context) -> Result<Exit> {
     let source = KeySource::parse(&args.source)?;
     let mut trail = Trail::open(context).await;
     let fetched = context.sources.fetch(&source).await?;
-    let fingerprint = Fingerprint::of(&fetched.value).to_string();
+    let (fingerprint, bytes) = (Fingerprint::of(&fetched.value).to_string(), fetched.value.len());
+    // Nothing below needs the key.
+    drop(fetched.value);
     let detail = json!({
-        "source": source.to_string(), "fingerprint": fingerprint, "bytes": fetched.value.len(),
+        "source": source.to_string(), "fingerprint": fingerprint, "bytes": bytes,
         "secret": fetched.arn, "version": fetched.version_id,
     });
     let head = trail.record(Action::ACCESS, detail.clone()).await;
@@ -27,11 +29,8 @@ pub async fn run(args: FingerprintArgs, context: &Context) -> Result<Exit> {
         return Ok(Exit::Ok);
     }
     println!("{fingerprint}");
-    if fetched.value.len() != KEY_LEN {
-        tracing::info!(
-            "{source} holds {} bytes: no ENCRYPTION_KEY, which has {KEY_LEN}",
-            fetched.value.len()
-        );
+    if bytes != KEY_LEN {
+        tracing::info!("{source} holds {bytes} bytes: no ENCRYPTION_KEY, which has {KEY_LEN}");
     }
     if let Some(version) = &fetched.version_id {
         tracing::info!("version {version} of {}", fetched.arn.as_deref().unwrap_or("the secret"));

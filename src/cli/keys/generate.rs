@@ -57,6 +57,7 @@ pub async fn run(args: GenerateArgs, context: &Context) -> Result<Exit> {
             }
         }
     }
+    drop(values);
     let changed: Vec<&Written> = done.iter().map(|(_, w)| w).filter(|w| w.changed).collect();
     if changed.is_empty()
         && let Some(e) = failed

@@ -36,6 +36,7 @@ pub async fn run(args: RestoreArgs, context: &Context) -> Result<Exit> {
     let message = read(&args.file)?;
     let passphrase = passphrase::get(&args.passphrase, Purpose::Decrypt)?;
     let content = decrypt(&message, &passphrase).map_err(|e| named(e, &args.file))?;
+    drop(passphrase);
     let bundle = Bundle::decode(content).map_err(|e| named(e, &args.file))?;
     let value = chosen(bundle, &target, from.as_ref())?;
     fits(&target, &value)?;
@@ -45,6 +46,7 @@ pub async fn run(args: RestoreArgs, context: &Context) -> Result<Exit> {
     let write =
         Write { target: &target, value: &value, present: Present::Replace, backup: "bak", made: None };
     let done = write.apply(context, &mut needed).await?;
+    drop(value);
     let head = match done.changed {
         true => trail.record(Action::RESTORE, json!({ "file": shown.to_string(), "key": done })).await,
         false => trail.head().await,

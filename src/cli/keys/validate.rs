@@ -22,6 +22,8 @@ struct Checked {
     subject: Subject,
     kind: AppKey,
     value: Option<Zeroizing<Vec<u8>>>,
+    /// What is told of it: its bytes, and which it is.
+    seen: Option<(usize, Fingerprint)>,
     findings: Vec<Finding>,
 }
 
@@ -49,8 +51,10 @@ pub async fn run(args: ValidateArgs, context: &Context) -> Result<Exit> {
             warn_of_git(path);
         }
     }
+    // Nothing below needs the keys.
+    checked.iter_mut().for_each(|c| c.value = None);
     let errors = checked.iter().flat_map(|c| &c.findings).filter(|f| f.severity == Severity::Error).count();
-    let read = checked.iter().filter(|c| c.value.is_some()).map(|c| c.subject.source.to_string());
+    let read = checked.iter().filter(|c| c.seen.is_some()).map(|c| c.subject.source.to_string());
     let head = trail.accessed(read.collect(), json!({ "by": "validate", "errors": errors })).await;
     if context.json() {
         let keys: Vec<_> = checked.iter().map(as_json).collect();
@@ -80,7 +84,8 @@ async fn check(subject: Subject, context: &Context, environment: Environment) ->
         Err(e @ (SourceError::Unavailable { .. } | SourceError::Config { .. })) => return Err(e.into()),
         Err(e) => (None, vec![finding(&title, Severity::Error, "readable", Error::from(e).message)]),
     };
-    Ok(Checked { subject, kind, value, findings })
+    let seen = value.as_ref().map(|v| (v.len(), Fingerprint::of(v)));
+    Ok(Checked { subject, kind, value, seen, findings })
 }
 
 /// Each key has one purpose.
@@ -142,8 +147,8 @@ fn as_json(c: &Checked) -> serde_json::Value {
     json!({
         "key": c.kind.variable(),
         "source": c.subject.source.to_string(),
-        "bytes": c.value.as_ref().map(|v| v.len()),
-        "fingerprint": c.value.as_ref().map(|v| Fingerprint::of(v).to_string()),
+        "bytes": c.seen.map(|(bytes, _)| bytes),
+        "fingerprint": c.seen.map(|(_, fingerprint)| fingerprint.to_string()),
         "findings": c.findings,
     })
 }
@@ -155,9 +160,9 @@ fn text(c: &Checked) {
     };
     let bad = c.findings.iter().any(|f| f.severity == Severity::Error);
     let mark = if bad { "bad" } else { "ok " };
-    match &c.value {
-        Some(v) => {
-            println!("{mark}  {}: {} bytes ({wanted}), {}", c.kind.variable(), v.len(), c.subject.source)
+    match c.seen {
+        Some((bytes, _)) => {
+            println!("{mark}  {}: {bytes} bytes ({wanted}), {}", c.kind.variable(), c.subject.source)
         }
         None => println!("{mark}  {}: {}", c.kind.variable(), c.subject.source),
     }
