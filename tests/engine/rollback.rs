@@ -98,6 +98,48 @@ fn turned_round_while_runs_are_at_work() {
     rekey(&db, ["verify"]).exits(0);
 }
 
+/// A batch that the turn waits for puts rows off: the chunk that they get, which nobody knew of, is fenced as well.
+#[test]
+fn a_chunk_that_appears_while_the_turn_waits_is_fenced_too() {
+    let db = Db::new();
+    Load::rows(300).into(&db);
+    let mut judge = Judge::look(&db, &[OLD]);
+    rekey(&db, ["init"]).exits(0);
+    // Putting rows off takes until we say so.
+    db.execute(
+        "CREATE TABLE go_on (); CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN LOOP EXIT WHEN EXISTS (SELECT FROM public.go_on); PERFORM pg_sleep(0.01); END LOOP; RETURN NEW; END $$;
+         CREATE TRIGGER slowly BEFORE INSERT ON rekey.chunks FOR EACH ROW WHEN (NEW.owner = 'put off')
+             EXECUTE FUNCTION slowly()",
+    );
+    let mut holder = db.hold();
+    let held = some_ids(&db, 1, 4)[0];
+    holder.execute(sqlx::query("SELECT FROM provider_connections WHERE id = $1 FOR UPDATE").bind(held));
+    let run = run_in_small_steps(&db).args(["--workers", "1"]).start();
+    let is = |condition: &str| {
+        let sql = format!(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND {condition})"
+        );
+        db.value::<bool>(&sql).then_some(())
+    };
+    until("the row to be put off", SOON, || is("wait_event = 'PgSleep'"));
+    let back = rollback(&db).start();
+    until("the turn to wait", SOON, || {
+        is("wait_event_type = 'Lock' AND query LIKE 'UPDATE rekey.chunks SET epoch%'")
+    });
+    db.execute("INSERT INTO go_on DEFAULT VALUES");
+    holder.rollback();
+    back.wait().expect(0);
+    let outcome = run.wait();
+    assert!(matches!(outcome.code(), Some(7..=9)), "{outcome}");
+    judge.all_on(&db, OLD);
+    let states: Vec<String> = db.column(
+        "SELECT c.state FROM rekey.chunks c JOIN rekey.passes p USING (rotation, pass)
+         WHERE p.direction = 'forward' AND c.kind = 'ids'",
+    );
+    assert_eq!(states, ["cancelled"]);
+}
+
 /// A process frozen before the turn and thawed long after it commits nothing.
 #[test]
 fn a_frozen_run_thawed_after_the_rollback() {
