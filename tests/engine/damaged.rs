@@ -1,30 +1,11 @@
 //! A value that the server itself cannot read any more: that row is quarantined, and no other suffers.
 
-use crate::support::load::{Load, some_ids, store};
-use crate::support::{Cluster, Db, Judge, OLD, Stop, rekey, state};
-
-/// A table in which the part of one row's value that lies out of line is gone.
-fn damaged() -> (Cluster, Db, uuid::Uuid) {
-    let cluster = Cluster::start();
-    let db = Db::on(&cluster);
-    Load::rows(1200).into(&db);
-    let id = some_ids(&db, 1, 5)[0];
-    let long = format!("{{\"access_token\":\"{}\"}}", "long ".repeat(1000));
-    store(&db, id, OLD, long.as_bytes());
-    let path: String = db.value(
-        "SELECT pg_relation_filepath(reltoastrelid) FROM pg_class WHERE oid = 'provider_connections'::regclass",
-    );
-    cluster.stop(Stop::Fast);
-    cluster.zero(&path);
-    cluster.boot();
-    let lost = format!("SELECT encrypted_credentials FROM provider_connections WHERE id = '{id}'");
-    assert!(db.try_value::<Vec<u8>>(&lost).is_err(), "the value is damaged");
-    (cluster, db, id)
-}
+use crate::support::damaged::damaged;
+use crate::support::{Judge, OLD, rekey, state};
 
 #[test]
 fn a_value_the_server_cannot_read_is_quarantined_and_the_rest_moved_there_and_back() {
-    let (_cluster, db, id) = damaged();
+    let (_cluster, db, id) = damaged(1200);
     rekey(&db, ["plan"]).exits(0);
     rekey(&db, ["run", "--dry-run"]).exits(5);
     rekey(&db, ["run"]).exits(5);

@@ -8,6 +8,7 @@ use rustix::process::Signal;
 use crate::outside::{Place, Step};
 use crate::rows::{all_back, all_moved, scene, table};
 use crate::scene::{Scene, in_steps};
+use crate::support::damaged::damaged;
 use crate::support::judge::count_on;
 use crate::support::{Db, Judge, NEW, OLD, Outcome, Running, rekey, state, until};
 use crate::sweep::{armed, stride};
@@ -214,4 +215,44 @@ fn a_rollback_wakes_up_after_another() {
             }
         },
     );
+}
+
+/// Around a damaged value rows are read one by one, which takes a moment: those deleted meanwhile are missed by nobody, and
+/// hide none of the others.
+#[test]
+fn a_run_wakes_up_after_neighbours_of_a_damaged_value_were_deleted() {
+    let (cluster, db, damaged) = damaged(1200);
+    let template = db.into_template();
+    let run = |db: &Db| rekey(db, ["run", "--workers", "1", "--chunk-rows", "400", "--batch-rows", "100"]);
+    let traced = tempfile::NamedTempFile::new().expect("a file");
+    let db = template.copy(&cluster);
+    armed(run(&db), u64::MAX, "freeze", traced.path()).exits(5);
+    db.discard();
+    let points = std::fs::read_to_string(traced.path()).expect("a trace");
+    let reads: Vec<u64> = (1..)
+        .zip(points.lines())
+        .filter(|(_, point)| point.ends_with("read connections"))
+        .map(|(n, _)| n)
+        .collect();
+    assert!(reads.len() > 100, "{reads:?}");
+    for n in reads.into_iter().step_by(53) {
+        let db = template.copy(&cluster);
+        let mut zombie = armed(run(&db), n, "freeze", traced.path()).start();
+        until("it to freeze", Duration::from_secs(60), || {
+            assert!(zombie.running(), "it ended instead");
+            is_frozen(&zombie).then_some(())
+        });
+        let every_third = "DELETE FROM provider_connections WHERE id IN (SELECT id FROM
+             (SELECT id, row_number() OVER (ORDER BY id) FROM provider_connections) t WHERE row_number % 3 = 0)";
+        db.execute(&format!("{every_third} AND id <> '{damaged}'"));
+        zombie.signal(Signal::CONT);
+        zombie.wait().expect(5);
+        let listed = rekey(&db, ["quarantine", "list"]).json(0);
+        assert_eq!((listed[0]["id"].as_str(), listed[1].is_null()), (Some(&*damaged.to_string()), true));
+        assert_eq!(db.value::<i64>("SELECT count(*) FROM rekey.passes"), 1);
+        db.execute(&format!("DELETE FROM provider_connections WHERE id = '{damaged}'"));
+        assert_eq!(count_on(&db, OLD), 0, "frozen at {n}");
+        assert!(count_on(&db, NEW) >= 799, "frozen at {n}");
+        db.discard();
+    }
 }

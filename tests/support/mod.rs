@@ -8,6 +8,7 @@ pub mod binary;
 pub mod cluster;
 #[path = "../../fixtures/credentials.rs"]
 pub mod credentials;
+pub mod damaged;
 pub mod database;
 pub mod http;
 pub mod judge;
