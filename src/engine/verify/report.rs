@@ -1,0 +1,117 @@
+//! What a verify found, and what follows from it: an exit code, and the right to go on.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::error::{Error, Exit};
+
+/// Rows of each kind of trouble that are named.
+const LISTED: usize = 20;
+
+/// What a verify found; rows, unless named otherwise.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct VerifyReport {
+    /// Every row is on the key it should be on, or accepted, and no row of ours has other bytes.
+    pub clean: bool,
+    /// Rows visible.
+    pub rows: i64,
+    /// Byte-identical to what was there before the rotation.
+    pub identical: i64,
+    /// Written by something else since; no error.
+    pub changed_since: i64,
+    /// Inserted since; no error.
+    pub inserted_since: i64,
+    /// Tagged, and deleted since; no error.
+    pub deleted_since: i64,
+    /// On the key before the rotation reached them.
+    pub already_on_key: i64,
+    /// Without a credential.
+    pub null: i64,
+    /// On the wrong key.
+    pub wrong_key: i64,
+    /// No key opens them, and nobody accepted that.
+    pub unreadable: i64,
+    /// No key opens them, and somebody accepted that.
+    pub accepted: i64,
+    /// Written by us with other bytes than they held.
+    pub other_bytes: i64,
+    /// Rows that the table holds and reading by id does not see.
+    pub unseen: i64,
+    /// Whether bytes could be compared: the tags need the new key.
+    pub bytes_compared: bool,
+    /// Whether the key that rows should not be on could be tried.
+    pub both_keys: bool,
+    /// The first rows of each kind of trouble.
+    pub examples: HashMap<&'static str, Vec<Uuid>>,
+    /// Seconds it took.
+    pub seconds: f64,
+}
+
+/// A verify that found nothing wrong; only [`VerifyReport::into_clean`] makes one.
+pub struct CleanVerify(());
+
+impl VerifyReport {
+    /// The right to promote or finalize, if this report is clean.
+    pub fn into_clean(self) -> Result<CleanVerify, Error> {
+        if self.clean {
+            return Ok(CleanVerify(()));
+        }
+        let (exit, hint) = match self.exit() {
+            Exit::Quarantined if !self.both_keys => (
+                Exit::Quarantined,
+                "name the other key too (--old-key SOURCE): what was accepted may have been saved under it since",
+            ),
+            Exit::Quarantined => (Exit::Quarantined, "rekey quarantine list"),
+            _ => (
+                Exit::VerifyFailed,
+                "rekey run moves rows that late writers left on the old key; rekey verify says more",
+            ),
+        };
+        let trouble = [
+            ("on the wrong key", self.wrong_key),
+            ("that no key opens", self.unreadable),
+            ("with other bytes", self.other_bytes),
+            ("not seen", self.unseen),
+        ];
+        let found: Vec<String> =
+            trouble.iter().filter(|(_, n)| *n > 0).map(|(what, n)| format!("{n} rows {what}")).collect();
+        Err(Error::new(exit, format!("not verified clean: {}", found.join(", "))).hint(hint))
+    }
+
+    /// The exit code this report stands for.
+    pub fn exit(&self) -> Exit {
+        match self {
+            r if r.wrong_key + r.other_bytes + r.unseen > 0 => Exit::VerifyFailed,
+            r if r.unreadable > 0 => Exit::Quarantined,
+            _ => Exit::Ok,
+        }
+    }
+
+    pub(super) fn note(&mut self, kind: &'static str, id: Uuid) {
+        let ids = self.examples.entry(kind).or_default();
+        if ids.len() < LISTED {
+            ids.push(id);
+        }
+    }
+
+    pub(super) fn add(&mut self, o: VerifyReport) {
+        self.rows += o.rows;
+        self.identical += o.identical;
+        self.changed_since += o.changed_since;
+        self.inserted_since += o.inserted_since;
+        self.deleted_since += o.deleted_since;
+        self.already_on_key += o.already_on_key;
+        self.null += o.null;
+        self.wrong_key += o.wrong_key;
+        self.unreadable += o.unreadable;
+        self.accepted += o.accepted;
+        self.other_bytes += o.other_bytes;
+        for (kind, ids) in o.examples {
+            for id in ids {
+                self.note(kind, id);
+            }
+        }
+    }
+}
