@@ -13,7 +13,6 @@ use super::parsing::deadline_is_standing;
 use super::preflight::{Purpose as Asked, preflight};
 use super::summary::Ended;
 use super::{cache_after, signals, summary, throttle_args, work};
-use crate::crypto::EncryptionKey;
 use crate::engine::lifecycle::{Exclusive, Target, clean_up, unpromote};
 use crate::engine::{End, Settings};
 use crate::error::{Error, Exit, Result};
@@ -35,7 +34,7 @@ pub async fn run(args: RollbackArgs, context: &Context) -> Result<Exit> {
         let rewrapper = work::rewrapper(&keys, rotation.id, Direction::Backward, None)?;
         work::drive(context, &rotation, Direction::Backward, rewrapper, how.clone(), stop.clone()).await
     };
-    let outside = async || leave(context, &connector, &rotation, &keys.old.key).await;
+    let outside = async || leave(context, &connector, &rotation, &keys).await;
     let (first, took) = match rotation.state {
         State::Unpromoting => (End::Superseded(State::Unpromoting), Duration::ZERO),
         _ => rows().await?,
@@ -63,7 +62,7 @@ async fn leave(
     context: &Context,
     connector: &Connector,
     rotation: &Rotation,
-    old: &EncryptionKey,
+    keys: &KeyPair,
 ) -> Result<Option<String>> {
     let mut conn = connector.connect(Purpose::Control).await?;
     if quarantine::unaccepted(&mut conn, rotation.id).await? > 0 {
@@ -80,8 +79,14 @@ async fn leave(
     let target = Target::of(&context.sources, &now, None)?;
     match now.state {
         // Whoever got so far may have been killed before the rest.
-        State::RolledBack => clean_up(&target).await,
-        _ => drop(unpromote(&mut conn, &alone, &target, old, &context.actor).await?),
+        State::RolledBack => {
+            clean_up(&target).await;
+            target.drop_new_key_copy(&keys.new.record.source);
+        }
+        _ => {
+            let (old, new_found_at) = (&keys.old.key, keys.new.record.source.as_str());
+            unpromote(&mut conn, &alone, &target, old, new_found_at, &context.actor).await?;
+        }
     }
     let cache = cache_after::purge(context, &mut conn, &now).await;
     alone.give_back(&mut conn).await?;

@@ -60,8 +60,12 @@ pub async fn print(
     let end = if turned { End::Superseded(rotation.state) } else { end };
     let other_bytes =
         direction == Direction::Backward && audit::happened(conn, rotation_id, "other_bytes").await?;
-    let (exit, outcome, next) =
+    let (exit, outcome, mut next) =
         outcome(&end, direction, rotation.state, (unaccepted, totals.quarantined - unaccepted), other_bytes);
+    if exit == Exit::Ok && direction == Direction::Backward && rotation.promoting_at.is_some() {
+        // It may have read the new key, and have it in memory.
+        next.insert(0, "restart the application");
+    }
     context.metrics.settled(totals);
     context.last_word.say(outcome, next.first().copied());
     let seconds = took.as_secs_f64();

@@ -4,11 +4,7 @@
 
 use uuid::Uuid;
 
-use super::{
-    AwsSource, Fetched, KeySource, SourceError, Sources,
-    aws::{id8, promote_label},
-    dotenv,
-};
+use super::{AwsSource, Fetched, KeySource, SourceError, Sources, aws::promote_label, dotenv};
 
 /// Where one of a rotation's two keys may be.
 pub struct Trail<'a> {
@@ -54,10 +50,13 @@ impl Trail<'_> {
         }
         for place in [Some(self.recorded), self.target].into_iter().flatten() {
             match place {
-                KeySource::Dotenv { path, var } => places.push(KeySource::Dotenv {
-                    path: dotenv::backup_path(path, &format!("rekey-{}.bak", id8(self.rotation))),
-                    var: var.clone(),
-                }),
+                KeySource::Dotenv { path, var } => {
+                    let suffixes = [dotenv::old_key_suffix, dotenv::new_key_suffix];
+                    places.extend(suffixes.map(|suffix| KeySource::Dotenv {
+                        path: dotenv::backup_path(path, &suffix(self.rotation)),
+                        var: var.clone(),
+                    }));
+                }
                 KeySource::Aws(aws) => {
                     places.extend(["AWSPREVIOUS", self.pin].map(|label| KeySource::Aws(aws.at(label))));
                 }
@@ -79,8 +78,8 @@ pub enum Search {
 }
 
 impl Sources {
-    /// The first of the places whose value is the one. Places that yield nothing are passed over; an unreachable
-    /// backend is an error only if no other place yields the key.
+    /// The first of the places whose value is the one. Places that yield nothing are passed over; a backend that is
+    /// unreachable, or that our settings or credentials do not open, is an error only if no other place yields the key.
     pub async fn find(
         &self,
         places: &[KeySource],
@@ -104,7 +103,16 @@ impl Sources {
                     aws_is_away |= is_aws;
                 }
                 Err(SourceError::Denied { action, .. }) => looked.push(format!("{source} ({action} denied)")),
-                Err(_) => looked.push(format!("{source} (nothing there)")),
+                Err(SourceError::Missing { .. }) => looked.push(format!("{source} (nothing there)")),
+                Err(e @ SourceError::Config { .. }) => {
+                    looked.push(format!("{source} (cannot be asked)"));
+                    unreachable.get_or_insert(e);
+                }
+                Err(SourceError::Io { operation, cause, .. }) => {
+                    looked.push(format!("{source} (cannot {operation}: {cause})"));
+                }
+                Err(SourceError::Refused { detail, .. }) => looked.push(format!("{source} ({detail})")),
+                Err(_) => looked.push(format!("{source} (no key there)")),
             }
         }
         unreachable.map_or(Ok(Search::Nowhere { looked }), Err)
@@ -142,6 +150,7 @@ mod tests {
                 "dotenv:a/.env#ENCRYPTION_KEY",
                 "aws:new@AWSPREVIOUS",
                 "dotenv:a/.env.rekey-2f3a4b5c.bak#ENCRYPTION_KEY",
+                "dotenv:a/.env.rekey-2f3a4b5c.new.bak#ENCRYPTION_KEY",
             ]
         );
     }

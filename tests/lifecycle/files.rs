@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::support::load::Load;
+use crate::support::load::{Load, some_ids, store};
 use crate::support::{Db, Judge, NEW, OLD, Rekey, rekey};
 
 /// A database and a dotenv file with the old key in it.
@@ -89,6 +89,49 @@ fn there_and_back_and_to_the_end() {
     d.rekey(&["finalize", "--yes"]).exits(0);
     assert_eq!((d.state().as_str(), d.backups()), ("finalized", vec![]));
     d.judge.all_on(&d.db, NEW);
+}
+
+/// The application's file is where the new key is, and nothing else has it: not lost by the way back, nor is a row that was
+/// saved under it before the application was restarted.
+#[test]
+fn the_way_back_loses_no_key() {
+    let mut d = Deployment::new();
+    d.rekey(&["run"]).exits(0);
+    d.rekey(&["promote", "--yes"]).exits(0);
+    let back = |d: &Deployment| {
+        let done = d.rekey(&["rollback", "--yes"]).without("NEW_ENCRYPTION_KEY").exits(0);
+        assert!(done.stderr.contains("new key is kept in"), "{done}");
+        let kept = d.backups();
+        assert_eq!((kept.len(), fs::read_to_string(&kept[0]).unwrap()), (1, after()));
+        assert_eq!(fs::metadata(&kept[0]).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(d.read(), after().replace(NEW, OLD));
+    };
+    back(&d);
+    let id = some_ids(&d.db, 1, 3)[0];
+    store(&d.db, id, NEW, b"saved by an application that was not restarted yet");
+    d.judge.expect(id, b"saved by an application that was not restarted yet");
+    back(&d);
+    d.judge.all_on(&d.db, OLD);
+    // Where the key is elsewhere as well, the copy goes.
+    d.rekey(&["rollback", "--yes"]).exits(0);
+    assert_eq!(d.backups(), Vec::<PathBuf>::new());
+}
+
+/// Somebody put the new key there without rekey, and thought better of it.
+#[test]
+fn a_promotion_by_hand_is_taken_back_by_hand() {
+    let mut d = Deployment::new();
+    d.rekey(&["run"]).exits(0);
+    fs::write(d.path(), after()).unwrap();
+    let back =
+        |code| d.rekey(&["rollback", "--yes", "--old-key", "env:FORMER"]).env("FORMER", OLD).exits(code);
+    let refused = back(7);
+    assert!(refused.stderr.contains("does not yield that key yet"), "{refused}");
+    assert_eq!((d.state().as_str(), d.read()), ("rolling_back", after()));
+    fs::write(d.path(), before()).unwrap();
+    back(0);
+    assert_eq!(d.state(), "rolled_back");
+    d.judge.all_on(&d.db, OLD);
 }
 
 #[test]
@@ -182,7 +225,7 @@ fn killed_at_every_file_operation() {
     ] {
         let mut kills = 0;
         for n in 1.. {
-            assert!(n < 24, "never ends");
+            assert!(n < 40, "never ends");
             let mut d = Deployment::new();
             prepare.iter().for_each(|step| drop(d.rekey(step).exits(0)));
             let Some(was_killed) = killed(d.rekey(command), n) else {

@@ -9,7 +9,7 @@ use super::Exclusive;
 use crate::crypto::EncryptionKey;
 use crate::error::{Error, Exit, Result};
 use crate::rotation::State;
-use crate::secrets::aws::{Action, Replacement, Seen, id8, promote_label, rollback_label};
+use crate::secrets::aws::{Action, Replacement, Seen, promote_label, rollback_label};
 use crate::secrets::{KeySource, Sources, dotenv};
 use crate::store::ledger::{Rotation, rotation};
 
@@ -126,8 +126,12 @@ impl<'a> Target<'a> {
                 Ok(Some(current.version_id))
             }
             KeySource::Dotenv { path, var } => {
-                let suffix = self.backup_suffix();
-                let backup = (wanted == Yields::New).then_some(suffix.as_str());
+                let suffix = match wanted {
+                    Yields::New => self.backup_suffix(),
+                    // The file may be the only place that still has the new key.
+                    _ => dotenv::new_key_suffix(id),
+                };
+                let backup = Some(suffix.as_str());
                 let change = dotenv::Change { path, var, value: key.expose(), backup, create: false };
                 change.apply_guarded(judge, &mut guard).await?;
                 Ok(None)
@@ -138,7 +142,30 @@ impl<'a> Target<'a> {
 
     /// Suffix of the backup that a promotion keeps beside a dotenv file.
     pub fn backup_suffix(&self) -> String {
-        format!("rekey-{}.bak", id8(self.rotation.id))
+        dotenv::old_key_suffix(self.rotation.id)
+    }
+
+    /// Where a rollback keeps a dotenv file as it was, with the new key in it.
+    fn new_key_copy(&self) -> Option<PathBuf> {
+        let KeySource::Dotenv { path, .. } = &self.source else { return None };
+        Some(dotenv::backup_path(path, &dotenv::new_key_suffix(self.rotation.id)))
+    }
+
+    /// Removes that copy at the end of a rollback, unless it is where the new key was `found`, or the file itself was:
+    /// rows saved before the application is restarted open with that key alone.
+    pub fn drop_new_key_copy(&self, found: &str) {
+        let Some(copy) = self.new_key_copy().filter(|copy| copy.exists()) else { return };
+        let KeySource::Dotenv { path, var } = &self.source else { return };
+        let in_the_copy = KeySource::Dotenv { path: copy.clone(), var: var.clone() };
+        if [&self.source, &in_the_copy].iter().any(|place| place.to_string() == found) {
+            tracing::warn!(
+                "the new key is kept in {}, and nowhere else that rekey knows of: remove it once the application is \
+                 restarted and rekey verify is clean",
+                copy.display()
+            );
+        } else if let Err(error) = dotenv::remove_backup(path, &dotenv::new_key_suffix(self.rotation.id)) {
+            tracing::warn!(%error, "{} could not be removed: remove it by hand", copy.display());
+        }
     }
 
     /// The files that hold keys there: a dotenv file, and its backup where there is one.

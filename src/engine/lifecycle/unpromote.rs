@@ -15,12 +15,14 @@ use crate::store::ledger::rotation;
 
 /// Ends a rollback whose rows are all on the old key. Where `promoting` was ever written, the old key is made
 /// current in a fresh version even where it looks current: the move of a killed promote may land later, and fails
-/// only because the version it names is current no more.
+/// only because the version it names is current no more. `new_found_at` is where the new key was read: rows that are
+/// saved until the application is restarted need it.
 pub async fn unpromote(
     conn: &mut PgConnection,
     alone: &Exclusive,
     target: &Target<'_>,
     old: &EncryptionKey,
+    new_found_at: &str,
     actor: &Actor,
 ) -> Result<Option<String>> {
     let r = target.rotation;
@@ -42,6 +44,10 @@ pub async fn unpromote(
         } else {
             version_id = target.make_current(conn, alone, &[State::Unpromoting], Yields::Old, old).await?;
         }
+    } else if target.is_writable() && matches!(target.look().await, Ok(Yields::New)) {
+        // Promoted by hand: whoever did that takes it back. Ended now, the application would be left on a key that no
+        // row is on.
+        return Err(target.by_hand(&r.old_fingerprint, "rekey rollback --yes"));
     }
     let mut tx = conn.begin().during("end the rollback").await?;
     let from = [State::RollingBack, State::Unpromoting];
@@ -49,5 +55,6 @@ pub async fn unpromote(
         .await?;
     tx.commit().during("end the rollback").await?;
     clean_up(target).await;
+    target.drop_new_key_copy(new_found_at);
     Ok(version_id)
 }

@@ -10,7 +10,9 @@ mod replace;
 
 use std::path::{Path, PathBuf};
 
-use super::{Fetched, KeyProvider, SourceError, file::read_whole};
+use uuid::Uuid;
+
+use super::{Fetched, KeyProvider, SourceError, aws::id8, file::read_whole};
 pub use git::{GitExposure, git_exposure};
 pub use lines::{DotenvFile, LineError};
 pub use replace::{Change, Changed, remove_backup};
@@ -21,6 +23,16 @@ pub fn backup_path(path: &Path, suffix: &str) -> PathBuf {
     name.push(".");
     name.push(suffix);
     PathBuf::from(name)
+}
+
+/// The suffix of the backup that promote keeps, with a rotation's old key in it.
+pub fn old_key_suffix(rotation: Uuid) -> String {
+    format!("rekey-{}.bak", id8(rotation))
+}
+
+/// The suffix of the copy that rollback keeps while it needs one, with a rotation's new key in it.
+pub fn new_key_suffix(rotation: Uuid) -> String {
+    format!("rekey-{}.new.bak", id8(rotation))
 }
 
 /// One variable of one file.
