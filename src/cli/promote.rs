@@ -61,11 +61,12 @@ pub async fn run(mut args: PromoteArgs, context: &Context) -> Result<Exit> {
         verify::check(context, &args.keys, &connector, &mut conn, &r, usize::from(args.workers), stop)
             .await?;
     verify::record(context, &connector, &mut conn, &r, "promote", &mut checked).await?;
-    let wrong_key = checked.report.wrong_key > 0;
+    // `run` moves the ones, and quarantines the others so that they can be accepted.
+    let left_to_run = checked.report.wrong_key + checked.report.unreadable > 0;
     let clean = match checked.report.into_clean() {
         Ok(clean) => clean,
         Err(e) => {
-            if r.state == State::Promoting && wrong_key {
+            if r.state == State::Promoting && left_to_run {
                 reconcile(&mut conn, &alone, &target, &context.actor).await?;
             }
             return Err(e);

@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::application::{Application, Shape};
 use crate::support::load::{Load, some_ids, store};
-use crate::support::{Db, Judge, NEW, OLD, Rekey, rekey};
+use crate::support::{Db, Judge, NEW, OLD, OTHER, Rekey, rekey};
 
 fn state(db: &Db) -> String {
     db.value("SELECT state FROM rekey.rotations ORDER BY id DESC LIMIT 1")
@@ -82,6 +82,28 @@ fn a_late_writer_while_promoting() {
         rekey(&db, ["finalize", "--yes"]).env("ENCRYPTION_KEY", NEW).exits(0);
         judge.all_on(&db, NEW);
     }
+}
+
+/// Nor must one that no key opens: it can be quarantined, and accepted.
+#[test]
+fn a_damaged_row_while_promoting() {
+    let db = Db::new();
+    Load::rows(40).into(&db);
+    rekey(&db, ["run"]).exits(0);
+    rekey(&db, ["promote", "--external", "--yes"]).exits(7);
+    let id = some_ids(&db, 1, 5)[0];
+    store(&db, id, OTHER, b"saved under a key that nobody knows");
+    rekey(&db, ["promote", "--external", "--yes"]).exits(5);
+    assert_eq!(state(&db), "migrated");
+    rekey(&db, ["run"]).exits(5);
+    rekey(&db, ["quarantine", "accept", &id.to_string(), "--reason", "its owner connects again"]).exits(0);
+    // With both keys it is known that the row is as it was accepted.
+    let changed = |command: &[&str]| {
+        let command = rekey(&db, []).more(command).args(["--old-key", "env:FORMER"]).env("FORMER", OLD);
+        command.env("ENCRYPTION_KEY", NEW).exits(0)
+    };
+    changed(&["promote", "--external", "--yes"]);
+    changed(&["finalize", "--yes"]);
 }
 
 /// What rekey itself promoted it takes back itself, whatever is said in between.

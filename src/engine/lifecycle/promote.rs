@@ -109,7 +109,7 @@ async fn is_possible(target: &Target<'_>, new: &EncryptionKey) -> Result<()> {
     }
 }
 
-/// Settles a `promoting` whose verify found rows on the old key, so that `run` may sweep them up: what the place
+/// Settles a `promoting` whose verify found rows that are not on the new key, so that `run` may sweep them up: what the place
 /// yields by now says where the rotation stands. That `promoting` was written stays on record for `rollback`.
 pub async fn reconcile(
     conn: &mut PgConnection,
@@ -122,7 +122,7 @@ pub async fn reconcile(
         _ => State::Migrated,
     };
     let mut tx = conn.begin().during("record where the promotion stands").await?;
-    let detail = json!({ "target": target.source.to_string(), "because": "rows are on the old key" });
+    let detail = json!({ "target": target.source.to_string(), "because": "rows are not on the new key" });
     rotation::advance(&mut tx, target.rotation.id, &[State::Promoting], to, actor, detail).await?;
     tx.commit().during("record where the promotion stands").await?;
     Ok(())
