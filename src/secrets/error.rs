@@ -7,6 +7,7 @@ use std::io;
 
 use thiserror::Error as ThisError;
 
+use super::dotenv::atomic::SYNC_REPLACED;
 use crate::error::{Error, Exit};
 
 /// A key source that cannot be parsed, read or written.
@@ -94,6 +95,12 @@ impl From<SourceError> for Error {
 }
 
 fn write_hint(path: &str, operation: &str, cause: &io::Error) -> String {
+    if operation == SYNC_REPLACED {
+        return format!(
+            "the file in {path} is changed, but a power cut may still take that back: look what it holds before you \
+             run this again"
+        );
+    }
     match cause.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "nothing was changed: free some disk space, then run this again".to_owned()

@@ -68,7 +68,12 @@ pub async fn run(args: RestoreArgs, context: &Context) -> Result<Exit> {
         println!("  the file as it was is {}", backup.display());
     }
     if let Some(version) = &done.former_version {
-        println!("  the version before is {version}, at AWSPREVIOUS");
+        match &target {
+            KeySource::Aws(aws) if aws.stage_or_version.is_some() => {
+                println!("  the version before is {version}; no label keeps it, and AWS may delete it");
+            }
+            _ => println!("  the version before is {version}, at AWSPREVIOUS"),
+        }
     }
     println!("next: restart the application; rekey cache purge; rekey verify");
     print_head(head.as_ref());

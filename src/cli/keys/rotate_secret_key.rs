@@ -120,7 +120,11 @@ async fn keep_former(target: &KeySource, context: &Context) -> Result<()> {
     let version = current.version_id.unwrap_or_default();
     let client = context.sources.aws().await?;
     let info = client.describe(&aws.secret_id).await?;
-    if info.holder(write::LABEL) == Some(version.as_str()) && info.holder(LABEL).is_some() {
+    let kept = info.holder(LABEL);
+    if info.holder(write::LABEL) == Some(version.as_str())
+        && kept.is_some()
+        && kept == info.holder("AWSPREVIOUS")
+    {
         // What is current was written by a try that was cut short: the former key is the one it kept.
         return Ok(());
     }

@@ -140,16 +140,23 @@ pub async fn finalize(
             tracing::warn!(secret = temporary.secret_id, %error, "our labels could not be taken off");
         }
         let deletion = match target.sources.aws().await?.schedule_deletion(arn, recovery_days).await {
-            Err(SourceError::Missing { .. }) => Deletion::Gone,
-            other => other?,
+            Err(SourceError::Missing { .. }) => Some(Deletion::Gone),
+            // It has replicas, say: no reason to keep the rotation from its end.
+            Err(error @ SourceError::Refused { .. }) => {
+                tracing::warn!(%error, "{temporary} is left to be deleted by hand");
+                ending.left_alone = Some(temporary.to_string());
+                None
+            }
+            other => Some(other?),
         };
         let secret = Some(temporary.secret_id);
         match deletion {
-            Deletion::Scheduled(at) => (ending.deletion_scheduled, ending.deleted_at) = (secret, at),
-            Deletion::AlreadyScheduled(at) => {
+            None => {}
+            Some(Deletion::Scheduled(at)) => (ending.deletion_scheduled, ending.deleted_at) = (secret, at),
+            Some(Deletion::AlreadyScheduled(at)) => {
                 (ending.deletion_scheduled, ending.deleted_at) = (secret, Some(at));
             }
-            Deletion::Gone => ending.already_gone = secret,
+            Some(Deletion::Gone) => ending.already_gone = secret,
         }
     } else if let (KeySource::Aws(kept), Some(arn)) = (KeySource::recorded(&r.new_source)?, &r.new_arn)
         && target_arn.as_ref() != Some(arn)

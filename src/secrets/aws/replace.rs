@@ -119,6 +119,8 @@ impl SecretsManager {
         let target = replacement.target.at_current();
         let secret_id = target.secret_id.as_str();
         let mut moved_from = None;
+        // What the last move was to make current, and from which version.
+        let mut tried: Option<(String, String)> = None;
         for attempt in 0..ATTEMPTS {
             // Reads may lag a little behind a move, and whoever else moves labels should get done.
             tokio::time::sleep(Duration::from_millis(100 * u64::from(attempt.pow(2)))).await;
@@ -130,6 +132,9 @@ impl SecretsManager {
             match judge(&key) {
                 Seen::Wanted if replacement.is_done(&current) => {
                     let SecretVersion { arn, version_id, .. } = current;
+                    // Refused the second time, because the answer to the first was lost.
+                    let tried = tried.filter(|(fresh, _)| *fresh == version_id).map(|(_, from)| from);
+                    let moved_from = moved_from.or(tried);
                     return Ok(Current { arn, version_id, moved_from });
                 }
                 Seen::Foreign => return Err(foreign(&target).into()),
@@ -150,7 +155,9 @@ impl SecretsManager {
                 // Read again even after success: the next turn returns what it then sees.
                 Ok(()) => moved_from = Some(current.version_id),
                 // V is current no more, or an earlier try of this very move got through.
-                Err(SourceError::Refused { .. } | SourceError::Missing { .. }) => {}
+                Err(SourceError::Refused { .. } | SourceError::Missing { .. }) => {
+                    tried = Some((fresh, current.version_id));
+                }
                 Err(e) => return Err(e.into()),
             }
         }

@@ -16,6 +16,9 @@ use rustix::fs::{FlockOperation, RenameFlags};
 use super::super::SourceError;
 use crate::fault_point::{self, Side};
 
+/// The operation that failed where a file has been replaced already.
+pub(in crate::secrets) const SYNC_REPLACED: &str = "sync the folder of the file that was replaced";
+
 /// Called between any two effects; only tests do anything in it.
 pub(in crate::secrets) type Between<'a> = &'a dyn Fn();
 
@@ -169,7 +172,10 @@ impl Prepared<'_> {
     pub fn replace(self, between: Between) -> Result<(), SourceError> {
         effect("replace", || fs::rename(&self.temporary, self.file)).map_err(failed(self.file, "replace"))?;
         between();
-        self.folder.sync()
+        self.folder.sync().map_err(|e| match e {
+            SourceError::Io { path, cause, .. } => SourceError::Io { path, operation: SYNC_REPLACED, cause },
+            other => other,
+        })
     }
 }
 
