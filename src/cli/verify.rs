@@ -36,11 +36,13 @@ pub async fn run(args: VerifyArgs, context: &Context) -> Result<Exit> {
     let Some(rotation) = rotation::latest(&mut conn).await? else {
         return Err(Error::new(Exit::State, "there is no rotation to verify").hint("rekey run starts one"));
     };
+    let connector = connector.to_the_same(&mut conn).await?;
     let mut checked =
         check(context, &args.keys, &connector, &mut conn, &rotation, usize::from(args.workers), stop).await?;
     // The one from before has been idle for as long as the table took, which not every network lets live.
     let mut conn = connector.connect(Purpose::Control).await?;
-    if rotation::by_id(&mut conn, rotation.id).await?.direction() != rotation.direction() {
+    let now = rotation::latest(&mut conn).await?;
+    if !now.is_some_and(|now| (now.id, now.direction()) == (rotation.id, rotation.direction())) {
         return Err(turned_meanwhile(&rotation));
     }
     let recorded = record(context, &connector, &mut conn, &rotation, "verify", &mut checked).await?;
@@ -95,7 +97,7 @@ pub async fn check(
     };
     let first = pass::first_horizon(conn, rotation.id).await?;
     drop((wanted, other));
-    let connector = Connector::like(connector);
+    let connector = Connector::like(connector).to_the_same(conn).await?;
     let report = verify(connector, keys, rotation.id, first, workers, stop).await?;
     Ok(Checked { report, accessed })
 }
@@ -128,9 +130,12 @@ pub async fn record(
     }
 }
 
-/// Rows were judged by the key they were on their way to, and turned round under it: that says nothing.
+/// Rows were judged by the key they were on their way to, and sent another way meanwhile: that says nothing.
 fn turned_meanwhile(rotation: &Rotation) -> Error {
-    let message = format!("rotation {} was turned round while its rows were verified", rotation.id);
+    let message = format!(
+        "rotation {} was turned round while its rows were verified, or another one began",
+        rotation.id
+    );
     Error::new(Exit::Busy, message).hint("rekey verify, once more")
 }
 

@@ -102,6 +102,13 @@ pub async fn verify(
         return Err(Error::new(Exit::Signalled, "stopped by a signal before every row was verified")
             .hint("run `rekey verify` again"));
     }
+    if report.rows == 0 && tagged > 0 {
+        return Err(Error::new(
+            Exit::VerifyFailed,
+            format!("no row is visible in provider_connections, and this rotation moved {tagged}"),
+        )
+        .hint("look whether DATABASE_URL names the right database, and who emptied the table"));
+    }
     // Rows that are as old as this verify were there all along: each must have been seen. What others write meanwhile
     // may make up for one that was not, but not for one that the index does not know.
     let mut since = None;

@@ -51,15 +51,24 @@ impl Backend {
             match self.is_there(connector).await {
                 Ok(true) => heard = Instant::now(),
                 Ok(false) => return,
-                // It answers, if only with a refusal.
-                Err(e) if e.class() != Class::ConnectionLost => heard = Instant::now(),
+                // It answers, if only with a refusal: too many connections, say.
+                Err(e) if e.class() != Class::ConnectionLost || e.sqlstate().as_deref() == Some("53300") => {
+                    heard = Instant::now();
+                }
                 Err(_) => {}
             }
         }
     }
 
     async fn is_there(&self, connector: &Connector) -> Result<bool, StoreError> {
-        let mut conn = connector.try_connect(Purpose::ReadOnly).await?;
+        let mut others = 0;
+        let mut conn = loop {
+            match connector.try_connect(Purpose::ReadOnly).await {
+                // One of several behind the same name; the right one is among them.
+                Err(StoreError::OtherServer { .. }) if others < 20 => others += 1,
+                done => break done?,
+            }
+        };
         let ask = sqlx::query_scalar(
             "SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE pid = $1 AND backend_start::text IS NOT DISTINCT FROM $2)",
         )

@@ -52,6 +52,8 @@ pub struct Connector {
     deadlock_timeout: std::sync::OnceLock<Duration>,
     connect_limit: Duration,
     wanted: TargetSession,
+    /// The one server that may answer, where a name leads to several.
+    only: Option<String>,
     /// No pooler in transaction mode stands in between, as far as anybody can tell.
     direct: AtomicBool,
 }
@@ -68,6 +70,7 @@ impl Connector {
             deadlock_timeout: std::sync::OnceLock::new(),
             connect_limit: dsn.connect_timeout().map_or(CONNECT_LIMIT, |limit| limit.min(CONNECT_LIMIT)),
             wanted: dsn.target_session(),
+            only: None,
             direct: AtomicBool::new(false),
         }
     }
@@ -82,6 +85,7 @@ impl Connector {
             deadlock_timeout: std::sync::OnceLock::new(),
             connect_limit: other.connect_limit,
             wanted: other.wanted,
+            only: other.only.clone(),
             direct: AtomicBool::new(other.direct.load(Ordering::Relaxed)),
         }
     }
@@ -89,6 +93,16 @@ impl Connector {
     /// The same, where another connector of this process has looked for a pooler already.
     pub fn probed(self) -> Connector {
         Connector { direct: AtomicBool::new(true), ..self }
+    }
+
+    /// The same, to the server at the other end of `conn` and no other: to the primary, whichever that is by then, or to
+    /// this very standby. What one of several standbys has replayed, another may not have.
+    pub async fn to_the_same(self, conn: &mut PgConnection) -> Result<Connector, StoreError> {
+        let in_recovery = self.server(conn).await?.in_recovery;
+        Ok(match in_recovery {
+            true => Connector { only: Some(address(conn).await?), ..self },
+            false => Connector { wanted: TargetSession::Primary, ..self },
+        })
     }
 
     /// `user@host:port/database`.
@@ -136,6 +150,11 @@ impl Connector {
             if !self.wanted.admits(in_recovery, read_only) {
                 return Err(StoreError::WrongServer { server: self.described.clone() });
             }
+        }
+        if let Some(only) = &self.only
+            && address(&mut conn).await? != *only
+        {
+            return Err(StoreError::OtherServer { server: self.described.clone() });
         }
         if !self.direct.load(Ordering::Relaxed) {
             if pooling::probe(&mut conn, self).await? {
@@ -257,6 +276,14 @@ impl Connector {
             deadlock_timeout: Duration::from_millis(ms.max(1) as u64),
         })
     }
+}
+
+/// Where the server itself says that it is; empty for a socket.
+async fn address(conn: &mut PgConnection) -> Result<String, StoreError> {
+    let ask = sqlx::query_scalar(
+        "SELECT concat_ws(':', pg_catalog.inet_server_addr(), pg_catalog.inet_server_port())",
+    );
+    bounded("ask the server where it is", CONNECT_LIMIT, ask.fetch_one(conn)).await
 }
 
 fn statement_timeout(lease_ttl: Duration) -> Duration {

@@ -41,6 +41,14 @@ pub enum StoreError {
         /// `user@host:port/database`.
         server: String,
     },
+    /// A name that leads to several servers led to another one this time.
+    #[error(
+        "{server} is another server than before, and what was begun on one is not gone on with on another"
+    )]
+    OtherServer {
+        /// `user@host:port/database`.
+        server: String,
+    },
     /// Settings and locks of a session would not hold, and would be left to the application.
     #[error("pooling: a pooler in transaction or statement mode stands in front of {server}")]
     Pooled {
@@ -116,7 +124,9 @@ impl StoreError {
     pub fn class(&self) -> Class {
         match self {
             StoreError::Connect { source, .. } | StoreError::Sql { source, .. } => class_of(source),
-            StoreError::Timeout { .. } | StoreError::WrongServer { .. } => Class::ConnectionLost,
+            StoreError::Timeout { .. } | StoreError::WrongServer { .. } | StoreError::OtherServer { .. } => {
+                Class::ConnectionLost
+            }
             StoreError::Pooled { .. } => Class::Denied,
             StoreError::Migrate { source } => match &**source {
                 sqlx::migrate::MigrateError::Execute(e)

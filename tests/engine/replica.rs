@@ -1,5 +1,7 @@
 //! A hot standby of a real primary: what reads works there, what writes refuses, and a dry run leaves no trace.
 
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::thread;
 use std::time::Duration;
 
 use crate::support::load::Load;
@@ -69,6 +71,45 @@ fn what_writes_refuses_a_standby_and_verify_works_there() {
     assert_eq!(rekey(&pair.standby, ["status"]).json(0)["rotation"]["state"], "migrated");
     rekey(&pair.standby, ["rollback", "--yes"]).exits(4);
     rekey(&pair.standby, ["run"]).exits(4);
+}
+
+/// A port that leads to one server and the other in turn, as a name of several standbys does.
+fn alternating(ports: [u16; 2]) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("an address").port();
+    thread::spawn(move || {
+        for (client, server) in listener.incoming().flatten().zip(ports.into_iter().cycle()) {
+            let server = TcpStream::connect(("127.0.0.1", server)).expect("the server listens");
+            let clone = |stream: &TcpStream| stream.try_clone().expect("a second handle");
+            let (mut from, mut to) = (clone(&client), clone(&server));
+            thread::spawn(move || {
+                let _ = std::io::copy(&mut from, &mut to);
+                let _ = to.shutdown(Shutdown::Write);
+            });
+            let (mut from, mut to) = (server, client);
+            thread::spawn(move || {
+                let _ = std::io::copy(&mut from, &mut to);
+                let _ = to.shutdown(Shutdown::Write);
+            });
+        }
+    });
+    port
+}
+
+/// What one of two standbys has replayed, the other may not have: a verify stays with the one that it began on.
+#[test]
+fn a_verify_over_a_name_of_several_standbys() {
+    let pair = pair(800);
+    let other_server = pair.servers.0.standby();
+    let other = Db::existing(&other_server, &pair.primary.name);
+    other.execute("SELECT pg_wal_replay_pause()");
+    rekey(&pair.primary, ["run"]).exits(0);
+    pair.catch_up();
+    let port = alternating([pair.standby.port(), other.port()]);
+    let url = pair.standby.url.replace(&format!(":{}/", pair.standby.port()), &format!(":{port}/"));
+    let found = rekey(&pair.standby, ["verify"]).env("DATABASE_URL", url).json(0);
+    let number = |name: &str| found[name].as_i64().expect("a number");
+    assert_eq!((number("identical") + number("null"), number("rows")), (800, 800), "{found:#}");
 }
 
 /// The standby is promoted in the middle: what was replicated is there, and the next run goes on from it.

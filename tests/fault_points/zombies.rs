@@ -114,6 +114,29 @@ fn a_run_wakes_up_after_a_rollback() {
     });
 }
 
+/// A verify of a rotation that is over wakes up when the next one has moved rows: that is no trouble, and is not recorded
+/// as one.
+#[test]
+fn a_verify_wakes_up_after_another_rotation_has_run() {
+    let db = table();
+    in_steps(rekey(&db, []), ["run"]).exits(0);
+    in_steps(rekey(&db, []), ["rollback", "--yes"]).exits(0);
+    let judge = Judge::look(&db, &[OLD, NEW]);
+    let template = db.into_template();
+    let verify = || Scene {
+        command: Box::new(|db| rekey(db, ["verify", "--workers", "1"])),
+        ..scene(&template, &judge, &[])
+    };
+    sweep("verify, then run", 7, verify, |scene, woken| match woken {
+        None => drop(in_steps(rekey(&scene.db, []), ["run"]).exits(0)),
+        Some(woken) => {
+            assert!([0, 8, 69].map(Some).contains(&woken.code()), "{woken}");
+            let alarms = "SELECT count(*) FROM rekey.rotations WHERE NOT verified_clean";
+            assert_eq!(scene.db.value::<i64>(alarms), 0, "{woken}");
+        }
+    });
+}
+
 /// A promotion or a finalization that was looked at before a rollback and is carried out after it.
 fn outside_after_a_rollback(step: Step) {
     let place = Place::new(step);

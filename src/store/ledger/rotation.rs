@@ -427,7 +427,8 @@ pub async fn record_verify(
     sqlx::query("SET LOCAL lock_timeout = '10s'").execute(&mut *tx).during("record the verify").await?;
     let recorded = sqlx::query(
         "UPDATE rekey.rotations SET verified_at = clock_timestamp(), verified_clean = $2, verify_result = $3 \
-         WHERE id = $1 AND state = ANY($4)",
+         WHERE id = $1 AND state = ANY($4) \
+         AND NOT EXISTS (SELECT FROM rekey.rotations n WHERE n.created_at > rotations.created_at)",
     )
     .bind(id)
     .bind(clean)
