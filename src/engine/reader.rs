@@ -182,7 +182,7 @@ impl Reader {
         }
         let last = cursor.is_read();
         self.count_untouched(&mut cursor, &mut taken).await?;
-        let other_bytes = self.compare_tags(&taken.rows).await?;
+        let other_bytes = self.compare_tags(&mut taken.rows).await?;
         cursor.quarantine.append(&mut taken.quarantine);
         let (counters, quarantine) =
             if last { (cursor.counters, std::mem::take(&mut cursor.quarantine)) } else { Default::default() };
@@ -234,8 +234,8 @@ impl Reader {
     }
 
     /// On the way back: the bytes we return must be those that were tagged on the way out, unless someone else
-    /// wrote the row since.
-    async fn compare_tags(&mut self, rows: &[Write]) -> Result<Vec<Uuid>, StoreError> {
+    /// wrote the row since. One that holds others keeps its tag, so that no later verify takes them for the right ones.
+    async fn compare_tags(&mut self, rows: &mut [Write]) -> Result<Vec<Uuid>, StoreError> {
         if self.pass.direction == Direction::Forward {
             return Ok(Vec::new());
         }
@@ -247,8 +247,12 @@ impl Reader {
             let part: HashSet<Xid> = part.iter().copied().collect();
             let tags =
                 proof::tags_of(&mut self.conn, self.job.rotation, Some(Direction::Forward), &part).await?;
-            let differs = |r: &&Write| tags.get(&(r.xmin, r.id)).is_some_and(|t| *t != r.tag);
-            wrong.extend(rows.iter().filter(differs).map(|r| r.id));
+            for row in rows.iter_mut() {
+                if let Some(tag) = tags.get(&(row.xmin, row.id)).filter(|tag| **tag != row.tag) {
+                    row.tag = *tag;
+                    wrong.push(row.id);
+                }
+            }
         }
         Ok(wrong)
     }

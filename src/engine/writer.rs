@@ -88,9 +88,12 @@ enum Batch {
     Contested,
 }
 
+/// A row's version as it was opened: who wrote it, and its IV.
+type Version = (crate::store::Xid, [u8; 12]);
+
 /// A row that could not be written at once.
 struct Attempt {
-    seen: Option<(crate::store::Xid, [u8; 12])>,
+    seen: Option<Version>,
     unmoved: u32,
 }
 
@@ -128,7 +131,7 @@ impl Writer {
         let most = self.gate.batch_rows(self.servo.rows());
         let batch_rows = batch_rows(&segment.rows, most, self.servo.bytes());
         let waves = deal(&mut segment.rows, batch_rows);
-        let mut contested = Vec::new();
+        let (mut contested, mut seen) = (Vec::new(), HashMap::new());
         for mut wave in waves {
             while !wave.is_empty() {
                 let most = self.gate.batch_rows(self.servo.rows());
@@ -139,14 +142,17 @@ impl Writer {
                 match self.commit(&segment.lease, batch).await? {
                     // Room for the segment that is being read meanwhile.
                     Batch::Committed => batch.iter_mut().for_each(|row| row.envelope = Vec::new()),
-                    Batch::Contested => contested.extend(batch.iter().map(|r| (r.id, r.envelope.len()))),
+                    Batch::Contested => {
+                        contested.extend(batch.iter().map(|r| (r.id, r.envelope.len())));
+                        seen.extend(batch.iter().map(|r| (r.id, (r.xmin, r.iv))));
+                    }
                 }
             }
         }
         // Kept until the chunk is done: a fault before that drops the writer, and the chunk is read anew.
         let mut left = std::mem::take(&mut self.left);
         for group in by_bytes(contested, MAX_BATCH_BYTES) {
-            self.contend(&segment.lease, group, &mut left).await?;
+            self.contend(&segment.lease, group, &seen, &mut left).await?;
         }
         if !segment.last {
             self.left = left;
@@ -250,9 +256,15 @@ impl Writer {
 
     /// Rows that were changed or held when their batch came: read again, and take what is free, until each is
     /// settled one way or another.
-    async fn contend(&mut self, lease: &Lease, ids: Vec<Uuid>, left: &mut Left) -> Result<(), Fault> {
+    async fn contend(
+        &mut self,
+        lease: &Lease,
+        ids: Vec<Uuid>,
+        seen: &HashMap<Uuid, Version>,
+        left: &mut Left,
+    ) -> Result<(), Fault> {
         let mut pending: HashMap<Uuid, Attempt> =
-            ids.into_iter().map(|id| (id, Attempt { seen: None, unmoved: 0 })).collect();
+            ids.into_iter().map(|id| (id, Attempt { seen: seen.get(&id).copied(), unmoved: 0 })).collect();
         let mut pause = Duration::from_millis(10);
         let mut moved = Instant::now();
         while !pending.is_empty() {

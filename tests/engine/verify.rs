@@ -79,6 +79,18 @@ fn two_rows_whose_credentials_were_exchanged() {
     assert_eq!(found["clean"], false, "{found:#}");
 }
 
+/// All that was moved is gone: that is no success.
+#[test]
+fn a_table_that_was_emptied() {
+    let db = Db::new();
+    Load::rows(60).into(&db);
+    rekey(&db, ["run"]).exits(0);
+    db.execute("TRUNCATE provider_connections CASCADE");
+    let refused = rekey(&db, ["verify"]).exits(6);
+    assert!(refused.stderr.contains("this rotation moved 60"), "{refused}");
+    rekey(&db, ["promote", "--yes", "--external"]).exits(6);
+}
+
 #[test]
 fn a_row_written_with_other_bytes() {
     let db = Db::new();
@@ -95,6 +107,10 @@ fn a_row_written_with_other_bytes() {
     );
     rekey(&db, ["run", "--allow", "user-triggers", "--batch-rows", "100"]).exits(0);
     assert_eq!(db.value::<i64>("SELECT count(*) FROM judge.injected"), 1, "the fault was injected");
+    let found = verify(&db, 6);
+    assert_eq!(found["other_bytes"], 1, "{found:#}");
+    // The way back returns what is there, and does not take it for what was there.
+    rekey(&db, ["rollback", "--yes", "--allow", "user-triggers"]).exits(6);
     let found = verify(&db, 6);
     assert_eq!(found["other_bytes"], 1, "{found:#}");
 }
