@@ -35,9 +35,9 @@ pub async fn run(args: FinalizeArgs, context: &Context) -> Result<Exit> {
     super::preflight::primary_only(&connector, &mut conn, "finalize").await?;
     if r.state == State::Promoted {
         target.look_for_either().await?;
-        let mut checked =
-            verify::check(context, &args.keys, &connector, &mut conn, &r, usize::from(args.workers), stop)
-                .await?;
+        // Promoted from a verify that saw rows: whoever deleted them since did not ask rekey.
+        let how = verify::How { workers: args.workers.into(), may_be_empty: true };
+        let mut checked = verify::check(context, &args.keys, &connector, &mut conn, &r, how, stop).await?;
         verify::record(context, &connector, &mut conn, &r, "finalize", &mut checked).await?;
         checked.report.into_clean()?;
     }
@@ -70,6 +70,9 @@ pub async fn run(args: FinalizeArgs, context: &Context) -> Result<Exit> {
     }
     if let Some(secret) = &ending.left_alone {
         println!("  secret {secret} stays: the application may be given its key out of it");
+    }
+    if let Some(secret) = &ending.not_deleted {
+        println!("  secret {secret} could not be deleted: delete it by hand");
     }
     println!("\nnext: rekey report");
     println!("audit chain head: {seq}:{hash}");

@@ -13,7 +13,7 @@ use crate::error::{Error, Exit, Result};
 use crate::rotation::State;
 use crate::secrets::KeySource;
 use crate::store::ledger::{Rotation, rotation};
-use crate::store::preflight::Allowed;
+use crate::store::preflight::{Allowed, Kind};
 use crate::store::{Purpose, audit};
 
 /// Runs the command.
@@ -57,9 +57,8 @@ pub async fn run(mut args: PromoteArgs, context: &Context) -> Result<Exit> {
         target.look_for_either().await?;
         super::preflight::no_automatic_rotation(context, &mut conn, &target, &allowed).await?;
     }
-    let mut checked =
-        verify::check(context, &args.keys, &connector, &mut conn, &r, usize::from(args.workers), stop)
-            .await?;
+    let how = verify::How { workers: args.workers.into(), may_be_empty: allowed.includes(Kind::EmptyTable) };
+    let mut checked = verify::check(context, &args.keys, &connector, &mut conn, &r, how, stop).await?;
     verify::record(context, &connector, &mut conn, &r, "promote", &mut checked).await?;
     // `run` moves the ones, and quarantines the others so that they can be accepted.
     let left_to_run = checked.report.wrong_key + checked.report.unreadable > 0;

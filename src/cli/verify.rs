@@ -37,8 +37,10 @@ pub async fn run(args: VerifyArgs, context: &Context) -> Result<Exit> {
         return Err(Error::new(Exit::State, "there is no rotation to verify").hint("rekey run starts one"));
     };
     let connector = connector.to_the_same(&mut conn).await?;
-    let mut checked =
-        check(context, &args.keys, &connector, &mut conn, &rotation, usize::from(args.workers), stop).await?;
+    // What became of the rows since is nobody's trouble then.
+    let over = matches!(rotation.state, State::Finalized | State::RolledBack);
+    let how = How { workers: args.workers.into(), may_be_empty: over };
+    let mut checked = check(context, &args.keys, &connector, &mut conn, &rotation, how, stop).await?;
     // The one from before has been idle for as long as the table took, which not every network lets live.
     let mut conn = connector.connect(Purpose::Control).await?;
     let now = rotation::latest(&mut conn).await?;
@@ -61,6 +63,14 @@ pub async fn run(args: VerifyArgs, context: &Context) -> Result<Exit> {
     Ok(exit)
 }
 
+/// How a verify is to be made.
+pub struct How {
+    /// Connections that read at a time.
+    pub workers: usize,
+    /// No row is left of those that were moved, and that is no error.
+    pub may_be_empty: bool,
+}
+
 /// A verify that was made, and the keys that were read for it.
 pub struct Checked {
     /// What it found.
@@ -76,7 +86,7 @@ pub async fn check(
     connector: &Connector,
     conn: &mut PgConnection,
     rotation: &Rotation,
-    workers: usize,
+    how: How,
     stop: Stop,
 ) -> Result<Checked> {
     let (expected, other) = match rotation.direction() {
@@ -98,7 +108,7 @@ pub async fn check(
     let first = pass::first_horizon(conn, rotation.id).await?;
     drop((wanted, other));
     let connector = Connector::like(connector).to_the_same(conn).await?;
-    let report = verify(connector, keys, rotation.id, first, workers, stop).await?;
+    let report = verify(connector, keys, rotation.id, first, how.workers, how.may_be_empty, stop).await?;
     Ok(Checked { report, accessed })
 }
 

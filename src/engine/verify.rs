@@ -55,13 +55,14 @@ struct Shared {
     frontier: Mutex<(Option<Uuid>, bool)>,
 }
 
-/// Verifies the whole table.
+/// Verifies the whole table. That no row is left of those that were moved is an error, unless it `may_be_empty`.
 pub async fn verify(
     connector: Connector,
     keys: Keys,
     rotation: Uuid,
     first_horizon: Option<u64>,
     workers: usize,
+    may_be_empty: bool,
     stop: Stop,
 ) -> Result<VerifyReport, Error> {
     let started = Instant::now();
@@ -102,12 +103,15 @@ pub async fn verify(
         return Err(Error::new(Exit::Signalled, "stopped by a signal before every row was verified")
             .hint("run `rekey verify` again"));
     }
-    if report.rows == 0 && tagged > 0 {
+    if report.rows == 0 && tagged > 0 && !may_be_empty {
         return Err(Error::new(
             Exit::VerifyFailed,
             format!("no row is visible in provider_connections, and this rotation moved {tagged}"),
         )
-        .hint("look whether DATABASE_URL names the right database, and who emptied the table"));
+        .hint(
+            "look whether DATABASE_URL names the right database, and who emptied the table; promote goes on with \
+             --allow empty-table",
+        ));
     }
     // Rows that are as old as this verify were there all along: each must have been seen. What others write meanwhile
     // may make up for one that was not, but not for one that the index does not know.

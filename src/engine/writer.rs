@@ -91,6 +91,9 @@ enum Batch {
 /// A row's version as it was opened: who wrote it, and its IV.
 type Version = (crate::store::Xid, [u8; 12]);
 
+/// Rows whose batch was contested: the version that was to be replaced, and the tag that goes with it.
+type Contested = HashMap<Uuid, (Version, [u8; 8])>;
+
 /// A row that could not be written at once.
 struct Attempt {
     seen: Option<Version>,
@@ -131,7 +134,7 @@ impl Writer {
         let most = self.gate.batch_rows(self.servo.rows());
         let batch_rows = batch_rows(&segment.rows, most, self.servo.bytes());
         let waves = deal(&mut segment.rows, batch_rows);
-        let (mut contested, mut seen) = (Vec::new(), HashMap::new());
+        let (mut contested, mut seen) = (Vec::new(), Contested::new());
         for mut wave in waves {
             while !wave.is_empty() {
                 let most = self.gate.batch_rows(self.servo.rows());
@@ -144,7 +147,7 @@ impl Writer {
                     Batch::Committed => batch.iter_mut().for_each(|row| row.envelope = Vec::new()),
                     Batch::Contested => {
                         contested.extend(batch.iter().map(|r| (r.id, r.envelope.len())));
-                        seen.extend(batch.iter().map(|r| (r.id, (r.xmin, r.iv))));
+                        seen.extend(batch.iter().map(|r| (r.id, ((r.xmin, r.iv), r.tag))));
                     }
                 }
             }
@@ -260,11 +263,13 @@ impl Writer {
         &mut self,
         lease: &Lease,
         ids: Vec<Uuid>,
-        seen: &HashMap<Uuid, Version>,
+        seen: &Contested,
         left: &mut Left,
     ) -> Result<(), Fault> {
-        let mut pending: HashMap<Uuid, Attempt> =
-            ids.into_iter().map(|id| (id, Attempt { seen: seen.get(&id).copied(), unmoved: 0 })).collect();
+        let mut pending: HashMap<Uuid, Attempt> = ids
+            .into_iter()
+            .map(|id| (id, Attempt { seen: seen.get(&id).map(|s| s.0), unmoved: 0 }))
+            .collect();
         let mut pause = Duration::from_millis(10);
         let mut moved = Instant::now();
         while !pending.is_empty() {
@@ -275,7 +280,14 @@ impl Writer {
                 return Ok(());
             }
             let before = pending.len();
-            let (batch, sizes) = self.read_again(lease, &mut pending, left).await?;
+            let (mut batch, sizes) = self.read_again(lease, &mut pending, left).await?;
+            // The reader may know better what a version held before the rotation than its bytes tell.
+            for (id, write) in &mut batch {
+                if let Some((_, tag)) = seen.get(id).filter(|(version, _)| *version == (write.xmin, write.iv))
+                {
+                    write.tag = *tag;
+                }
+            }
             for group in by_bytes(sizes, self.servo.bytes()) {
                 let part: Vec<&Write> = group.iter().filter_map(|id| batch.get(id)).collect();
                 for part in part.chunks(self.gate.batch_rows(self.servo.rows())) {

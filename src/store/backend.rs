@@ -61,14 +61,7 @@ impl Backend {
     }
 
     async fn is_there(&self, connector: &Connector) -> Result<bool, StoreError> {
-        let mut others = 0;
-        let mut conn = loop {
-            match connector.try_connect(Purpose::ReadOnly).await {
-                // One of several behind the same name; the right one is among them.
-                Err(StoreError::OtherServer { .. }) if others < 20 => others += 1,
-                done => break done?,
-            }
-        };
+        let mut conn = connector.try_connect(Purpose::ReadOnly).await?;
         let ask = sqlx::query_scalar(
             "SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE pid = $1 AND backend_start::text IS NOT DISTINCT FROM $2)",
         )

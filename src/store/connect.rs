@@ -17,6 +17,9 @@ use super::pooling;
 /// Time for making a connection, and for setting its session up.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
+/// Connections that may lead to another server before the attempt counts as failed, once a command is bound to one.
+const DETOURS: usize = 10;
+
 /// What a connection is for; it decides the session's settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
@@ -54,6 +57,8 @@ pub struct Connector {
     wanted: TargetSession,
     /// The one server that may answer, where a name leads to several.
     only: Option<String>,
+    /// How many connections may lead to another server in a row.
+    detours: usize,
     /// No pooler in transaction mode stands in between, as far as anybody can tell.
     direct: AtomicBool,
 }
@@ -71,6 +76,7 @@ impl Connector {
             connect_limit: dsn.connect_timeout().map_or(CONNECT_LIMIT, |limit| limit.min(CONNECT_LIMIT)),
             wanted: dsn.target_session(),
             only: None,
+            detours: 0,
             direct: AtomicBool::new(false),
         }
     }
@@ -86,6 +92,7 @@ impl Connector {
             connect_limit: other.connect_limit,
             wanted: other.wanted,
             only: other.only.clone(),
+            detours: other.detours,
             direct: AtomicBool::new(other.direct.load(Ordering::Relaxed)),
         }
     }
@@ -100,8 +107,8 @@ impl Connector {
     pub async fn to_the_same(self, conn: &mut PgConnection) -> Result<Connector, StoreError> {
         let in_recovery = self.server(conn).await?.in_recovery;
         Ok(match in_recovery {
-            true => Connector { only: Some(address(conn).await?), ..self },
-            false => Connector { wanted: TargetSession::Primary, ..self },
+            true => Connector { only: Some(address(conn).await?), detours: DETOURS, ..self },
+            false => Connector { wanted: TargetSession::Primary, detours: DETOURS, ..self },
         })
     }
 
@@ -140,21 +147,22 @@ impl Connector {
 
     /// One attempt.
     pub async fn try_connect(&self, purpose: Purpose) -> Result<PgConnection, StoreError> {
-        let mut conn = self.bare().await?;
-        if self.wanted != TargetSession::Any {
-            let ask = sqlx::query_as(
-                "SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only')::bool",
-            );
-            let (in_recovery, read_only) =
-                bounded("ask the server what it is", CONNECT_LIMIT, ask.fetch_one(&mut conn)).await?;
-            if !self.wanted.admits(in_recovery, read_only) {
-                return Err(StoreError::WrongServer { server: self.described.clone() });
+        // Others stay open until the right one is found: whoever deals connections out evenly goes on to the next server.
+        let mut others = Vec::new();
+        let mut conn = loop {
+            let mut conn = self.bare().await?;
+            match self.admit(&mut conn).await {
+                Ok(()) => break conn,
+                Err(StoreError::WrongServer { .. } | StoreError::OtherServer { .. })
+                    if others.len() < self.detours =>
+                {
+                    others.push(conn);
+                }
+                Err(e) => return Err(e),
             }
-        }
-        if let Some(only) = &self.only
-            && address(&mut conn).await? != *only
-        {
-            return Err(StoreError::OtherServer { server: self.described.clone() });
+        };
+        for other in others {
+            close(other).await;
         }
         if !self.direct.load(Ordering::Relaxed) {
             if pooling::probe(&mut conn, self).await? {
@@ -178,6 +186,26 @@ impl Connector {
         )
         .await?;
         Ok(conn)
+    }
+
+    /// Refuses a server that is not the one, or not of the kind, that is wanted.
+    async fn admit(&self, conn: &mut PgConnection) -> Result<(), StoreError> {
+        if self.wanted != TargetSession::Any {
+            let ask = sqlx::query_as(
+                "SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only')::bool",
+            );
+            let (in_recovery, read_only) =
+                bounded("ask the server what it is", CONNECT_LIMIT, ask.fetch_one(&mut *conn)).await?;
+            if !self.wanted.admits(in_recovery, read_only) {
+                return Err(StoreError::WrongServer { server: self.described.clone() });
+            }
+        }
+        match &self.only {
+            Some(only) if address(conn).await? != *only => {
+                Err(StoreError::OtherServer { server: self.described.clone() })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn session(&self, purpose: Purpose, lock_timeout: Duration) -> String {

@@ -36,7 +36,9 @@ pub enum StoreError {
         source: sqlx::Error,
     },
     /// The server is not of the kind that `target_session_attrs` asks for; after a failover that may pass.
-    #[error("{server} is not the kind of server that target_session_attrs in DATABASE_URL asks for")]
+    #[error(
+        "{server} is not the kind of server that target_session_attrs in DATABASE_URL, or what was begun, asks for"
+    )]
     WrongServer {
         /// `user@host:port/database`.
         server: String,

@@ -89,6 +89,11 @@ fn a_table_that_was_emptied() {
     let refused = rekey(&db, ["verify"]).exits(6);
     assert!(refused.stderr.contains("this rotation moved 60"), "{refused}");
     rekey(&db, ["promote", "--yes", "--external"]).exits(6);
+    // Somebody says that it is to be so.
+    rekey(&db, ["promote", "--yes", "--external", "--allow", "empty-table"]).exits(7);
+    let promoted = ["promote", "--yes", "--external", "--allow", "empty-table"];
+    rekey(&db, promoted).env("ENCRYPTION_KEY", NEW).exits(0);
+    rekey(&db, ["finalize", "--yes"]).env("ENCRYPTION_KEY", NEW).exits(0);
 }
 
 #[test]

@@ -128,7 +128,16 @@ fn a_verify_wakes_up_after_another_rotation_has_run() {
         ..scene(&template, &judge, &[])
     };
     sweep("verify, then run", 7, verify, |scene, woken| match woken {
-        None => drop(in_steps(rekey(&scene.db, []), ["run"]).exits(0)),
+        None => {
+            let run = |db: &Db| in_steps(rekey(db, []), ["run"]).run();
+            let mut other = run(&scene.db);
+            // Frozen where it records its result, it holds the audit chain.
+            if other.code() == Some(69) {
+                scene.db.terminate_other_sessions();
+                other = run(&scene.db);
+            }
+            other.expect(0);
+        }
         Some(woken) => {
             assert!([0, 8, 69].map(Some).contains(&woken.code()), "{woken}");
             let alarms = "SELECT count(*) FROM rekey.rotations WHERE NOT verified_clean";
@@ -211,7 +220,9 @@ fn a_finalization_wakes_up_after_a_rollback() {
 #[test]
 fn a_rollback_wakes_up_after_another() {
     let place = Place::new(Step::Rollback);
-    let roll_back = |db: &Db| place.command(db).args(["rollback", "--yes"]).run();
+    // None of them has the new key from elsewhere: where one had, it would keep no copy for the others.
+    let roll_back =
+        |db: &Db| place.command(db).args(["rollback", "--yes"]).without("NEW_ENCRYPTION_KEY").run();
     sweep(
         "rollback, then rollback",
         103,

@@ -12,7 +12,7 @@ use super::args::GenerateArgs;
 use super::guard::Needed;
 use super::subject::{self, Subject};
 use super::trail::{Action, Trail, print_head};
-use super::write::{Present, Write, Written};
+use super::write::{LABEL, Present, Write, Written};
 use crate::crypto::{Fingerprint, Weakness, weakness};
 use crate::entropy;
 use crate::error::{Error, Exit, Result};
@@ -45,7 +45,8 @@ pub async fn run(args: GenerateArgs, context: &Context) -> Result<Exit> {
     let (mut done, mut failed) = (Vec::new(), None);
     let mut made: Option<PathBuf> = None;
     for (s, value) in subjects.iter().zip(&values) {
-        let write = Write { target: &s.source, value, present, backup: "bak", made: made.as_deref() };
+        let write =
+            Write { target: &s.source, value, present, backup: "bak", made: made.as_deref(), label: LABEL };
         match write.apply(context, &mut needed).await {
             Ok(w) => {
                 made = made.or_else(|| w.backup.clone());

@@ -16,7 +16,7 @@ use super::args::RestoreArgs;
 use super::passphrase::{self, Purpose};
 use super::subject::{kind_of, writable};
 use super::trail::{Action, print_head};
-use super::write::{Present, Write};
+use super::write::{LABEL, Present, Write};
 use crate::crypto::Fingerprint;
 use crate::error::{Error, Exit, Result};
 use crate::secrets::aws::read_field;
@@ -43,8 +43,14 @@ pub async fn run(args: RestoreArgs, context: &Context) -> Result<Exit> {
 
     let mut stop = signals::listen()?;
     let (mut trail, mut needed) = signals::unless_stopped(&mut stop, super::open(context)).await?;
-    let write =
-        Write { target: &target, value: &value, present: Present::Replace, backup: "bak", made: None };
+    let write = Write {
+        target: &target,
+        value: &value,
+        present: Present::Replace,
+        backup: "bak",
+        made: None,
+        label: LABEL,
+    };
     let done = write.apply(context, &mut needed).await?;
     drop(value);
     let head = match done.changed {
@@ -69,7 +75,7 @@ pub async fn run(args: RestoreArgs, context: &Context) -> Result<Exit> {
     }
     if let Some(version) = &done.former_version {
         match &target {
-            KeySource::Aws(aws) if aws.stage_or_version.is_some() => {
+            KeySource::Aws(aws) if !matches!(aws.stage_or_version.as_deref(), None | Some("AWSCURRENT")) => {
                 println!("  the version before is {version}; no label keeps it, and AWS may delete it");
             }
             _ => println!("  the version before is {version}, at AWSPREVIOUS"),

@@ -23,6 +23,8 @@ const BACKUP: &str = "secret-key.bak";
 /// The suffix it has until the new one is in place: found by the next try, it says that one was cut short.
 const PENDING: &str = "secret-key.pending";
 const LABEL: &str = "rekey-former-secret-key";
+/// The label of what this command writes, until it is done: found on what is current, it says that a try was cut short.
+const WRITTEN: &str = "rekey-set-secret-key";
 
 /// Runs the command.
 pub async fn run(args: RotateSecretKeyArgs, context: &Context) -> Result<Exit> {
@@ -70,7 +72,8 @@ async fn replace(target: &KeySource, context: &Context, needed: &mut Needed) -> 
     let value = generate(AppKey::Secret)?;
     // The former key of a try that was cut short is the one it kept; what it wrote is kept as any other key.
     let backup = if is_pending(target) { "bak" } else { PENDING };
-    let write = Write { target, value: &value, present: Present::Replace, backup, made: None };
+    let write =
+        Write { target, value: &value, present: Present::Replace, backup, made: None, label: WRITTEN };
     let mut done = write.apply(context, needed).await?;
     match settle(target) {
         Ok(kept) => done.backup = kept.or(done.backup),
@@ -83,7 +86,14 @@ async fn replace(target: &KeySource, context: &Context, needed: &mut Needed) -> 
 async fn bring_back(target: &KeySource, context: &Context, needed: &mut Needed) -> Result<Written> {
     settle(target)?;
     let former = former(target, context).await?;
-    let write = Write { target, value: &former, present: Present::Replace, backup: "bak", made: None };
+    let write = Write {
+        target,
+        value: &former,
+        present: Present::Replace,
+        backup: "bak",
+        made: None,
+        label: write::LABEL,
+    };
     write.apply(context, needed).await
 }
 
@@ -120,11 +130,7 @@ async fn keep_former(target: &KeySource, context: &Context) -> Result<()> {
     let version = current.version_id.unwrap_or_default();
     let client = context.sources.aws().await?;
     let info = client.describe(&aws.secret_id).await?;
-    let kept = info.holder(LABEL);
-    if info.holder(write::LABEL) == Some(version.as_str())
-        && kept.is_some()
-        && kept == info.holder("AWSPREVIOUS")
-    {
+    if info.holder(WRITTEN) == Some(version.as_str()) && info.holder(LABEL).is_some() {
         // What is current was written by a try that was cut short: the former key is the one it kept.
         return Ok(());
     }

@@ -17,7 +17,7 @@ use crate::secrets::aws::{Action, Replacement, Seen};
 use crate::secrets::dotenv::{Change, GitExposure, backup_path, git_exposure};
 use crate::secrets::{AwsSource, FileChange, KeySource, SourceError, set_aside};
 
-/// The private label under which a version is put before it is made current.
+/// That label where nobody asks afterwards who put it there.
 pub(super) const LABEL: &str = "rekey-set";
 
 /// What to do with a key that is there already.
@@ -41,6 +41,8 @@ pub struct Write<'a> {
     pub backup: &'a str,
     /// The backup that this very command has made already, of the same file before its other key was changed.
     pub made: Option<&'a Path>,
+    /// The private label under which a secret's new version is put before it is made current.
+    pub label: &'a str,
 }
 
 /// What was done. Holds no key.
@@ -219,13 +221,14 @@ impl Write<'_> {
         if let Some(stage) = stage {
             return write.to_stage(context, &judge, target, stage, id).await;
         }
-        let replacement = Replacement { target, value: self.value, id, action: Action::Set, label: LABEL };
+        let replacement =
+            Replacement { target, value: self.value, id, action: Action::Set, label: self.label };
         let unguarded = async || Ok::<_, SourceError>(());
         let current = client.replace(&replacement, |v| judge.judge(v), unguarded).await;
         let current = current.map_err(|e| judge.explain(e))?;
         let former = info.holder("AWSCURRENT").map(str::to_owned);
-        if let Err(e) = client.detach(secret_id, LABEL).await {
-            tracing::warn!("the label {LABEL} stays on {secret_id}: {e}");
+        if let Err(e) = client.detach(secret_id, self.label).await {
+            tracing::warn!("the label {} stays on {secret_id}: {e}", self.label);
         }
         let changed = current.moved_from.is_some();
         // The last look was at our own key: what was there before is at the version that the label was taken from.

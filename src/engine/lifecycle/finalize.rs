@@ -31,6 +31,8 @@ pub struct Ending {
     pub deleted_at: Option<i64>,
     /// The temporary secret, if somebody has deleted it for good before.
     pub already_gone: Option<String>,
+    /// The temporary secret, if AWS refused to delete it.
+    pub not_deleted: Option<String>,
     /// A secret that held the new key and was left alone, because it is not known to be temporary.
     pub left_alone: Option<String>,
 }
@@ -143,8 +145,8 @@ pub async fn finalize(
             Err(SourceError::Missing { .. }) => Some(Deletion::Gone),
             // It has replicas, say: no reason to keep the rotation from its end.
             Err(error @ SourceError::Refused { .. }) => {
-                tracing::warn!(%error, "{temporary} is left to be deleted by hand");
-                ending.left_alone = Some(temporary.to_string());
+                tracing::warn!(%error, "{temporary} is not deleted");
+                ending.not_deleted = Some(temporary.to_string());
                 None
             }
             other => Some(other?),

@@ -1,7 +1,7 @@
 //! The place the application reads its key from: a Secrets Manager secret, a dotenv file, or something only its
 //! owner can change.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use sqlx::PgConnection;
 
@@ -48,6 +48,15 @@ impl<'a> Target<'a> {
     /// Whether we can write there.
     pub fn is_writable(&self) -> bool {
         matches!(self.source, KeySource::Aws(_) | KeySource::Dotenv { .. })
+    }
+
+    /// Whether what it yields is what the application reads, and can be changed: not a former version of a secret.
+    pub fn is_live(&self) -> bool {
+        match &self.source {
+            KeySource::Aws(aws) => matches!(aws.stage_or_version.as_deref(), None | Some("AWSCURRENT")),
+            KeySource::Dotenv { .. } => true,
+            KeySource::Env(_) | KeySource::File(_) => false,
+        }
     }
 
     /// Which key these bytes are.
@@ -156,8 +165,19 @@ impl<'a> Target<'a> {
     pub fn drop_new_key_copy(&self, found: &str) {
         let Some(copy) = self.new_key_copy().filter(|copy| copy.exists()) else { return };
         let KeySource::Dotenv { path, var } = &self.source else { return };
-        let in_the_copy = KeySource::Dotenv { path: copy.clone(), var: var.clone() };
-        if [&self.source, &in_the_copy].iter().any(|place| place.to_string() == found) {
+        // The same file by another name is the same file; what cannot be told is kept.
+        let is_elsewhere = match KeySource::recorded(found) {
+            Ok(KeySource::Dotenv { path: found, var: named }) => match found.canonicalize() {
+                Ok(found) => {
+                    let same = |place: &Path| place.canonicalize().is_ok_and(|place| place == found);
+                    named != *var || !(same(path) || same(&copy))
+                }
+                Err(_) => false,
+            },
+            Ok(_) => true,
+            Err(_) => false,
+        };
+        if !is_elsewhere {
             tracing::warn!(
                 "the new key is kept in {}, and nowhere else that rekey knows of: remove it once the application is \
                  restarted and rekey verify is clean",

@@ -44,7 +44,7 @@ pub async fn unpromote(
         } else {
             version_id = target.make_current(conn, alone, &[State::Unpromoting], Yields::Old, old).await?;
         }
-    } else if target.is_writable() && matches!(target.look().await, Ok(Yields::New)) {
+    } else if target.is_live() && matches!(target.look().await, Ok(Yields::New)) {
         // Promoted by hand: whoever did that takes it back. Ended now, the application would be left on a key that no
         // row is on.
         return Err(target.by_hand(&r.old_fingerprint, "rekey rollback --yes"));
