@@ -12,7 +12,7 @@ use super::key_pair::{self, KeyPair};
 use super::parsing::deadline_is_standing;
 use super::preflight::{Purpose as Asked, preflight};
 use super::summary::Ended;
-use super::{cache_after, signals, summary, throttle_args, work};
+use super::{cache_after, keys, signals, summary, throttle_args, work};
 use crate::engine::lifecycle::{Exclusive, Target, clean_up, unpromote};
 use crate::engine::{End, Settings};
 use crate::error::{Error, Exit, Result};
@@ -87,6 +87,9 @@ async fn leave(
             let (old, new_found_at) = (&keys.old.key, keys.new.record.source.as_str());
             unpromote(&mut conn, &alone, &target, old, new_found_at, &context.actor).await?;
         }
+    }
+    if now.promoting_at.is_some() {
+        target.files().iter().for_each(|path| keys::warn_of_git(path));
     }
     let cache = cache_after::purge(context, &mut conn, &now).await;
     alone.give_back(&mut conn).await?;

@@ -149,6 +149,10 @@ fn a_link_is_followed_and_git_is_watched() {
     assert!(fs::symlink_metadata(d.path()).unwrap().is_symlink());
     assert_eq!(d.read(), after());
     d.judge.all_on(&d.db, NEW);
+    let warned = d.rekey(&["rollback", "--yes"]).without("NEW_ENCRYPTION_KEY").exits(0);
+    assert!(warned.stderr.contains(".new.bak is in a git work tree and not ignored"), "{warned}");
+    assert!(fs::symlink_metadata(d.path()).unwrap().is_symlink());
+    d.judge.all_on(&d.db, OLD);
 }
 
 /// Root may write anywhere: a read-only mount, and a full one.

@@ -150,7 +150,7 @@ impl<'a> Target<'a> {
     }
 
     /// Suffix of the backup that a promotion keeps beside a dotenv file.
-    pub fn backup_suffix(&self) -> String {
+    fn backup_suffix(&self) -> String {
         dotenv::old_key_suffix(self.rotation.id)
     }
 
@@ -166,16 +166,13 @@ impl<'a> Target<'a> {
         let Some(copy) = self.new_key_copy().filter(|copy| copy.exists()) else { return };
         let KeySource::Dotenv { path, var } = &self.source else { return };
         // The same file by another name is the same file; what cannot be told is kept.
+        let real = |path: &Path| path.canonicalize().ok();
         let is_elsewhere = match KeySource::recorded(found) {
-            Ok(KeySource::Dotenv { path: found, var: named }) => match found.canonicalize() {
-                Ok(found) => {
-                    let same = |place: &Path| place.canonicalize().is_ok_and(|place| place == found);
-                    named != *var || !(same(path) || same(&copy))
-                }
-                Err(_) => false,
-            },
-            Ok(_) => true,
-            Err(_) => false,
+            Ok(KeySource::Dotenv { path: there, var: named }) if named == *var => {
+                let there = real(&there);
+                there.is_some() && there != real(path) && there != real(&copy)
+            }
+            found => found.is_ok(),
         };
         if !is_elsewhere {
             tracing::warn!(
@@ -188,11 +185,12 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// The files that hold keys there: a dotenv file, and its backup where there is one.
+    /// The files that hold keys there: a dotenv file, and what promote and rollback keep beside it, where there is any.
     pub fn files(&self) -> Vec<PathBuf> {
         let KeySource::Dotenv { path, .. } = &self.source else { return Vec::new() };
         let backup = dotenv::backup_path(path, &self.backup_suffix());
-        [Some(path.clone()), Some(backup).filter(|b| b.exists())].into_iter().flatten().collect()
+        let beside = [Some(backup), self.new_key_copy()].into_iter().flatten().filter(|file| file.exists());
+        std::iter::once(path.clone()).chain(beside).collect()
     }
 
     /// Removes that backup, once it is no longer needed.
