@@ -7,7 +7,6 @@ use std::io;
 
 use thiserror::Error as ThisError;
 
-use super::dotenv::atomic::SYNC_REPLACED;
 use crate::error::{Error, Exit};
 
 /// A key source that cannot be parsed, read or written.
@@ -52,6 +51,9 @@ pub enum SourceError {
     #[error("{resource}: the current value changed {attempts} times while it was being replaced")]
     Contended { resource: String, attempts: u32 },
 }
+
+/// The operation that failed where a file has been replaced already.
+pub(super) const SYNC_REPLACED: &str = "sync the folder of the file that was replaced";
 
 /// The forms a key source is written in, for hints.
 pub(super) const FORMS: &str = "name where the key is: env:VAR, file:PATH, dotenv:PATH#VAR or aws:SECRET_ID[#JSON_FIELD][@STAGE_OR_VERSION_ID]";

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use sqlx::{PgConnection, Row};
 
 use super::connect::{Connector, Purpose, close};
-use super::error::{Class, StoreError, bounded};
+use super::error::{Class, StoreError, TOO_MANY_CONNECTIONS, bounded};
 
 const EVERY: Duration = Duration::from_secs(15);
 /// A server that answers nobody for this long has lost what it was doing for us.
@@ -52,7 +52,10 @@ impl Backend {
                 Ok(true) => heard = Instant::now(),
                 Ok(false) => return,
                 // It answers, if only with a refusal: too many connections, say.
-                Err(e) if e.class() != Class::ConnectionLost || e.sqlstate().as_deref() == Some("53300") => {
+                Err(e)
+                    if e.class() != Class::ConnectionLost
+                        || e.sqlstate().as_deref() == Some(TOO_MANY_CONNECTIONS) =>
+                {
                     heard = Instant::now();
                 }
                 Err(_) => {}

@@ -35,7 +35,8 @@ pub enum StoreError {
         /// What sqlx said.
         source: sqlx::Error,
     },
-    /// The server is not of the kind that `target_session_attrs` asks for; after a failover that may pass.
+    /// The server is not of the kind that `target_session_attrs` asks for, or not the primary that a verify began on; after
+    /// a failover that may pass.
     #[error(
         "{server} is not the kind of server that target_session_attrs in DATABASE_URL, or what was begun, asks for"
     )]
@@ -81,6 +82,9 @@ pub enum StoreError {
     },
 }
 
+/// too_many_connections: a server that is there, and full.
+pub(super) const TOO_MANY_CONNECTIONS: &str = "53300";
+
 /// What to do about a pooler in transaction mode.
 pub(super) const NAME_THE_SERVER: &str =
     "name the server itself in DATABASE_URL, or a pool in session mode (PgBouncer: pool_mode = session)";
@@ -104,7 +108,7 @@ fn class_of(e: &sqlx::Error) -> Class {
             "55P03" => Class::LockTimeout,
             // Shutdown, crash, cannot connect now; idle, idle-in-transaction and transaction timeout; too many
             // connections; read-only.
-            "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25P04" | "53300" | "25006" => {
+            "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25P04" | TOO_MANY_CONNECTIONS | "25006" => {
                 Class::ConnectionLost
             }
             "42501" | "28000" | "28P01" | "3D000" => Class::Denied,

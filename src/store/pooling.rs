@@ -8,7 +8,7 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use super::connect::{Connector, close};
-use super::error::{Class, StoreError, bounded};
+use super::error::{Class, StoreError, TOO_MANY_CONNECTIONS, bounded};
 
 const ROUNDS: usize = 4;
 /// How often the second connection may be lost.
@@ -16,7 +16,6 @@ const RETRIES: usize = 5;
 /// Begins a transaction that no timeout of the role ends while the first connection is asked.
 const BEGIN: &str = "BEGIN; SELECT set_config(name, '0', true) FROM pg_catalog.pg_settings \
      WHERE name IN ('idle_in_transaction_session_timeout', 'statement_timeout', 'transaction_timeout')";
-const TOO_MANY_CONNECTIONS: &str = "53300";
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// Is there such a pooler behind this connection? Where the server lets no second one in, nobody can tell, and the

@@ -13,11 +13,8 @@ use std::{
 
 use rustix::fs::{FlockOperation, RenameFlags};
 
-use super::super::SourceError;
+use super::super::{SourceError, error::SYNC_REPLACED};
 use crate::fault_point::{self, Side};
-
-/// The operation that failed where a file has been replaced already.
-pub(in crate::secrets) const SYNC_REPLACED: &str = "sync the folder of the file that was replaced";
 
 /// Called between any two effects; only tests do anything in it.
 pub(in crate::secrets) type Between<'a> = &'a dyn Fn();
