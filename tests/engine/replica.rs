@@ -26,6 +26,9 @@ pub fn pair(rows: u64) -> Pair {
     let standby = Db::existing(&standby_server, &primary.name);
     let pair = Pair { primary, standby, servers: (primary_server, standby_server) };
     pair.catch_up();
+    // It may be read from before it has said how far it is.
+    let told = "SELECT count(replay_lsn) FROM pg_stat_replication";
+    until("the primary to hear of it", SOON, || (pair.primary.value::<i64>(told) == 1).then_some(()));
     pair
 }
 
