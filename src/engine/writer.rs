@@ -1,33 +1,30 @@
 //! Writes a segment: wave by wave, batch by batch, each batch one transaction whose last statement is the checkpoint.
 
-use std::collections::HashMap;
+mod contested;
+
 use std::time::{Duration, Instant};
 
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, PgConnection, Postgres, Transaction};
 use uuid::Uuid;
+
+use contested::{Contested, Left};
 
 use super::SharedJob;
 use super::fault::Fault;
 use super::gate::Gate;
-use super::reader::{Rewrapped, Segment, by_bytes, rewrap};
+use super::reader::{Segment, by_bytes};
 use crate::crypto::{IvSource, Scratch};
-use crate::error::{Error, Exit};
 use crate::rotation::{BatchServo, Counters, Desired, Held, batch_rows, deal, next_slice};
 use crate::store::connect::jitter;
 use crate::store::ledger::Lease;
 use crate::store::ledger::chunk::{self, Checkpoint, Noted, Owner};
-use crate::store::ledger::proof;
 use crate::store::ledger::quarantine::{self, Finding};
-use crate::store::rows::{self, MAX_ROW_BYTES, Stretch, Taken, Write};
+use crate::store::rows::{self, Write};
 use crate::store::{Class, Statement, StoreError, audit, bounded};
 
 /// Bytes of new ciphertext in one transaction, beyond its first row. Values out of line weigh more than their locks show:
 /// more and shorter waves leave more pages that can be pruned in time (benches/README.md).
 pub const MAX_BATCH_BYTES: usize = 1 << 20;
-/// Rows that somebody holds for longer than this are put off, so that the rest of the table does not wait for them.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// More rows than this are not put off: then the table as a whole is held, and going on would meet the same.
-const MAX_PUT_OFF: usize = 1000;
 
 /// query_canceled: by `statement_timeout`.
 pub const TOOK_TOO_LONG: &str = "57014";
@@ -88,16 +85,22 @@ enum Batch {
     Contested,
 }
 
-/// A row's version as it was opened: who wrote it, and its IV.
-type Version = (crate::store::Xid, [u8; 12]);
-
-/// Rows whose batch was contested: the version that was to be replaced, and the tag that goes with it.
-type Contested = HashMap<Uuid, (Version, [u8; 8])>;
-
-/// A row that could not be written at once.
-struct Attempt {
-    seen: Option<Version>,
-    unmoved: u32,
+/// Writes the checkpoint and commits; what the checkpoint met, and how long the transaction held its locks.
+async fn commit_with(
+    mut tx: Transaction<'_, Postgres>,
+    lease: &Lease,
+    checkpoint: &Checkpoint<'_>,
+    mut timed: Timed,
+    limit: Duration,
+) -> Result<(Noted, Held), Fault> {
+    let noted = bounded("write a checkpoint", limit, chunk::checkpoint(&mut tx, lease, checkpoint)).await?;
+    let Some(noted) = noted else {
+        bounded("roll back", limit, tx.rollback()).await?;
+        return Err(Fault::LeaseLost);
+    };
+    timed.commits();
+    bounded("commit a batch", limit, tx.commit()).await?;
+    Ok((noted, timed.held(&checkpoint.add)))
 }
 
 impl Writer {
@@ -173,10 +176,6 @@ impl Writer {
         if self.gate.is_open() { Ok(()) } else { Err(Fault::Yield) }
     }
 
-    fn obey(&mut self, noted: &Noted) -> Result<(), Fault> {
-        if noted.desired != Desired::Running || noted.past_deadline { Err(Fault::Yield) } else { Ok(()) }
-    }
-
     /// One transaction over rows nobody is expected to contest.
     async fn commit(&mut self, lease: &Lease, batch: &[Write]) -> Result<Batch, Fault> {
         let (mut tries, since) = (0, Instant::now());
@@ -241,235 +240,17 @@ impl Writer {
         let add =
             Counters { re_encrypted: batch.len() as i64, bytes, lost_races: self.lost, ..Default::default() };
         let checkpoint = Checkpoint { add, ids: &ids, tags: &tags, done: false };
-        let noted =
-            bounded("write a checkpoint", limit, chunk::checkpoint(&mut tx, lease, &checkpoint)).await?;
-        let Some(noted) = noted else {
-            bounded("roll back", limit, tx.rollback()).await?;
-            return Err(Fault::LeaseLost);
-        };
-        timed.commits();
-        bounded("commit a batch", limit, tx.commit()).await?;
-        (self.lost, self.committed) = (0, true);
-        let held = timed.held(&checkpoint.add);
+        let (noted, held) = commit_with(tx, lease, &checkpoint, timed, limit).await?;
         counted.committed(&checkpoint.add, held.held);
-        self.servo.observe(held);
-        self.obey(&noted)?;
+        self.committed(held, &noted)?;
         Ok(Batch::Committed)
     }
 
-    /// Rows that were changed or held when their batch came: read again, and take what is free, until each is
-    /// settled one way or another.
-    async fn contend(
-        &mut self,
-        lease: &Lease,
-        ids: Vec<Uuid>,
-        seen: &Contested,
-        left: &mut Left,
-    ) -> Result<(), Fault> {
-        let mut pending: HashMap<Uuid, Attempt> = ids
-            .into_iter()
-            .map(|id| (id, Attempt { seen: seen.get(&id).map(|s| s.0), unmoved: 0 }))
-            .collect();
-        let mut pause = Duration::from_millis(10);
-        let mut moved = Instant::now();
-        while !pending.is_empty() {
-            self.go_on()?;
-            if moved.elapsed() > PATIENCE && pending.len() <= MAX_PUT_OFF {
-                tracing::info!(rows = pending.len(), "held by another session, put off");
-                left.put_off.extend(pending.into_keys());
-                return Ok(());
-            }
-            let before = pending.len();
-            let (mut batch, sizes) = self.read_again(lease, &mut pending, left).await?;
-            // The reader may know better what a version held before the rotation than its bytes tell.
-            for (id, write) in &mut batch {
-                if let Some((_, tag)) = seen.get(id).filter(|(version, _)| *version == (write.xmin, write.iv))
-                {
-                    write.tag = *tag;
-                }
-            }
-            for group in by_bytes(sizes, self.servo.bytes()) {
-                let part: Vec<&Write> = group.iter().filter_map(|id| batch.get(id)).collect();
-                for part in part.chunks(self.gate.batch_rows(self.servo.rows())) {
-                    self.gate.pass(part.len()).await?;
-                    self.take_free(lease, part, &mut pending, left).await?;
-                }
-            }
-            if pending.len() == before {
-                tokio::time::sleep(jitter(pause)).await;
-                pause = (pause * 2).min(Duration::from_secs(1));
-            } else {
-                moved = Instant::now();
-            }
-        }
-        Ok(())
-    }
-
-    async fn read_again(
-        &mut self,
-        lease: &Lease,
-        pending: &mut HashMap<Uuid, Attempt>,
-        left: &mut Left,
-    ) -> Result<(HashMap<Uuid, Write>, Vec<(Uuid, usize)>), Fault> {
-        let (mut batch, mut sizes, mut gone) = (HashMap::new(), Vec::new(), pending.len());
-        let (mut settled, mut on_target) = (Vec::new(), Vec::new());
-        let stretch = Stretch::Ids { ids: pending.keys().copied().collect(), max: MAX_ROW_BYTES };
-        let mut found = std::collections::HashSet::new();
-        {
-            let (keys, scratch, ivs) = (&self.job.rewrapper, &mut self.scratch, &mut self.ivs);
-            let lost = &mut self.lost;
-            rows::read(&mut self.conn, &stretch, |row| {
-                let id = row.id;
-                found.insert(id);
-                gone -= 1;
-                match rewrap(keys, scratch, ivs, row)? {
-                    Rewrapped::Move(write) => {
-                        sizes.push((id, write.envelope.len()));
-                        batch.insert(id, write);
-                    }
-                    Rewrapped::OnTarget { xmin, .. } => {
-                        on_target.push(xmin);
-                        settled.push(id);
-                    }
-                    Rewrapped::Null { .. } => {
-                        *lost += 1;
-                        left.counters.null_rows += 1;
-                        settled.push(id);
-                    }
-                    Rewrapped::Bad(finding) => {
-                        left.quarantine.push(finding);
-                        settled.push(id);
-                    }
-                }
-                Ok::<(), Fault>(())
-            })
-            .await?;
-        }
-        if !on_target.is_empty() {
-            // Where the heap was rewritten between two reads a row is read twice: then it was us who moved it.
-            let (pass, xmins) = (&lease.pass, on_target.iter().copied().collect());
-            let ours = proof::ours(&mut self.conn, pass.rotation, Some(pass.direction), &xmins).await?;
-            let others = on_target.iter().filter(|x| !ours.contains(x)).count() as i64;
-            self.lost += others;
-            left.counters.already_on_key += others;
-        }
-        pending.retain(|id, _| found.contains(id));
-        for id in settled {
-            pending.remove(&id);
-        }
-        // The version and IV that were opened decide whether a row that did not move was changed, or is immovable.
-        for (id, attempt) in pending.iter_mut() {
-            let Some(write) = batch.get(id) else { continue };
-            let now = (write.xmin, write.iv);
-            match attempt.seen {
-                Some(seen) if seen == now => {}
-                Some(_) => {
-                    self.lost += 1;
-                    attempt.unmoved = 0;
-                }
-                None => {}
-            }
-            attempt.seen = Some(now);
-        }
-        Ok((batch, sizes))
-    }
-
-    async fn take_free(
-        &mut self,
-        lease: &Lease,
-        part: &[&Write],
-        pending: &mut HashMap<Uuid, Attempt>,
-        left: &mut Left,
-    ) -> Result<(), Fault> {
-        match self.attempt_free(lease, part).await {
-            Ok(Taken { free, written, .. }) => {
-                for id in &written {
-                    pending.remove(id);
-                }
-                for id in free.iter().filter(|id| !written.contains(id)) {
-                    let Some(attempt) = pending.get_mut(id) else { continue };
-                    attempt.unmoved += 1;
-                    if attempt.unmoved > 2 {
-                        return Err(Error::new(
-                            Exit::Preflight,
-                            format!("connection {id} cannot be updated although nobody changes it: a trigger or a policy suppresses the UPDATE"),
-                        )
-                        .hint("see `rekey plan`, findings user-triggers and row-security; disable what suppresses it and run again")
-                        .into());
-                    }
-                }
-                Ok(())
-            }
-            // Nobody is waited for here: a statement that was cut off was held up by the server.
-            Err(Fault::Store(e))
-                if matches!(e.class(), Class::LockTimeout | Class::Retry)
-                    && e.sqlstate().as_deref() != Some(TOOK_TOO_LONG) =>
-            {
-                Ok(self.roll_back().await?)
-            }
-            // Bisect to the row the server rejects.
-            Err(Fault::Store(e)) if e.class() == Class::Data => {
-                self.roll_back().await?;
-                if let [row] = part {
-                    tracing::warn!(id = %row.id, error = %e, "the server rejects this row");
-                    let length = row.envelope.len() as i32;
-                    left.quarantine.push(Finding { id: row.id, reason: "rejected", length });
-                    pending.remove(&row.id);
-                    return Ok(());
-                }
-                let (a, b) = part.split_at(part.len() / 2);
-                Box::pin(self.take_free(lease, a, pending, left)).await?;
-                Box::pin(self.take_free(lease, b, pending, left)).await
-            }
-            Err(e) => Err(e),
-        }
-    }
-
-    async fn attempt_free(&mut self, lease: &Lease, part: &[&Write]) -> Result<Taken, Fault> {
-        let limit = self.job.connector.answer_limit();
-        let counted = self.job.metrics.batch();
-        let mut timed = Timed::start();
-        let mut tx = bounded("begin a batch", limit, self.conn.begin()).await?;
-        timed.begun();
-        let taken = bounded("write contested rows", limit, rows::write_free(&mut tx, part)).await?;
-        if let [id, ..] = taken.altered[..] {
-            bounded("roll back", limit, tx.rollback()).await?;
-            return Err(Error::new(
-                Exit::Preflight,
-                format!("connection {id} does not hold what was written to it: a trigger changes encrypted_credentials"),
-            )
-            .hint("see `rekey plan`, finding user-triggers; disable that trigger and run again")
-            .into());
-        }
-        let written = &taken.written;
-        if written.is_empty() {
-            bounded("roll back", limit, tx.rollback()).await?;
-            return Ok(taken);
-        }
-        let by_id: HashMap<Uuid, &&Write> = part.iter().map(|w| (w.id, w)).collect();
-        let tags: Vec<u8> = written.iter().filter_map(|id| by_id.get(id)).flat_map(|w| w.tag).collect();
-        let bytes = written.iter().filter_map(|id| by_id.get(id)).map(|w| w.envelope.len() as i64).sum();
-        let add = Counters {
-            re_encrypted: written.len() as i64,
-            bytes,
-            lost_races: self.lost,
-            ..Default::default()
-        };
-        let checkpoint = Checkpoint { add, ids: written, tags: &tags, done: false };
-        let noted =
-            bounded("write a checkpoint", limit, chunk::checkpoint(&mut tx, lease, &checkpoint)).await?;
-        let Some(noted) = noted else {
-            bounded("roll back", limit, tx.rollback()).await?;
-            return Err(Fault::LeaseLost);
-        };
-        timed.commits();
-        bounded("commit a batch", limit, tx.commit()).await?;
-        let held = timed.held(&checkpoint.add);
-        counted.committed(&checkpoint.add, held.held);
-        self.servo.observe(held);
+    /// A batch is in. Whether to go on after it.
+    fn committed(&mut self, held: Held, noted: &Noted) -> Result<(), Fault> {
         (self.lost, self.committed) = (0, true);
-        self.obey(&noted)?;
-        Ok(taken)
+        self.servo.observe(held);
+        if noted.desired != Desired::Running || noted.past_deadline { Err(Fault::Yield) } else { Ok(()) }
     }
 
     /// Marks the chunk done, with what its rows left alone add up to. Rows put off get a chunk of their own.
@@ -545,12 +326,4 @@ impl Writer {
         }
         chunk::release(conn, process, Some(worker)).await
     }
-}
-
-/// What contested rows turned out to be, beside those written.
-#[derive(Default)]
-struct Left {
-    counters: Counters,
-    quarantine: Vec<Finding>,
-    put_off: Vec<Uuid>,
 }
