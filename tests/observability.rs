@@ -10,15 +10,14 @@ use std::time::Duration;
 
 use support::http::get;
 use support::load::Load;
-use support::{Db, SOON, cluster, rekey, run_in_small_steps, until};
+use support::{Db, SOON, cluster, rekey, run_in_small_steps, status, until};
 
 fn has_promtool() -> bool {
     let tried =
         Command::new("promtool").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     let found = tried.is_ok_and(|status| status.success());
     if !found {
-        let _ =
-            writeln!(std::io::stderr(), "SKIPPED: promtool is missing (Debian's package prometheus has it)");
+        support::skipped(format_args!("promtool is missing (Debian's package prometheus has it)"));
     }
     found
 }
@@ -52,6 +51,7 @@ fn a_run_tells_over_http_and_in_a_file_what_it_did() {
     let folder = tempfile::tempdir().expect("a folder");
     let (file, word) = (folder.path().join("rekey.prom"), folder.path().join("last-word"));
     let port = cluster::free_port();
+    let hold = db.hold_last();
     let run = run_in_small_steps(&db)
         .args([
             "--metrics-listen",
@@ -82,6 +82,7 @@ fn a_run_tells_over_http_and_in_a_file_what_it_did() {
             .exits(0);
         assert!(!file.exists() && !word.exists(), "{look:?}");
     }
+    hold.rollback();
     db.fast_commits();
     rekey(&db, ["resume"]).exits(0);
     run.wait().expect(0);
@@ -102,6 +103,31 @@ fn a_run_tells_over_http_and_in_a_file_what_it_did() {
     if has_promtool() {
         promtool(["check", "metrics"], &text);
     }
+}
+
+/// By then the table has grown by the old versions of its own rows: they are not rows.
+#[test]
+fn whoever_goes_on_with_a_pass_expects_as_many_rows_as_its_beginning_did() {
+    let db = Db::new();
+    Load::rows(2000).into(&db);
+    db.mark();
+    db.slow_batches(Duration::from_millis(40));
+    let run = run_in_small_steps(&db).start();
+    db.wait_moved(100);
+    rekey(&db, ["pause"]).exits(0);
+    run.kill();
+    let expected = status(&db)["progress"]["rows_total"].as_i64().expect("a number");
+    db.execute("UPDATE pg_class SET reltuples = 3 * reltuples WHERE relname = 'provider_connections'");
+    let port = cluster::free_port();
+    let run = run_in_small_steps(&db).args(["--metrics-listen", &format!("127.0.0.1:{port}")]).start();
+    let expects = until("it to say how many it expects", SOON, || {
+        let text = get(port, "/metrics")?;
+        text.contains("rekey_rotation_rows_expected ").then(|| value(&text, "rekey_rotation_rows_expected"))
+    });
+    assert_eq!(expects, expected as f64);
+    db.fast_commits();
+    rekey(&db, ["resume"]).exits(0);
+    run.wait().expect(0);
 }
 
 /// A Job's pod is gone when somebody asks: its last word says what comes next.

@@ -92,8 +92,8 @@ async fn beat(
         if let Some(pass) = pass {
             let done = totals.settled();
             rate.observe(totals.re_encrypted + totals.already_on_key);
-            // An estimate until the first pass has counted.
-            let estimated = if pass.first { job.settings.walk.estimated_rows } else { done };
+            // An estimate until the first pass has counted: the one made as it began. Today's would count what was moved twice.
+            let estimated = if pass.first { pass.estimated_rows } else { done };
             let total = estimated.max(done);
             let per_second = rate.rows_per_second();
             progress.send_replace(Progress {
