@@ -13,6 +13,7 @@ use super::worker::{Ended, Worker, release_all};
 use super::{Job, SharedJob, Stop, StopSource};
 use crate::error::{Error, Exit};
 use crate::rotation::{Counted, Counters, Desired, Progress, State};
+use crate::store::connect::jitter;
 use crate::store::ledger::chunk::{self, Owner};
 use crate::store::ledger::{pass, process, rotation};
 use crate::store::{Class, Purpose, StoreError, connect, with_answer_limit};
@@ -64,14 +65,20 @@ async fn attend(
         let since = Instant::now();
         loop {
             let again = match open().await {
-                Err(error) if error.class() == Class::ConnectionLost => error,
+                Err(error)
+                    if matches!(error.class(), Class::ConnectionLost | Class::Retry | Class::LockTimeout) =>
+                {
+                    error
+                }
                 done => return done,
             };
-            // Frozen in the midst of it, say, until the server ended its idle transaction.
+            // Frozen in the midst of it, say, until the server ended its idle transaction; or a statement that a busy
+            // server cut off.
             if since.elapsed() > job.connector.retry_for {
                 return Err(again);
             }
             tracing::debug!(error = %again, "opening the pass again");
+            tokio::time::sleep(jitter(Duration::from_millis(200))).await;
         }
     };
     let mut signal = stop.clone();
