@@ -25,6 +25,14 @@ pub(in crate::secrets) struct LockedFolder {
     path: PathBuf,
 }
 
+impl Drop for LockedFolder {
+    /// A child that was forked meanwhile has the folder open as well, until it is another program: to close it here would
+    /// keep it locked.
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&self.folder, FlockOperation::Unlock);
+    }
+}
+
 impl LockedFolder {
     pub fn of(file: &Path) -> Result<LockedFolder, SourceError> {
         let path = match file.parent() {
