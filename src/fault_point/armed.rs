@@ -1,8 +1,8 @@
 //! Fault points that work. All they know comes from the environment:
 //!
 //! - `REKEY_FAULT_AT=N[,M…]`: the N-th point that this process reaches fails, counted from 1, and the M-th.
-//! - `REKEY_FAULT_KIND=error|error:SQLSTATE|drop|abort|freeze`: how. `abort` is SIGKILL; `freeze` is SIGSTOP, and
-//!   whoever sends SIGCONT decides what happened meanwhile.
+//! - `REKEY_FAULT_KIND=error|error:SQLSTATE|drop|abort|freeze|panic`: how. `abort` is SIGKILL; `freeze` is SIGSTOP,
+//!   and whoever sends SIGCONT decides what happened meanwhile; `panic` is a bug of ours.
 //! - `REKEY_FAULT_TRACE=PATH`: every point reached is appended there as a line, so that they can be counted.
 
 use std::fs::File;
@@ -28,6 +28,7 @@ enum Kind {
     Drop,
     Abort,
     Freeze,
+    Panic,
 }
 
 struct Progress {
@@ -59,6 +60,10 @@ pub fn reach(side: Side, operation: &str) -> Option<Fault> {
             let _ = process::kill_process(process::getpid(), Signal::STOP);
             None
         }
+        Kind::Panic => {
+            drop(progress);
+            panic!("fault point {reached}: {side:?} {operation}")
+        }
         Kind::Abort => loop {
             let _ = process::kill_process(process::getpid(), Signal::KILL);
         },
@@ -75,9 +80,10 @@ impl Plan {
             Some("drop") => Kind::Drop,
             Some("abort") => Kind::Abort,
             Some("freeze") => Kind::Freeze,
+            Some("panic") => Kind::Panic,
             Some(other) => match other.strip_prefix("error:") {
                 Some(sqlstate) => Kind::Error(sqlstate.to_owned().leak()),
-                None => panic!("REKEY_FAULT_KIND is error, error:SQLSTATE, drop, abort or freeze"),
+                None => panic!("REKEY_FAULT_KIND is error, error:SQLSTATE, drop, abort, freeze or panic"),
             },
         };
         let trace = var("REKEY_FAULT_TRACE")

@@ -10,6 +10,7 @@ mod support;
 mod support_aws;
 
 mod outside;
+mod panics;
 mod rows;
 mod scene;
 mod sweep;

@@ -11,7 +11,7 @@ use crate::scene::{ON_NEW, Scene, in_steps};
 use crate::support::database::Template;
 use crate::support::{Cluster, Db, Judge, NEW, OLD, Rekey, block_on, rekey, rekey_without_database, state};
 use crate::support_aws::Moto;
-use crate::sweep::{armed, sweep};
+use crate::sweep::{armed, available, sweep};
 
 /// How far a rotation has come before the swept command, and which one that is.
 #[derive(Clone, Copy, PartialEq)]
@@ -64,9 +64,9 @@ impl Place {
         fs::write(folder.path().join(".env"), &before).expect("a file");
         let db = table();
         let judge = Judge::look(&db, &[OLD, NEW]);
-        in_steps(with_dotenv(&db, folder.path()), ["run"]).exits(0);
+        available(|| in_steps(with_dotenv(&db, folder.path()), ["run"])).expect(0);
         if step != Step::Promote {
-            with_dotenv(&db, folder.path()).args(["promote", "--yes"]).exits(0);
+            available(|| with_dotenv(&db, folder.path()).args(["promote", "--yes"])).expect(0);
         }
         let files = read_all(folder.path());
         Place { step, folder, before, template: db.into_template(), judge, files }
@@ -154,6 +154,7 @@ fn scene(
         judge: judge.clone(),
         on_new_before: ON_NEW,
         command: Box::new(move |db| command(db).args(["--lease-ttl", "5s", "--retry-for", "20s"])),
+        ends: 0,
         again,
         always: Box::new(always),
         goal: Box::new(goal),
@@ -249,9 +250,9 @@ fn aws(step: Step) {
             always,
             goal,
         );
-        in_steps(on_aws(&scene.db, &moto.url), ["run"]).exits(0);
+        available(|| in_steps(on_aws(&scene.db, &moto.url), ["run"])).expect(0);
         if step != Step::Promote {
-            on_aws(&scene.db, &moto.url).args(["promote", "--yes"]).exits(0);
+            available(|| on_aws(&scene.db, &moto.url).args(["promote", "--yes"])).expect(0);
         }
         scene
     });

@@ -18,6 +18,8 @@ pub struct Scene {
     pub on_new_before: i64,
     /// The command, ready to be started, and started again.
     pub command: Box<dyn Fn(&Db) -> Rekey>,
+    /// Its exit code where it reaches its goal.
+    pub ends: i32,
     /// Its exit code once its goal is reached already.
     pub again: i32,
     /// Asserts what holds at every moment, beside the rows.

@@ -11,7 +11,7 @@ use crate::scene::{Scene, in_steps};
 use crate::support::damaged::damaged;
 use crate::support::judge::count_on;
 use crate::support::{Db, Judge, NEW, OLD, Outcome, Running, rekey, state, until};
-use crate::sweep::{armed, stride};
+use crate::sweep::{armed, available, stride};
 
 /// For each n: the scene's command is frozen at its n-th point, `meanwhile` runs to its end, and the command wakes up.
 fn sweep(
@@ -37,7 +37,7 @@ fn frozen_at(n: u64, mut scene: Scene, meanwhile: impl Fn(&mut Scene, Option<Out
         (ended || is_frozen(&zombie)).then_some(!ended)
     });
     if !frozen {
-        zombie.wait().expect(0);
+        assert!([0, 69].map(Some).contains(&zombie.wait().code()));
         scene.db.discard();
         return false;
     }
@@ -77,7 +77,7 @@ fn fresh() -> impl Fn() -> Scene {
 fn a_run_wakes_up_after_another_has_finished() {
     sweep("run, then run", 139, fresh(), |scene, woken| match woken {
         None => {
-            let other = in_steps(rekey(&scene.db, []), ["run"]).exits(0);
+            let other = available(|| in_steps(rekey(&scene.db, []), ["run"])).expect(0);
             scene.holds(&other);
             all_moved(scene);
         }
@@ -119,8 +119,8 @@ fn a_run_wakes_up_after_a_rollback() {
 #[test]
 fn a_verify_wakes_up_after_another_rotation_has_run() {
     let db = table();
-    in_steps(rekey(&db, []), ["run"]).exits(0);
-    in_steps(rekey(&db, []), ["rollback", "--yes"]).exits(0);
+    available(|| in_steps(rekey(&db, []), ["run"])).expect(0);
+    available(|| in_steps(rekey(&db, []), ["rollback", "--yes"])).expect(0);
     let judge = Judge::look(&db, &[OLD, NEW]);
     let template = db.into_template();
     let verify = || Scene {
@@ -272,7 +272,7 @@ fn a_run_wakes_up_after_neighbours_of_a_damaged_value_were_deleted() {
         .map(|(n, _)| n)
         .collect();
     assert!(reads.len() > 100, "{reads:?}");
-    for n in reads.iter().copied().step_by(reads.len() / 5) {
+    for n in reads.iter().copied().step_by(reads.len() / 5).take(5) {
         let db = template.copy(&cluster);
         let mut zombie = armed(run(&db), n, "freeze", traced.path()).start();
         until("it to freeze", Duration::from_secs(60), || {
