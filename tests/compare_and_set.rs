@@ -51,3 +51,25 @@ fn only_the_very_version_that_was_read_is_overwritten() {
         assert!(!written(&db, &Row { id: Uuid::new_v4(), ..row }, free), "another row");
     }
 }
+
+/// None of these writes a row: what was read before it is still the version that is there. xmin reads the same after a
+/// row was frozen, and a row that was locked for a while has an xmax, not another xmin.
+#[test]
+fn maintenance_and_row_locks_change_no_version() {
+    let db = Db::new();
+    Load::rows(3).into(&db);
+    let sql = "SELECT id, xmin, substr(encrypted_credentials, 1, 12) FROM provider_connections LIMIT 1";
+    let read = block_on(sqlx::query(sql).fetch_one(db.pool())).unwrap();
+    let iv: [u8; 12] = read.get::<Vec<u8>, _>(2).try_into().unwrap();
+    let row = Row { id: read.get(0), xmin: read.get(1), iv };
+    for step in [
+        "BEGIN; SELECT id FROM provider_connections FOR UPDATE; COMMIT",
+        "BEGIN; SELECT id FROM provider_connections FOR KEY SHARE; COMMIT",
+        "VACUUM (FREEZE) provider_connections",
+        "VACUUM FULL provider_connections",
+        "CLUSTER provider_connections USING provider_connections_pkey",
+    ] {
+        db.execute(step);
+        assert!(written(&db, &row, false) && written(&db, &row, true), "after {step}");
+    }
+}

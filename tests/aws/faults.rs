@@ -35,7 +35,8 @@ async fn fetch(server: &MockServer, attempts: u32) -> Result<Vec<u8>, Error> {
     // The SDK's adaptive retries remember throttling for a region: a region of its own for each server.
     let region = Region::new(format!("test-{}", server.address().port()));
     let config = settings(&server.uri()).into_builder().region(region).build();
-    let limits = ClientSettings { operation: Duration::from_secs(20), ..limits(attempts) };
+    let limits =
+        ClientSettings { attempt: Duration::from_secs(4), operation: Duration::from_secs(20), attempts };
     let sources = Sources::with_client(SecretsManager::new(&config, limits));
     let source = KeySource::parse("aws:dashtam/production/encryption_key").unwrap();
     sources.fetch(&source).await.map(|f| f.value.to_vec()).map_err(Error::from)

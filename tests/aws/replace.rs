@@ -172,13 +172,15 @@ async fn killed_at_every_message_and_repeated_it_ends_right() {
                 assert!(n < 20, "never ends");
                 let id = Uuid::now_v7();
                 let start = if action == Action::Rollback { NEW } else { OLD };
-                moto.create("s", &content(field, start)).await;
+                let v0 = moto.create("s", &content(field, start)).await;
                 let relay = Relay::start(&moto.url, lose(n)).await;
                 let tries = if matches!(lose(n), Lose::Answer(_)) { 3 } else { 1 };
                 let killed = SecretsManager::new(&settings(&relay.url), limits(tries));
                 let first = act(&killed, field, id, action).await;
                 if tries > 1 {
-                    first.as_ref().unwrap_or_else(|e| panic!("{:?} {action:?}: {e}", lose(n)));
+                    let done = first.unwrap_or_else(|e| panic!("{:?} {action:?}: {e}", lose(n)));
+                    // It was this call, whichever answer got lost.
+                    assert_eq!(done.moved_from, Some(v0), "{:?} {action:?}", lose(n));
                 }
                 // Somebody else changes a sibling before we come back.
                 if field && let Some(now) = moto.at("s", "AWSCURRENT").await {

@@ -31,7 +31,7 @@ impl Disk {
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder.path()).stderr(Stdio::null());
         if !mount.status().is_ok_and(|status| status.success()) {
-            let _ = writeln!(std::io::stderr(), "SKIPPED: 1 test, no tmpfs may be mounted here (root may)");
+            crate::support::skipped(format_args!("1 test, no tmpfs may be mounted here (root may)"));
             return None;
         }
         Some(Disk { folder })
@@ -189,7 +189,7 @@ fn connections_run_out_in_the_middle() {
     let mut judge = Judge::look(&db, &[OLD]);
     let (role, url) = runner(&db, 12);
     db.mark();
-    db.slow_batches(Duration::from_millis(10));
+    db.slow_batches(Duration::from_millis(50));
     let run = run_in_small_steps(&db).env("DATABASE_URL", &url).start();
     db.wait_moved(500);
     db.execute(&format!("ALTER ROLE {role} CONNECTION LIMIT 0"));

@@ -110,7 +110,7 @@ fn a_rollback_in_progress_is_8() {
 #[test]
 fn stopped_on_purpose_is_9() {
     let db = Db::new();
-    Load::rows(2500).into(&db);
+    Load::rows(8000).into(&db);
     db.mark();
     db.slow_batches(Duration::from_millis(40));
     let run = run_in_small_steps(&db).start();
@@ -132,7 +132,7 @@ fn unreachable_is_69() {
 #[test]
 fn a_signal_is_75() {
     let db = Db::new();
-    Load::rows(2500).into(&db);
+    Load::rows(8000).into(&db);
     db.mark();
     db.slow_batches(Duration::from_millis(20));
     let run = run_in_small_steps(&db).start();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::load::Load;
 use crate::support::{
-    Db, Ids, Judge, NEW, OLD, Random, SOON, rekey, run_in_small_steps, state, total, until,
+    Cluster, Db, Ids, Judge, NEW, OLD, Random, SOON, rekey, run_in_small_steps, state, total, until,
 };
 use rustix::process::Signal;
 
@@ -71,7 +71,7 @@ fn killed_while_it_starts() {
 
 fn asked_to_stop_by(signal: Signal) {
     let db = Db::new();
-    Load::rows(4000).into(&db);
+    Load::rows(10_000).into(&db);
     db.mark();
     db.slow_batches(Duration::from_millis(20));
     let mut judge = Judge::look(&db, &[OLD]);
@@ -81,7 +81,7 @@ fn asked_to_stop_by(signal: Signal) {
     run.wait_for(Duration::from_secs(10)).expect(75);
     judge.none_lost(&db, &[OLD, NEW]);
     let moved = db.moved();
-    assert!(moved < 4000, "it stopped midway");
+    assert!(moved < 10_000, "it stopped midway");
     assert_eq!(total(&db, "re_encrypted"), moved, "what is counted is what is committed");
     assert_eq!(state(&db), "migrating");
     // Its leases were given back: nobody waits for them to expire.
@@ -89,7 +89,7 @@ fn asked_to_stop_by(signal: Signal) {
     let resumed = rekey(&db, ["run", "--lease-ttl", "30s"]).exits(0);
     assert!(resumed.took < Duration::from_secs(20), "{resumed}");
     judge.all_on(&db, NEW);
-    assert_eq!(total(&db, "re_encrypted"), 4000);
+    assert_eq!(total(&db, "re_encrypted"), 10_000);
 }
 
 #[test]
@@ -126,17 +126,29 @@ fn sigterm_while_the_table_is_locked() {
 
 #[test]
 fn a_second_signal_stops_at_once() {
-    let db = Db::new();
+    let cluster = Cluster::start();
+    let db = Db::on(&cluster);
     Load::rows(2000).into(&db);
     db.mark();
     db.slow_batches(Duration::from_millis(100));
     let mut judge = Judge::look(&db, &[OLD]);
-    let run = run_in_small_steps(&db).start();
+    let mut run = run_in_small_steps(&db).start();
     db.wait_moved(50);
+    // The first one alone is waited for nine seconds in vain.
+    cluster.freeze(true);
     run.signal(Signal::TERM);
-    std::thread::sleep(Duration::from_millis(20));
-    run.signal(Signal::TERM);
-    run.wait_for(Duration::from_secs(3)).expect(75);
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(run.running(), "{}", run.wait());
+    // Two that come before it is scheduled are one.
+    let ends = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        until("it to end at once", Duration::from_secs(7), || {
+            run.signal(Signal::TERM);
+            (!run.running()).then_some(())
+        });
+    }));
+    cluster.freeze(false);
+    ends.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    run.wait().expect(75);
     judge.none_lost(&db, &[OLD, NEW]);
     db.fast_commits();
     run_in_small_steps(&db).exits(0);

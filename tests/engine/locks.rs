@@ -47,6 +47,8 @@ impl Seen {
 fn the_application_is_never_a_deadlocks_victim() {
     let db = Db::new();
     Load::rows(3000).into(&db);
+    // Longer than a machine that is held up keeps our own limits waiting.
+    db.execute(&format!("ALTER DATABASE {} SET deadlock_timeout = '3s'", db.name));
     db.mark();
     db.slow_batches(Duration::from_millis(40));
     let mut judge = Judge::look(&db, &[OLD]);
@@ -96,7 +98,7 @@ fn db_of_its_own(db: &Db) -> Db {
 }
 
 /// What a deadlock is looked for after: long enough to arrange one.
-const DEADLOCK_TIMEOUT: Duration = Duration::from_secs(3);
+const DEADLOCK_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// One batch meets row after row that somebody holds, each for less than a lock is waited for, and last of all a row of
 /// a transaction that has been waiting for one of the batch's own since the first: when that looks for a deadlock there
@@ -204,10 +206,35 @@ fn a_table_lock_is_waited_for() {
     db.wait_moved(300);
     let mut holder = db.hold();
     holder.execute(sqlx::query("LOCK TABLE provider_connections IN ACCESS EXCLUSIVE MODE"));
+    let pid = holder.pid();
+    until("a batch to wait for it", SOON, || db.is_waited_for(pid).then_some(()));
     // Longer than any lock_timeout a batch may have.
     std::thread::sleep(Duration::from_secs(4));
     holder.rollback();
     db.fast_commits();
     run.wait().expect(0);
     judge.all_on(&db, NEW);
+}
+
+/// For longer than a database that is away is waited for: what is locked is let go of some day, and the run goes on.
+#[test]
+fn a_table_lock_that_outlasts_the_patience() {
+    let db = Db::new();
+    Load::rows(6000).into(&db);
+    db.mark();
+    db.slow_batches(Duration::from_millis(20));
+    let mut judge = Judge::look(&db, &[OLD]);
+    let mut run = run_in_small_steps(&db).args(["--retry-for", "3s"]).start();
+    db.wait_moved(300);
+    let mut holder = db.hold();
+    holder.execute(sqlx::query("LOCK TABLE provider_connections IN ACCESS EXCLUSIVE MODE"));
+    let pid = holder.pid();
+    until("a batch to wait for it", SOON, || db.is_waited_for(pid).then_some(()));
+    std::thread::sleep(Duration::from_secs(8));
+    assert!(run.running(), "{}", run.wait());
+    holder.rollback();
+    db.fast_commits();
+    run.wait().expect(0);
+    judge.all_on(&db, NEW);
+    assert_eq!(total(&db, "re_encrypted"), 6000);
 }

@@ -62,7 +62,7 @@ fn a_crash_hands_transaction_ids_out_again() {
     let mut judge = Judge::look(&db, &[OLD]);
     let mut reused = 0;
     // Commits that do not wait for the disk take no time.
-    let run = in_large_chunks(&db).args(["--max-rate", "800"]).start();
+    let run = in_large_chunks(&db).args(["--max-rate", "800", "--retry-for", "5m"]).start();
     for part in 1..=3 {
         db.wait_moved(part * 300);
         run.signal(Signal::STOP);
@@ -144,7 +144,7 @@ impl Pair {
 /// under way goes on at the new primary as if nothing had been.
 #[test]
 fn a_standby_without_the_last_transactions_takes_over() {
-    let pair = Pair::new(3000);
+    let pair = Pair::new(8000);
     pair.primary.slow_batches(Duration::from_millis(20));
     let mut judge = Judge::look(&pair.primary, &[OLD]);
     let mut run = in_large_chunks(&pair.primary).env("DATABASE_URL", pair.address.url(&pair.primary)).start();
@@ -172,7 +172,7 @@ fn a_standby_without_the_last_transactions_takes_over() {
 /// The new primary has never heard of the rotation: the run says so, nothing is lost, and the next one starts it anew.
 #[test]
 fn a_standby_without_the_rotation_takes_over() {
-    let pair = Pair::new(2000);
+    let pair = Pair::new(8000);
     pair.primary.slow_batches(Duration::from_millis(20));
     let mut judge = Judge::look(&pair.primary, &[OLD]);
     pair.cut();
@@ -216,7 +216,7 @@ fn a_synchronous_standby_dies() {
     let mut judge = Judge::look(&pair.primary, &[OLD]);
     let run = waiting_for_a_dead_standby(&pair, &[]);
     run.signal(Signal::TERM);
-    run.wait_for(Duration::from_secs(12)).expect(75);
+    run.wait_for(Duration::from_secs(25)).expect(75);
     assert!(commits_waiting(&pair.primary) > 0, "the standby is still away");
     judge.none_lost(&pair.primary, &[OLD, NEW]);
     assert_eq!(uncounted(&pair.primary), 0);

@@ -38,6 +38,7 @@ mod states;
 mod support_works;
 mod surroundings;
 mod throttle;
+mod transactions;
 mod verify;
 mod versions;
 mod weather;

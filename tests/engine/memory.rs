@@ -132,8 +132,7 @@ fn wait_for_its_last_act(run: &mut Running) {
 fn may_look() -> bool {
     let root = geteuid().is_root();
     if !root {
-        let said = writeln!(std::io::stderr(), "SKIPPED: only root may read a process's memory");
-        said.expect("stderr is there");
+        crate::support::skipped(format_args!("only root may read a process's memory"));
     }
     root
 }

@@ -12,7 +12,7 @@ use crate::support::{
 fn carries_on_after(how: Stop) {
     let cluster = Cluster::start();
     let db = Db::on(&cluster);
-    Load::rows(3000).into(&db);
+    Load::rows(8000).into(&db);
     db.mark();
     db.slow_batches(Duration::from_millis(30));
     let mut judge = Judge::look(&db, &[OLD]);
@@ -26,7 +26,7 @@ fn carries_on_after(how: Stop) {
     }
     run.wait().expect(0);
     judge.all_on(&db, NEW);
-    assert_eq!(total(&db, "re_encrypted"), 3000);
+    assert_eq!(total(&db, "re_encrypted"), 8000);
     rekey(&db, ["verify"]).exits(0);
 }
 
@@ -49,7 +49,7 @@ fn the_server_is_killed() {
 fn the_server_stays_away() {
     let cluster = Cluster::start();
     let db = Db::on(&cluster);
-    Load::rows(2000).into(&db);
+    Load::rows(8000).into(&db);
     db.mark();
     db.slow_batches(Duration::from_millis(30));
     let mut judge = Judge::look(&db, &[OLD]);
@@ -62,7 +62,7 @@ fn the_server_stays_away() {
     db.fast_commits();
     run_in_small_steps(&db).exits(0);
     judge.all_on(&db, NEW);
-    assert_eq!(total(&db, "re_encrypted"), 2000);
+    assert_eq!(total(&db, "re_encrypted"), 8000);
 }
 
 /// It is there, accepts connections, and answers nothing: timeouts everywhere, or this hangs.
@@ -70,7 +70,7 @@ fn the_server_stays_away() {
 fn the_server_freezes() {
     let cluster = Cluster::start();
     let db = Db::on(&cluster);
-    Load::rows(2000).into(&db);
+    Load::rows(8000).into(&db);
     db.mark();
     db.slow_batches(Duration::from_millis(30));
     let mut judge = Judge::look(&db, &[OLD]);
@@ -91,7 +91,7 @@ fn the_server_freezes() {
 #[test]
 fn sessions_are_terminated_again_and_again() {
     let db = Db::new();
-    Load::rows(3000).into(&db);
+    Load::rows(8000).into(&db);
     db.mark();
     db.slow_batches(Duration::from_millis(30));
     let mut judge = Judge::look(&db, &[OLD]);
@@ -103,7 +103,7 @@ fn sessions_are_terminated_again_and_again() {
     }
     run.wait().expect(0);
     judge.all_on(&db, NEW);
-    assert_eq!(total(&db, "re_encrypted"), 3000);
+    assert_eq!(total(&db, "re_encrypted"), 8000);
 }
 
 #[test]
@@ -145,8 +145,7 @@ fn a_verify_outlives_its_idle_connection() {
     block_on(sqlx::raw_sql("LOCK TABLE provider_connections IN ACCESS EXCLUSIVE MODE").execute(&mut *lock))
         .expect("a lock");
     let verify = rekey(&db, ["verify"]).start();
-    let waiting =
-        "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'provider_connections'::regclass";
+    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'provider_connections'::regclass AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
     until("its readers to wait", SOON, || (db.value::<i64>(waiting) > 0).then_some(()));
     db.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() \

@@ -22,7 +22,9 @@ fn processes_started_in_the_same_moment_share_one_rotation() {
     db.slow_batches(Duration::from_millis(3));
     let mut judge = Judge::look(&db, &[OLD]);
     assert!(!db.has_rekey_schema(), "one of them makes it");
-    let runs: Vec<_> = (0..8).map(|_| run_in_small_steps(&db).args(["--workers", "1"]).start()).collect();
+    let runs: Vec<_> = (0..8)
+        .map(|_| rekey(&db, ["run", "--chunk-rows", "400", "--batch-rows", "50", "--workers", "1"]).start())
+        .collect();
     for run in runs {
         run.wait().expect(0);
     }
@@ -54,7 +56,7 @@ fn rollbacks_started_in_the_same_moment_share_the_work() {
 #[test]
 fn one_is_killed_and_one_is_frozen_past_its_lease() {
     let db = Db::new();
-    Load::rows(4000).into(&db);
+    Load::rows(12_000).into(&db);
     db.mark();
     db.slow_batches(Duration::from_millis(40));
     let mut judge = Judge::look(&db, &[OLD]);
@@ -69,13 +71,13 @@ fn one_is_killed_and_one_is_frozen_past_its_lease() {
     living.wait().expect(0);
     // The living one did everything, the frozen one's share too.
     judge.all_on(&db, NEW);
-    assert_eq!(total(&db, "re_encrypted"), 4000);
+    assert_eq!(total(&db, "re_encrypted"), 12_000);
     let content = db.content();
     frozen.signal(Signal::CONT);
     let outcome = frozen.wait();
     assert!(matches!(outcome.code(), Some(0)), "thawed, it finds the work done:\n{outcome}");
     assert_eq!(db.content(), content, "thawed, it commits nothing");
-    assert_eq!(total(&db, "re_encrypted"), 4000);
+    assert_eq!(total(&db, "re_encrypted"), 12_000);
 }
 
 /// Frozen again and again for longer than its lease, with another process beside it the whole time.
@@ -111,7 +113,7 @@ fn frozen_and_thawed_while_others_go_on() {
 #[test]
 fn a_second_process_may_join_midway_and_leave_again() {
     let db = Db::new();
-    Load::rows(4000).into(&db);
+    Load::rows(12_000).into(&db);
     db.mark();
     db.slow_batches(Duration::from_millis(30));
     let mut judge = Judge::look(&db, &[OLD]);
@@ -124,7 +126,7 @@ fn a_second_process_may_join_midway_and_leave_again() {
     guest.wait_for(Duration::from_secs(10)).expect(75);
     first.wait().expect(0);
     judge.all_on(&db, NEW);
-    assert_eq!(total(&db, "re_encrypted"), 4000);
+    assert_eq!(total(&db, "re_encrypted"), 12_000);
 }
 
 /// Pods that start together write their events one after the other, however long the link makes each take.

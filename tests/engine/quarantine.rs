@@ -194,8 +194,7 @@ fn accepting_a_row_that_is_not_quarantined_is_refused() {
     Load::rows(50).into(&db);
     rekey(&db, ["run"]).exits(0);
     let id = some_ids(&db, 1, 8)[0].to_string();
-    let outcome = rekey(&db, ["quarantine", "accept", &id, "--reason", "why not"]).run();
-    assert!(outcome.code().is_some_and(|code| code != 0 && code != 1), "{outcome}");
+    rekey(&db, ["quarantine", "accept", &id, "--reason", "why not"]).exits(2);
 }
 
 /// Resident memory a process may take at most, in kB, whatever the table holds.
@@ -307,7 +306,7 @@ fn a_row_the_server_rejects() {
     ));
     let mut judge = Judge::look(&db, &[OLD]);
     let outcome = rekey(&db, ["run"]).exits(5);
-    assert!(outcome.took < Duration::from_secs(30), "{outcome}");
+    assert!(outcome.took < Duration::from_secs(100), "{outcome}");
     judge.none_lost(&db, &[OLD, NEW]);
     let list = rekey(&db, ["quarantine", "list"]).json(0);
     assert_eq!(

@@ -1,6 +1,7 @@
 //! A hot standby of a real primary: what reads works there, what writes refuses, and a dry run leaves no trace.
 
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -72,8 +73,59 @@ fn what_writes_refuses_a_standby_and_verify_works_there() {
     let found = rekey(&pair.standby, ["verify"]).json(0);
     assert_eq!(found["clean"], true, "{found:#}");
     assert_eq!(rekey(&pair.standby, ["status"]).json(0)["rotation"]["state"], "migrated");
-    rekey(&pair.standby, ["rollback", "--yes"]).exits(4);
-    rekey(&pair.standby, ["run"]).exits(4);
+    for command in [
+        &["run"][..],
+        &["rollback", "--yes"],
+        &["promote", "--external", "--yes"],
+        &["quarantine", "retry"],
+        &["quarantine", "accept", "00000000-0000-7000-8000-000000000001", "--reason", "none"],
+        &["pause"],
+        &["resume"],
+        &["abort"],
+        &["init"],
+        &["plan", "--rehearse", "10"],
+    ] {
+        rekey(&pair.standby, []).more(command).exits(4);
+    }
+    rekey(&pair.primary, ["promote", "--external", "--yes"]).env("ENCRYPTION_KEY", NEW).exits(0);
+    pair.catch_up();
+    rekey(&pair.standby, ["finalize", "--yes"]).env("ENCRYPTION_KEY", NEW).exits(4);
+    rekey(&pair.primary, ["finalize", "--yes"]).env("ENCRYPTION_KEY", NEW).exits(0);
+}
+
+/// What a standby reads is cancelled where it stands in the way of what it replays: asked again.
+#[test]
+fn statements_that_a_standby_cancels() {
+    let pair = pair(400);
+    let (primary, standby) = (&pair.primary, &pair.standby);
+    standby.execute("ALTER SYSTEM SET max_standby_streaming_delay = 0");
+    standby.execute("SELECT pg_reload_conf()");
+    let cancelled = || -> i64 {
+        standby.value("SELECT confl_lock FROM pg_stat_database_conflicts WHERE datname = current_database()")
+    };
+    for command in [&["run", "--dry-run"][..], &["verify"]] {
+        if command == ["verify"] {
+            rekey(primary, ["run"]).exits(0);
+            pair.catch_up();
+        }
+        let (before, stop) = (cancelled(), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    primary.execute("BEGIN; LOCK TABLE provider_connections; COMMIT");
+                    std::thread::sleep(Duration::from_millis(120));
+                }
+            });
+            let tried = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                until("a statement to be cancelled", SOON, || {
+                    rekey(standby, []).more(command).exits(0);
+                    (cancelled() > before).then_some(())
+                });
+            }));
+            stop.store(true, Ordering::Relaxed);
+            tried.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        });
+    }
 }
 
 /// A port that leads to one server and the other in turn, as a name of several standbys does.
@@ -106,7 +158,8 @@ fn a_verify_over_a_name_of_several_standbys() {
     let other_server = pair.servers.0.standby();
     let other = Db::existing(&other_server, &pair.primary.name);
     other.execute("SELECT pg_wal_replay_pause()");
-    rekey(&pair.primary, ["run"]).exits(0);
+    // One of them never catches up.
+    rekey(&pair.primary, ["run", "--max-replica-lag", "off", "--max-replica-lag-bytes", "off"]).exits(0);
     pair.catch_up();
     let port = alternating([pair.standby.port(), other.port()]);
     let url = pair.standby.url.replace(&format!(":{}/", pair.standby.port()), &format!(":{port}/"));
@@ -138,10 +191,12 @@ fn a_run_goes_on_where_the_promoted_standby_stands() {
 fn demoted_under_a_run(patience: &'static str) -> (Cluster, Db, Judge, Running) {
     let server = Cluster::start();
     let db = Db::on(&server);
-    Load::rows(1500).into(&db);
+    Load::rows(6000).into(&db);
     let judge = Judge::look(&db, &[OLD]);
     db.mark();
     db.slow_batches(Duration::from_millis(20));
+    // The one of its shutdown is short then.
+    db.execute("CHECKPOINT");
     let run = run_in_small_steps(&db).args(["--retry-for", patience]).start();
     db.wait_moved(300);
     db.fast_commits();
@@ -166,7 +221,7 @@ fn a_server_that_became_a_standby_is_waited_for_until_it_is_the_primary_again() 
 
 #[test]
 fn a_server_that_stays_a_standby_is_69() {
-    let (_server, db, mut judge, run) = demoted_under_a_run("3s");
+    let (_server, db, mut judge, run) = demoted_under_a_run("10s");
     run.wait().expect(69);
     judge.none_lost(&db, &[OLD, NEW]);
     db.execute("SELECT pg_promote(true, 60)");

@@ -81,9 +81,9 @@ fn from_the_end_with_rows_written_under_the_new_key_since_killed_and_resumed() {
 #[test]
 fn turned_round_while_runs_are_at_work() {
     let db = Db::new();
-    Load::rows(4000).into(&db);
+    Load::rows(12000).into(&db);
     db.mark();
-    db.slow_batches(Duration::from_millis(40));
+    db.slow_batches(Duration::from_millis(100));
     let mut judge = Judge::look(&db, &[OLD]);
     let runs = [run_in_small_steps(&db).start(), run_in_small_steps(&db).start()];
     db.wait_moved(800);
@@ -115,7 +115,7 @@ fn a_chunk_that_appears_while_the_turn_waits_is_fenced_too() {
     let mut holder = db.hold();
     let held = some_ids(&db, 1, 4)[0];
     holder.execute(sqlx::query("SELECT FROM provider_connections WHERE id = $1 FOR UPDATE").bind(held));
-    let run = run_in_small_steps(&db).args(["--workers", "1"]).start();
+    let run = rekey(&db, ["run", "--chunk-rows", "400", "--batch-rows", "50", "--workers", "1"]).start();
     let is = |condition: &str| {
         let sql = format!(
             "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND {condition})"
@@ -144,7 +144,7 @@ fn a_chunk_that_appears_while_the_turn_waits_is_fenced_too() {
 #[test]
 fn a_frozen_run_thawed_after_the_rollback() {
     let db = Db::new();
-    Load::rows(3000).into(&db);
+    Load::rows(8000).into(&db);
     db.mark();
     db.slow_batches(Duration::from_millis(20));
     let mut judge = Judge::look(&db, &[OLD]);
@@ -165,7 +165,7 @@ fn a_frozen_run_thawed_after_the_rollback() {
 #[test]
 fn late_writers_after_a_pass_of_the_other_direction() {
     let db = Db::new();
-    Load::rows(2000).into(&db);
+    Load::rows(6000).into(&db);
     let mut judge = Judge::look(&db, &[OLD]);
     rekey(&db, ["run"]).exits(0);
     db.mark();
@@ -236,7 +236,7 @@ fn it_asks_or_needs_yes() {
 #[test]
 fn an_aborted_rollback_goes_on() {
     let db = Db::new();
-    Load::rows(400).into(&db);
+    Load::rows(2000).into(&db);
     let mut judge = Judge::look(&db, &[OLD]);
     rekey(&db, ["run"]).exits(0);
     db.mark();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::load::{Load, some_ids, store_raw};
 use crate::support::{
-    Db, Judge, NEW, OLD, OTHER, rekey, rekey_without_database, run_in_small_steps, state, total,
+    Db, Judge, NEW, OLD, OTHER, SOON, rekey, rekey_without_database, run_in_small_steps, state, total, until,
 };
 
 #[test]
@@ -181,6 +181,8 @@ fn readers_wait_for_a_table_lock() {
     holder.execute(sqlx::query("LOCK TABLE provider_connections IN ACCESS EXCLUSIVE MODE"));
     let verify = rekey(&db, ["verify"]).start();
     let dry = rekey(&db, ["run", "--dry-run"]).start();
+    let waiting = "SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted AND relation = 'provider_connections'::regclass AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    until("both to wait for it", SOON, || (db.value::<i64>(waiting) >= 2).then_some(()));
     std::thread::sleep(Duration::from_secs(3));
     holder.rollback();
     verify.wait().expect(0);

@@ -11,7 +11,7 @@ use crate::support::{
 };
 
 /// After nine seconds a process gives up what hangs; the rest is for a machine that has other things to do.
-const LIMIT: Duration = Duration::from_secs(12);
+const LIMIT: Duration = Duration::from_secs(20);
 
 fn ends_on_sigterm(mut process: Running) {
     assert!(process.running(), "it should be waiting:\n{}", process.wait());
@@ -24,7 +24,7 @@ fn ends_on_sigterm(mut process: Running) {
 fn while_it_connects() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("postgres://someone@{}/somewhere", silent.local_addr().unwrap());
-    let commands: [&[&str]; 11] = [
+    let commands: [&[&str]; 17] = [
         &["run"],
         &["run", "--dry-run"],
         &["plan"],
@@ -36,6 +36,12 @@ fn while_it_connects() {
         &["pause"],
         &["quarantine", "list"],
         &["promote", "--yes"],
+        &["finalize", "--yes"],
+        &["report"],
+        &["resume"],
+        &["abort"],
+        &["quarantine", "retry"],
+        &["quarantine", "accept", "00000000-0000-7000-8000-000000000001", "--reason", "none"],
     ];
     let started: Vec<Running> = commands
         .iter()
@@ -72,7 +78,7 @@ fn while_the_table_is_locked_before_the_start() {
         let process = rekey(&db, []).more(command).start();
         until("a blocked session", SOON, || {
             let blocked: bool =
-                db.value("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'provider_connections'::regclass)");
+                db.value("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'provider_connections'::regclass AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))");
             blocked.then_some(())
         });
         ends_on_sigterm(process);
@@ -92,16 +98,16 @@ fn while_the_table_is_locked_before_the_start() {
 fn while_the_server_is_frozen() {
     let cluster = Cluster::start();
     let db = Db::on(&cluster);
-    Load::rows(3000).into(&db);
+    Load::rows(6000).into(&db);
     db.mark();
     let mut judge = Judge::look(&db, &[OLD]);
     let verify = || rekey(&db, ["verify", "--workers", "1"]);
     let rollback = || rekey(&db, ["rollback", "--yes", "--batch-rows", "20"]);
-    for command in [run_in_small_steps(&db), rollback()] {
+    for (command, rows) in [(run_in_small_steps(&db), 2000), (rollback(), 100)] {
         db.slow_batches(Duration::from_millis(20));
         db.mark();
         let process = command.start();
-        db.wait_moved(100);
+        db.wait_moved(rows);
         cluster.freeze(true);
         process.signal(Signal::TERM);
         let ended = process.wait_for(LIMIT);

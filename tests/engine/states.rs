@@ -46,7 +46,7 @@ fn paused_and_resumed() {
 
 #[test]
 fn a_paused_run_still_ends_on_sigterm() {
-    let (db, _) = under_way(2500);
+    let (db, _) = under_way(8000);
     let run = run_in_small_steps(&db).start();
     db.wait_moved(300);
     rekey(&db, ["pause"]).exits(0);
@@ -56,7 +56,7 @@ fn a_paused_run_still_ends_on_sigterm() {
     // A run started while paused waits, too.
     let mut late = run_in_small_steps(&db).start();
     let moved = wait_still(&db);
-    assert!(late.running() && moved < 2500);
+    assert!(late.running() && moved < 8000);
     rekey(&db, ["resume"]).exits(0);
     late.wait().expect(0);
 }
@@ -66,6 +66,8 @@ fn aborted_then_resumed() {
     let (db, mut judge) = under_way(8000);
     let runs = [run_in_small_steps(&db).start(), run_in_small_steps(&db).start()];
     db.wait_moved(500);
+    let at_work = "SELECT count(*) FROM rekey.processes";
+    until("both to be at work", SOON, || (db.value::<i64>(at_work) == 2).then_some(()));
     rekey(&db, ["abort"]).exits(0);
     let moved = db.moved();
     for run in runs {
@@ -100,7 +102,7 @@ fn aborted_then_not_promoted() {
 
 #[test]
 fn aborted_then_rolled_back() {
-    let (db, mut judge) = under_way(2500);
+    let (db, mut judge) = under_way(8000);
     let run = run_in_small_steps(&db).start();
     db.wait_moved(500);
     rekey(&db, ["abort"]).exits(0);

@@ -13,13 +13,10 @@ use crate::support::{Cluster, Db, Judge, NEW, OLD, rekey, run_in_small_steps, to
 fn a_life_on(major: u32) {
     static SKIPPED: AtomicU32 = AtomicU32::new(0);
     let Some(programs) = Programs::of(major) else {
-        use std::io::Write as _;
         let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
-        // Written, not printed: the test harness would swallow it.
-        let _ = writeln!(
-            std::io::stderr(),
-            "SKIPPED: {count} versions so far, no PostgreSQL {major} (./scripts/test installs it)"
-        );
+        crate::support::skipped(format_args!(
+            "{count} versions so far, no PostgreSQL {major} (./scripts/test installs it)"
+        ));
         return;
     };
     let cluster = Cluster::of(&programs.bin, "");

@@ -144,6 +144,39 @@ fn a_writer_that_never_stops() {
     rekey(&db, ["verify"]).exits(0);
 }
 
+/// Rows that are saved under the old key faster than it sweeps: it gives up, and says so. The same on the way back.
+#[test]
+fn a_writer_that_is_quicker_than_the_sweeps() {
+    let db = Db::new();
+    Load::rows(400).into(&db);
+    let mut judge = Judge::look(&db, &[OLD]);
+    let ids = some_ids(&db, 20, 5);
+    let text = b"saved again and again";
+    for id in &ids {
+        judge.expect(*id, text);
+        judge.expect_touched(*id);
+    }
+    // Its own sessions are older than that, and stay quick.
+    db.slow_batches(Duration::from_millis(100));
+    for (command, from, to) in [(&["run"][..], OLD, NEW), (&["rollback", "--yes"], NEW, OLD)] {
+        let stop = AtomicBool::new(false);
+        let ended = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    ids.iter().for_each(|id| store(&db, *id, from, text));
+                }
+            });
+            let ended = rekey(&db, []).more(command).args(["--max-sweeps", "1"]).run();
+            stop.store(true, Ordering::Relaxed);
+            ended
+        });
+        ended.expect(6);
+        judge.none_lost(&db, &[OLD, NEW]);
+        rekey(&db, []).more(command).exits(0);
+        judge.all_on(&db, to);
+    }
+}
+
 #[test]
 fn a_straggler_saved_after_the_end_is_found_and_mended() {
     let db = Db::new();

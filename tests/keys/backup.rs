@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::on_aws;
@@ -22,9 +21,10 @@ fn with_pass<const N: usize>(arguments: [&str; N]) -> Rekey {
 }
 
 /// gpg without a keyring or an agent of anybody's.
-fn gpg(home: &Path, arguments: &[&str]) -> Vec<u8> {
-    fs::create_dir_all(home).unwrap();
-    fs::set_permissions(home, fs::Permissions::from_mode(0o700)).unwrap();
+fn gpg(arguments: &[&str]) -> Vec<u8> {
+    // Of its own: the agent of the one before may be about to end. (Folders made so are 0700.)
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
     let mut command = Command::new("gpg");
     command.arg("--homedir").arg(home).args([
         "--batch",
@@ -47,13 +47,12 @@ fn gpg_reads_ours() {
     let (one, two) = (one.to_str().unwrap(), two.to_str().unwrap());
     with_pass(["keys", "backup", "env:ENCRYPTION_KEY", "--out", one]).exits(0).says_none_of(&[KEY, PASS]);
     assert_eq!(fs::metadata(one).unwrap().permissions().mode() & 0o777, 0o600);
-    assert_eq!(gpg(&dir.path().join("home"), &["--decrypt", one]), KEY.as_bytes());
-    let packets = String::from_utf8(gpg(&dir.path().join("home"), &["--list-packets", one])).unwrap();
+    assert_eq!(gpg(&["--decrypt", one]), KEY.as_bytes());
+    let packets = String::from_utf8(gpg(&["--list-packets", one])).unwrap();
     assert!(packets.contains("cipher 9") && packets.contains("mdc_method: 2"), "{packets}");
 
     with_pass(["keys", "backup", "env:ENCRYPTION_KEY", "env:SECRET_KEY", "--out", two]).exits(0);
-    let list: serde_json::Value =
-        serde_json::from_slice(&gpg(&dir.path().join("home"), &["--decrypt", two])).unwrap();
+    let list: serde_json::Value = serde_json::from_slice(&gpg(&["--decrypt", two])).unwrap();
     assert_eq!(list["keys"][1]["value"], SECRET);
     assert_eq!(list["keys"][0]["source"], "env:ENCRYPTION_KEY");
 
@@ -94,7 +93,7 @@ fn ours_are_restored() {
 #[test]
 fn gpgs_are_restored_whatever_it_was_told() {
     let dir = tempfile::tempdir().unwrap();
-    let (home, plain) = (dir.path().join("home"), dir.path().join("secret_key.backup.txt"));
+    let plain = dir.path().join("secret_key.backup.txt");
     // As `aws … --output text > file` writes it: with a line end.
     fs::write(&plain, format!("{SECRET}\n")).unwrap();
     let plain = plain.to_str().unwrap();
@@ -111,7 +110,7 @@ fn gpgs_are_restored_whatever_it_was_told() {
         let mut arguments = vec!["--output", file.to_str().unwrap(), "--symmetric"];
         arguments.extend_from_slice(options);
         arguments.push(plain);
-        gpg(&home, &arguments);
+        gpg(&arguments);
         let to = format!("file:{}", key.display());
         with_pass(["keys", "restore", file.to_str().unwrap(), "--yes", "--to", &to]).exits(0);
         assert_eq!(fs::read_to_string(&key).unwrap(), format!("{SECRET}\n"), "{options:?}");

@@ -106,6 +106,41 @@ fn a_json_secret_takes_a_field_that_it_had_not() {
     on_aws(&moto, ["keys", "fingerprint", "aws:dashtam/production#other"]).exits(3);
 }
 
+/// Nobody listens.
+#[test]
+fn an_endpoint_that_is_away_is_69() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, kept) = (dir.path().join("key.gpg"), dir.path().join("kept.gpg"));
+    let (out, kept) = (out.to_str().unwrap(), kept.to_str().unwrap());
+    let moto = Moto::start();
+    block_on(moto.create("x", KEY));
+    let backup = on_aws(&moto, ["keys", "backup", "aws:x", "--out", kept]);
+    backup.env("REKEY_BACKUP_PASSPHRASE", "p").exits(0);
+    let commands: [&[&str]; 8] = [
+        &["generate", "encryption", "--to", "aws:x"],
+        &["validate", "aws:x"],
+        &["status"],
+        &["fingerprint", "aws:x"],
+        &["backup", "aws:x", "--out", out],
+        &["restore", kept, "--to", "aws:x", "--yes"],
+        &["rotate-secret-key", "aws:x", "--yes"],
+        &["destroy", "aws:x", "--fingerprint", "4df875cf543ca3cf", "--yes"],
+    ];
+    let start = |command: &&[&str]| {
+        on_aws(&moto, ["keys"])
+            .more(command)
+            .args(["--retry-for", "2s"])
+            .env("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+            .env("REKEY_BACKUP_PASSPHRASE", "p")
+            .start()
+    };
+    let waiting: Vec<_> = commands.iter().map(start).collect();
+    for process in waiting {
+        process.wait().expect(69);
+    }
+    assert!(!std::fs::exists(out).unwrap());
+}
+
 /// A server that takes connections and says nothing.
 #[test]
 fn a_signal_ends_the_wait_for_an_answer() {
@@ -137,7 +172,7 @@ fn a_signal_ends_the_wait_for_an_answer() {
     // What may be half done is given its time: ten seconds, side by side.
     let waiting: Vec<_> = commands.iter().map(start).collect();
     for (process, _held) in waiting {
-        process.wait_for(Duration::from_secs(15)).expect(75);
+        process.wait_for(Duration::from_secs(25)).expect(75);
     }
     assert!(!out.exists());
 }

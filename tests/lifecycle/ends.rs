@@ -120,10 +120,12 @@ fn affected_by_a_rotation_that_was_not_finished() {
     db.mark();
     db.slow_batches(Duration::from_millis(20));
     let small = ["--chunk-rows", "100", "--batch-rows", "10", "--workers", "1"];
+    let hold = db.hold_last();
     let run = rekey(&db, ["run", "--compromised"]).args(small).start();
     db.wait_moved(50);
     run.signal(Signal::TERM);
     run.wait().expect(75);
+    hold.rollback();
     let everybody = |complete: bool| {
         let affected = rekey(&db, ["report", "--affected"]).json(0);
         assert_eq!(affected["affected"].as_array().unwrap().len(), 400);

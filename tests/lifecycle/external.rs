@@ -3,8 +3,9 @@
 use std::fs;
 
 use crate::application::{Application, Shape};
-use crate::support::load::{Load, some_ids, store};
-use crate::support::{Db, Judge, NEW, OLD, OTHER, Rekey, rekey};
+use crate::support::judge::stored;
+use crate::support::load::{Load, fresh_iv, some_ids, store, store_raw};
+use crate::support::{Cipher, Db, Judge, NEW, OLD, OTHER, Rekey, block_on, rekey};
 
 fn state(db: &Db) -> String {
     db.value("SELECT state FROM rekey.rotations ORDER BY id DESC LIMIT 1")
@@ -181,4 +182,27 @@ fn finalize_looks_once_more() {
     rekey(&db, ["finalize", "--yes"]).exits(7);
     assert_eq!(state(&db), "promoted");
     rekey(&db, ["finalize", "--yes"]).env("ENCRYPTION_KEY", NEW).exits(0);
+}
+
+/// The table is looked at once more, too: a row that came back to the old key, or that no key opens, and nothing is final.
+#[test]
+fn finalize_verifies_once_more() {
+    let mut app = Application::new(Shape::Plain, 20);
+    app.rekey(["run"]).exits(0);
+    app.rekey(["promote", "--yes"]).exits(0);
+    let labels = app.versions(&app.secret());
+    let id = some_ids(&app.db, 1, 3)[0];
+    let good = stored(&app.db, id).expect("a credential");
+    let damaged = b"no key opens these bytes, which is what makes a finding".to_vec();
+    let late = Cipher::new(OLD).seal(fresh_iv(), b"saved by a process that was not restarted");
+    for (bytes, code) in [(late, 6), (damaged, 5)] {
+        store_raw(&app.db, id, &bytes);
+        app.rekey(["finalize", "--yes"]).exits(code);
+        assert_eq!((app.state().as_str(), app.versions(&app.secret())), ("promoted", labels.clone()));
+        assert_eq!(block_on(app.moto.at(&app.temporary(), "AWSCURRENT")).as_deref(), Some(NEW));
+    }
+    store_raw(&app.db, id, &good);
+    app.rekey(["finalize", "--yes"]).exits(0);
+    assert_eq!(app.state(), "finalized");
+    app.judge.all_on(&app.db, NEW);
 }

@@ -7,8 +7,15 @@ use crate::support::{NEW, Outcome, block_on};
 use crate::support_aws::relay::{Lose, Relay};
 
 fn promote(app: &Application, lose: Lose) -> Outcome {
+    through(app, "promote", lose)
+}
+
+fn through(app: &Application, command: &str, lose: Lose) -> Outcome {
     let relay = block_on(Relay::start(&app.moto.url, lose));
-    app.rekey_through(&relay.url, ["promote", "--yes", "--retry-for", "3s"]).run()
+    // What is denied is not waited for, and what is slow is not to be taken for away.
+    let patience =
+        if matches!(lose, Lose::Refused { code: "AccessDeniedException", .. }) { "30s" } else { "3s" };
+    app.rekey_through(&relay.url, [command, "--yes", "--retry-for", patience]).run()
 }
 
 fn refused(action: &'static str, times: usize, status: u16, code: &'static str) -> Lose {
@@ -30,6 +37,32 @@ fn a_missing_permission_is_named_and_the_next_try_goes_on() {
         assert_eq!(app.state(), state);
         app.rekey(["promote", "--yes"]).exits(0);
         assert_eq!(app.at("AWSCURRENT"), app.content(NEW, "s1"));
+    }
+}
+
+/// The way back and the end: denied is 3, away is 69; each says where it stands, and the next try goes on.
+#[test]
+fn what_fails_after_the_promotion() {
+    let (denied, away) = ((400, "AccessDeniedException", 3), (503, "ServiceUnavailable", 69));
+    for (command, action, (status, code, exit), state, end) in [
+        ("rollback", "PutSecretValue", denied, "unpromoting", "rolled_back"),
+        ("rollback", "UpdateSecretVersionStage", away, "unpromoting", "rolled_back"),
+        ("rollback", "GetSecretValue", away, "promoted", "rolled_back"),
+        ("finalize", "UpdateSecretVersionStage", denied, "finalizing", "finalized"),
+        ("finalize", "DeleteSecret", denied, "finalizing", "finalized"),
+        ("finalize", "DeleteSecret", away, "finalizing", "finalized"),
+        ("finalize", "GetSecretValue", away, "promoted", "finalized"),
+    ] {
+        let app = Application::new(Shape::Plain, 12);
+        app.rekey(["run"]).exits(0);
+        app.rekey(["promote", "--yes"]).exits(0);
+        let failed = through(&app, command, refused(action, usize::MAX, status, code)).expect(exit);
+        if exit == 3 {
+            assert!(failed.stderr.contains(&format!("secretsmanager:{action}")), "{failed}");
+        }
+        assert_eq!(app.state(), state, "{failed}");
+        app.rekey([command, "--yes"]).exits(0);
+        assert_eq!(app.state(), end);
     }
 }
 
@@ -97,6 +130,22 @@ fn a_stage_that_somebody_else_moves_meanwhile() {
     app.put(&app.content(crate::support::OLD, "changed by somebody"));
     app.rekey_through(&relay.url, ["promote", "--yes"]).exits(0);
     assert_eq!(app.at("AWSCURRENT"), app.content(NEW, "changed by somebody"));
+}
+
+/// A secret with replicas, say: the rotation ends, and says what is left to do.
+#[test]
+fn a_temporary_secret_that_aws_does_not_delete() {
+    let app = Application::new(Shape::Plain, 12);
+    app.rekey(["run"]).exits(0);
+    app.rekey(["promote", "--yes"]).exits(0);
+    let refuse = refused("DeleteSecret", usize::MAX, 400, "InvalidRequestException");
+    let relay = block_on(Relay::start(&app.moto.url, refuse));
+    let done = app.rekey_through(&relay.url, ["finalize", "--yes"]).json(0);
+    let ending = &done["ending"];
+    assert_eq!(ending["not_deleted"], format!("aws:{}", app.temporary()), "{done:#}");
+    assert!(ending["deletion_scheduled"].is_null(), "{done:#}");
+    assert_eq!(app.state(), "finalized");
+    assert!(app.our_labels().is_empty(), "{:?}", app.our_labels());
 }
 
 /// The SDK would print secrets.

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::application::{Application, Shape};
 use crate::support::{NEW, OLD, Rekey, SOON, block_on, until};
 use crate::support_aws::relay::{Lose, Relay};
@@ -28,6 +30,8 @@ fn killed(app: &Application, lose: Lose, arguments: &[&str]) -> bool {
         return false;
     }
     running.kill();
+    // It may still hold what the next one needs.
+    app.db.wait_alone();
     true
 }
 
@@ -191,6 +195,7 @@ fn restore_then_restore() {
                 (relay.has_lost() || !first.running()).then_some(())
             });
             first.kill();
+            app.db.wait_alone();
             pass(app.rekey([]).more(&arguments)).exits(0);
             assert_eq!(app.at("AWSCURRENT"), app.content(OLD, "s2"), "{n}");
             assert_eq!(app.at("AWSPREVIOUS"), app.content(NEW, "s2"), "{n}");
@@ -199,4 +204,36 @@ fn restore_then_restore() {
             }
         }
     }
+}
+
+/// While somebody promotes, or finalizes, nobody else gets at the rotation; once they are dead, everybody does.
+#[test]
+fn a_promotion_or_an_end_in_progress_is_8() {
+    let away = |action| Lose::Refused { action, times: usize::MAX, status: 503, code: "ServiceUnavailable" };
+    let app = Application::new(Shape::Plain, 12);
+    app.rekey(["run"]).exits(0);
+    for (command, action, state, others) in [
+        (
+            "promote",
+            "PutSecretValue",
+            "promoting",
+            &[&["run"][..], &["finalize", "--yes"], &["rollback", "--yes"]][..],
+        ),
+        ("finalize", "UpdateSecretVersionStage", "finalizing", &[&["run"][..], &["promote", "--yes"]]),
+    ] {
+        let relay = block_on(Relay::start(&app.moto.url, away(action)));
+        let process = app.rekey_through(&relay.url, [command, "--yes"]).start();
+        until("it to be on record", SOON, || (app.state() == state).then_some(()));
+        process.signal(Signal::STOP);
+        for other in others {
+            app.rekey([]).more(other).exits(8);
+        }
+        app.rekey([command, "--yes"]).exits(8);
+        assert_eq!(app.state(), state);
+        process.kill();
+        app.db.wait_alone();
+        app.rekey(["run"]).exits(7);
+        app.rekey([command, "--yes"]).exits(0);
+    }
+    assert_eq!(app.state(), "finalized");
 }

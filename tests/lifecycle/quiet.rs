@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use crate::application::{Application, Shape};
 use crate::server::Redis;
 use crate::support::load::{some_ids, store};
-use crate::support::{NEW, OLD, Outcome, Rekey, run_in_small_steps};
+use crate::support::{NEW, OLD, Outcome, Rekey};
 
 const PLAINTEXT: &str = r#"{"access_token":"canary_token_9f3c","refresh_token":"canary_refresh_77aa"}"#;
 const CANARIES: [&str; 7] = [
@@ -120,6 +120,7 @@ fn a_process_at_work_shows_nothing() {
     app.db.slow_batches(std::time::Duration::from_millis(50));
     let small = ["--chunk-rows", "400", "--batch-rows", "50"];
     let dir = tempfile::tempdir().unwrap();
+    let hold = app.db.hold_last();
     let running = app.rekey(["run"]).args(small).start();
     app.db.wait_moved(100);
     let proc = format!("/proc/{}", running.pid().as_raw_nonzero());
@@ -135,6 +136,5 @@ fn a_process_at_work_shows_nothing() {
     assert!(ended.code().is_none(), "{ended}");
     assert!(!std::os::unix::process::ExitStatusExt::core_dumped(&ended.status), "a core file was written");
     drop(dir);
-    app.db.fast_commits();
-    let _ = run_in_small_steps;
+    hold.rollback();
 }

@@ -332,8 +332,7 @@ fn automatic_rotation_is_refused() {
     // moto switches it on, and then misses the function.
     block_on(rotate.rotation_rules(rules).send()).ok();
     if !block_on(app.moto.client().describe(&app.secret())).unwrap().rotation_enabled {
-        use std::io::Write as _;
-        let _ = writeln!(std::io::stderr(), "SKIPPED: 1 test, this moto does not say that a secret rotates");
+        crate::support::skipped(format_args!("1 test, this moto does not say that a secret rotates"));
         return;
     }
     let refused = app.rekey(["run"]).exits(4);

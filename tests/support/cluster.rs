@@ -61,7 +61,7 @@ rm -rf "$1"
 const SETTINGS: &str = "
 listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
-max_connections = 80
+max_connections = 200
 shared_buffers = 48MB
 fsync = on
 full_page_writes = on
@@ -226,6 +226,7 @@ impl Cluster {
                 "stream",
                 "-c",
                 "fast",
+                "--no-sync",
                 "-p",
                 &self.port.to_string(),
             ])

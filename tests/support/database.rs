@@ -110,6 +110,16 @@ impl Db {
         Hold(Some(block_on(self.pool.begin()).expect("a transaction begins")))
     }
 
+    /// Holds a row with a credential until it is let go of: it is put off again and again, and no pass ends meanwhile.
+    pub fn hold_last(&self) -> Hold {
+        let mut hold = self.hold();
+        hold.execute(sqlx::query(
+            "SELECT FROM provider_connections WHERE id = (SELECT id FROM provider_connections
+             WHERE encrypted_credentials IS NOT NULL ORDER BY id DESC LIMIT 1) FOR UPDATE",
+        ));
+        hold
+    }
+
     /// Makes every commit of later sessions last at least `delay` (at most 100 ms), so that a test can step in midway.
     /// The delay is only for commits that wait for the disk, and a run's batches do not unless they are told to.
     pub fn slow_batches(&self, delay: Duration) {
@@ -219,7 +229,12 @@ impl Template {
 fn in_postgres(url: &str, sql: String) {
     block_on(async {
         let mut connection = PgConnection::connect(url).await.expect("connects");
-        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.expect("a database");
+        let since = std::time::Instant::now();
+        // 55006 is object_in_use: a session that is ending has not gone yet.
+        while let Err(error) = sqlx::raw_sql(AssertSqlSafe(sql.clone())).execute(&mut connection).await {
+            let in_use = error.as_database_error().and_then(|e| e.code()).is_some_and(|code| code == "55006");
+            assert!(in_use && since.elapsed() < super::SOON, "{sql}: {error}");
+        }
         connection.close().await.expect("closes");
     });
 }

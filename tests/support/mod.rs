@@ -62,5 +62,11 @@ pub fn until<T>(what: &str, limit: Duration, mut ready: impl FnMut() -> Option<T
     }
 }
 
+/// Says which tests are left out here, and why. Written, not printed: the test harness would swallow it.
+pub fn skipped(what: std::fmt::Arguments<'_>) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {what}");
+}
+
 /// Most waits: long enough for a loaded machine, short enough to notice a hang.
 pub const SOON: Duration = Duration::from_secs(60);

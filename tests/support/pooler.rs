@@ -42,9 +42,7 @@ impl Pooler {
         let path = std::env::var("PATH").unwrap_or_default();
         let server = command.env("PATH", format!("{path}:/usr/sbin")).spawn();
         let server = server.expect("pgbouncer is installed (scripts/test installs it)");
-        until("PgBouncer to take connections", Duration::from_secs(10), || {
-            TcpStream::connect(("127.0.0.1", port)).ok()
-        });
+        until("PgBouncer to take connections", super::SOON, || TcpStream::connect(("127.0.0.1", port)).ok());
         Pooler { server, port, _folder: folder }
     }
 

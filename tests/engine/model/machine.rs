@@ -9,7 +9,9 @@ use uuid::Uuid;
 use super::Step;
 use crate::support::judge::{count_on, stored};
 use crate::support::load::{Load, fresh_iv, ids, insert, store, store_raw};
-use crate::support::{Cipher, Cluster, Db, Judge, NEW, OLD, Outcome, Rekey, Running, SOON, Stop, rekey};
+use crate::support::{
+    Cipher, Cluster, Db, Judge, NEW, OLD, Outcome, Rekey, Running, SOON, Stop, rekey, until,
+};
 use rustix::process::Signal;
 
 const ROWS: u64 = 200;
@@ -83,6 +85,10 @@ impl Machine<'_> {
                 if let Some(run) = self.running.pop() {
                     run.kill();
                 }
+                // What it had asked for last may still be done.
+                if self.running.is_empty() {
+                    self.db.wait_alone();
+                }
             }
             Step::Term => {
                 if let Some(run) = self.running.pop() {
@@ -118,9 +124,12 @@ impl Machine<'_> {
                 self.interfered = true;
             }
             Step::RollbackKilled { after } => {
-                let back = self.small_steps("rollback").args(["--yes"]).start();
+                let url = format!("{}?application_name=back", self.db.url);
+                let back = self.small_steps("rollback").args(["--yes"]).env("DATABASE_URL", url).start();
                 std::thread::sleep(Duration::from_millis(u64::from(after) * 2));
                 back.kill();
+                let sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'back'";
+                until("its sessions to end", SOON, || (self.db.value::<i64>(sessions) == 0).then_some(()));
                 self.interfered = true;
             }
             Step::Verify => self.verify(quiet),

@@ -72,7 +72,7 @@ fn a_window_that_closes_stops_the_run_and_one_that_opens_lets_it_go_on() {
     let (db, mut judge) = loaded(60_000);
     // Both have begun when the minute is over.
     until("time before the minute is over", SOON, || {
-        db.value::<bool>("SELECT extract(second FROM clock_timestamp()) < 45").then_some(())
+        db.value::<bool>("SELECT extract(second FROM clock_timestamp()) < 30").then_some(())
     });
     let mut closing = gentle(&db).args(["--window", &window(&db, -60, 1)]).start();
     let mut opening = gentle(&db).args(["--window", &window(&db, 1, 60)]).start();
@@ -125,11 +125,11 @@ fn what_is_no_window_rate_or_limit_is_a_mistake_in_usage() {
 /// A lower bound on time is no matter of luck: no more than the rate, and each worker's first batch.
 #[test]
 fn no_more_rows_a_second_than_the_rate() {
-    let (db, mut judge) = loaded(1000);
+    let (db, mut judge) = loaded(2000);
     let mut run = rekey(&db, ["run", "--max-rate", "200", "--workers", "4"]).start();
     throttled(&db, &mut run, "max rate");
     let outcome = run.wait().expect(0);
-    let least = Duration::from_secs_f64(1000.0 / 200.0 - 0.25);
+    let least = Duration::from_secs_f64(2000.0 / 200.0 - 0.25);
     assert!(outcome.took >= least, "{outcome}");
     let largest: i32 = db.value("SELECT max(cardinality(ids)) FROM rekey.proofs");
     assert!(largest <= 50, "a batch of {largest} rows is a burst");

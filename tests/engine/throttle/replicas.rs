@@ -51,7 +51,7 @@ fn a_replica_that_lags_by_time_is_waited_for() {
 
 #[test]
 fn a_replica_that_vanishes_is_not_one_without_lag() {
-    let (pair, mut judge) = marked(4000);
+    let (pair, mut judge) = marked(8000);
     let mut run = gentle(&pair.primary).start();
     pair.primary.wait_moved(200);
     pair.servers.1.stop(Stop::Fast);

@@ -22,6 +22,11 @@ fn archiving() -> (Cluster, Db) {
 fn archive_with(db: &Db, command: &str) {
     db.execute(&format!("ALTER SYSTEM SET archive_command = '{command}'"));
     db.execute("SELECT pg_reload_conf()");
+    // The archiver hears of work sooner than of settings. (Disabled, it is shown as such.)
+    let arrived = format!(
+        "SELECT current_setting('archive_mode') = 'off' OR current_setting('archive_command') = '{command}'"
+    );
+    until("the setting to arrive", SOON, || db.value::<bool>(&arrived).then_some(()));
 }
 
 /// Fills `segments` of WAL.
@@ -101,9 +106,11 @@ fn a_slot_that_nobody_reads_is_waited_for_or_refused() {
 fn checkpoints_that_come_too_often_slow_the_run() {
     let cluster = Cluster::start();
     let db = Db::on(&cluster);
-    Load::rows(3000).into(&db);
+    Load::rows(6000).into(&db);
     db.mark();
     let mut judge = Judge::look(&db, &[OLD]);
+    // The next one is short.
+    db.execute("CHECKPOINT");
     let mut run = gentle(&db).args(["--max-checkpoints", "1"]).start();
     db.wait_moved(100);
     db.execute("CHECKPOINT");
