@@ -37,7 +37,7 @@ venv() {
     cmp -s "$list" "$folder/requirements.txt" && return
     rm -rf "$folder"
     python3 -m venv "$folder" \
-        && "$folder/bin/pip" install --quiet --disable-pip-version-check "${@:3}" --requirement "$list" \
+        && "$folder/bin/pip" install --quiet --disable-pip-version-check --retries 10 --timeout 60 "${@:3}" --requirement "$list" \
         && cp "$list" "$folder/requirements.txt"
 }
 

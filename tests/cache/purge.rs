@@ -38,7 +38,7 @@ fn three_patterns_go_and_nothing_else() {
     let done = purge(&redis.url(), ["--yes"]).exits(0);
     assert!(done.stdout.contains("100 000 deleted"), "{done}");
     assert!(done.stderr.contains("no audit entry"), "{done}");
-    assert!(done.took < Duration::from_secs(20), "{:?}", done.took);
+    assert!(done.took < Duration::from_secs(60), "{:?}", done.took);
     assert_eq!(redis.size(), 8);
     assert_eq!(redis.cli(&["-n", "1", "DBSIZE"]), "1");
     assert_eq!(purge(&redis.url(), ["--yes"]).json(0)["purged"][0]["deleted"], 0);
@@ -115,13 +115,13 @@ fn tls_is_checked() {
 #[test]
 fn what_is_away_is_waited_for_and_then_69() {
     let away = purge("redis://:canary@127.0.0.1:9/0", ["--yes", "--retry-for", "2s"]).exits(69);
-    assert!(away.took < Duration::from_secs(10), "{:?}", away.took);
+    assert!(away.took < Duration::from_secs(60), "{:?}", away.took);
     away.says_none_of(&["canary"]);
     // A server that accepts and never answers.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("redis://127.0.0.1:{}/0", silent.local_addr().unwrap().port());
     let silent = purge(&url, ["--yes", "--retry-for", "2s"]).exits(69);
-    assert!(silent.took < Duration::from_secs(20), "{:?}", silent.took);
+    assert!(silent.took < Duration::from_secs(60), "{:?}", silent.took);
     for url in ["", "canary", "http://:canary@cache"] {
         purge(url, ["--yes"]).exits(2).says_none_of(&["canary"]);
     }
@@ -135,7 +135,7 @@ fn a_signal_ends_the_wait_for_an_answer() {
     let process = purge(&url, ["--yes"]).start();
     let _held = silent.accept().unwrap();
     process.signal(Signal::TERM);
-    process.wait_for(Duration::from_secs(10)).expect(75);
+    process.wait_for(Duration::from_secs(20)).expect(75);
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn a_replica_and_a_cluster_are_not_what_is_meant() {
     let primary = Redis::start(&[]);
     primary.fill("secrets:", 5);
     let replica = Redis::start(&["--replicaof", &format!("127.0.0.1 {}", primary.port)]);
-    crate::support::until("the replica", Duration::from_secs(20), || (replica.size() == 5).then_some(()));
+    crate::support::until("the replica", crate::support::SOON, || (replica.size() == 5).then_some(()));
     purge(&replica.url(), ["--yes"]).exits(2);
     assert_eq!(primary.size(), 5);
     let node = Redis::start(&["--cluster-enabled", "yes"]);

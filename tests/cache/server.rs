@@ -4,7 +4,6 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use crate::support::until;
 
@@ -52,7 +51,7 @@ impl Redis {
         let process =
             command.current_dir(folder.path()).stdout(Stdio::null()).spawn().expect("redis-server starts");
         let redis = Redis { process, folder, port, tls };
-        until("Redis to answer", Duration::from_secs(10), || {
+        until("Redis to answer", crate::support::SOON, || {
             std::net::TcpStream::connect(("127.0.0.1", redis.port)).ok()
         });
         redis

@@ -61,10 +61,11 @@ fn one_is_frozen_past_its_lease() {
     if !engine::there_is_one() {
         return;
     }
-    let (server, mut judge, pods) = at_work(20_000, 2);
+    let (server, mut judge, mut pods) = at_work(20_000, 1);
     server.db.wait_moved(600);
     pods[0].freeze_in_transaction(&server.db);
     server.db.fast_commits();
+    pods.push(server.pod(&SMALL_STEPS, &[]));
     pods[1].ends(0);
     judge.all_on(&server.db, NEW);
     let content = server.db.content();
@@ -80,12 +81,13 @@ fn one_is_cut_off_with_its_transaction_open_and_comes_back() {
     if !engine::there_is_one() {
         return;
     }
-    let (server, mut judge, pods) = at_work(20_000, 2);
+    let (server, mut judge, mut pods) = at_work(20_000, 1);
     server.db.wait_moved(600);
     pods[0].freeze_in_transaction(&server.db);
     pods[0].cut_off(true);
     pods[0].thaw();
     server.db.fast_commits();
+    pods.push(server.pod(&SMALL_STEPS, &[]));
     // Its rows too: the server ends that transaction before the lease is over.
     pods[1].ends(0);
     judge.all_on(&server.db, NEW);

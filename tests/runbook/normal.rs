@@ -66,7 +66,7 @@ fn volatile(word: &str) -> Option<String> {
     let parts: Vec<&str> = word.split('-').collect();
     let uuid = parts.len() == 5 && parts.iter().zip([8, 4, 4, 4, 12]).all(|(part, len)| hex(part, len));
     // The rows of a scenario have ids of their own making, told by their zeros.
-    if uuid && !word.contains("-0000-") {
+    if uuid && !word.starts_with("01900000-0000-") {
         return Some("…".into());
     }
     if hex(word, 64) || word.split_once(':').is_some_and(|(_, hash)| hex(hash, 64)) {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::normal::Names;
 use crate::server::Redis;
 use crate::support::load::{Load, insert, some_ids, store};
-use crate::support::{Db, NEW, OLD, OTHER, SOON, block_on, run_in_small_steps, until};
+use crate::support::{Db, NEW, OLD, OTHER, block_on, run_in_small_steps};
 use crate::support_aws::Moto;
 
 const SECRET: &str = "kT4_wZ8-qN1xV6bR3mJ9sD0fH5gL2yPcE7uA_oIe8KtQXvWn4Mz-Yh3Bj6Rd1GpS";
@@ -100,15 +100,18 @@ impl Scene {
         for (name, value) in &self.environment {
             run = run.env(name, value);
         }
+        let hold = db.hold_last();
         let run = run.start();
         db.wait_moved(200);
         run.kill();
+        db.wait_alone();
+        hold.rollback();
         db.fast_commits();
-        self.environment.insert("REKEY_LEASE_TTL".into(), "2s".into());
-        until("the dead to be forgotten", SOON, || {
-            let status: Value = serde_json::from_str(&self.shell("rekey status --output json").1).ok()?;
-            status["processes"].as_array()?.is_empty().then_some(())
-        });
+        // As if its lease were over.
+        db.execute(
+            "DELETE FROM rekey.processes;
+             UPDATE rekey.chunks SET lease_until = clock_timestamp() WHERE owner IS NOT NULL",
+        );
     }
 
     /// A run that its deadline ended.

@@ -12,7 +12,7 @@ use crate::tally::Tally;
 const PAST_THE_LEASE: Duration = Duration::from_millis(2600);
 
 /// Whoever is asked to stop has ended by then (design.md).
-const TO_STOP: Duration = Duration::from_secs(10);
+const TO_STOP: Duration = Duration::from_secs(30);
 
 /// Which way rows are to move.
 #[derive(Clone, Copy, Debug, PartialEq)]
