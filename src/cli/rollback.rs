@@ -28,8 +28,7 @@ pub async fn run(args: RollbackArgs, context: &Context) -> Result<Exit> {
     let allowed = Allowed::parse(&args.work.allow)?;
     confirm(args.yes, "This returns every connection to the old key. Go on?")?;
     let mut stop = signals::listen()?;
-    let prepared =
-        work::prepared(connector.retry_for, async || prepare(&args, context, &connector, &allowed).await);
+    let prepared = prepare(&args, context, &connector, &allowed);
     let Prepared { rotation, keys, how, before } = signals::unless_stopped(&mut stop, prepared).await?;
     let rows = async || {
         let rewrapper = work::rewrapper(&keys, rotation.id, Direction::Backward, None)?;

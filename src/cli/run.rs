@@ -37,8 +37,7 @@ pub async fn run(args: RunArgs, context: &Context) -> Result<Exit> {
         let prepared = signals::unless_stopped(&mut stop, prepared).await?;
         return dry(context, prepared, stop).await;
     }
-    let prepared =
-        work::prepared(connector.retry_for, async || prepare(&args, context, &connector, &allowed).await);
+    let prepared = prepare(&args, context, &connector, &allowed);
     let Prepared { rotation, rewrapper, how, before } = signals::unless_stopped(&mut stop, prepared).await?;
     let (end, took) = work::drive(context, &rotation, Direction::Forward, rewrapper, how, stop).await?;
     let mut conn = work::connect_to_tell(&connector, &end).await?;

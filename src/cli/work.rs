@@ -11,10 +11,9 @@ use super::key_pair::KeyPair;
 use super::signals;
 use crate::crypto::{EncryptionKey, Rewrapper, TagKey};
 use crate::engine::{End, Job, Settings, Stop, execute};
-use crate::error::{Exit, Result};
+use crate::error::Result;
 use crate::rotation::throttle::Limits;
 use crate::rotation::{ChunkSize, Direction, Progress, TableFacts};
-use crate::store::connect::jitter;
 use crate::store::ledger::Rotation;
 use crate::store::ledger::pass::{Addressing, Walk};
 use crate::store::{Connector, Purpose};
@@ -66,21 +65,6 @@ pub async fn connect_to_tell(connector: &Connector, end: &End) -> Result<PgConne
     }
     let soon = tokio::time::timeout(Duration::from_secs(2), connector.try_connect(Purpose::Control));
     soon.await.ok().and_then(std::result::Result::ok).ok_or_else(signals::stopped)
-}
-
-/// What is to be ready before the engine starts, prepared again after an answer that did not come: a statement that a
-/// busy server cut off, say. Repeats until `retry_for` is over; what was given up midway must harm nobody.
-pub async fn prepared<T>(retry_for: Duration, prepare: impl AsyncFn() -> Result<T>) -> Result<T> {
-    let since = Instant::now();
-    loop {
-        match prepare().await {
-            Err(error) if error.exit == Exit::Unavailable && since.elapsed() < retry_for => {
-                tracing::warn!(%error, "trying again");
-                tokio::time::sleep(jitter(Duration::from_millis(300))).await;
-            }
-            done => return done,
-        }
-    }
 }
 
 /// Runs the engine with progress shown; returns how it ended and how long it took.

@@ -3,8 +3,10 @@
 use std::io::IsTerminal;
 
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::prelude::*;
+use tracing_subscriber::{EnvFilter, fmt};
 
 /// `--log-format`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -32,6 +34,12 @@ impl LogFormat {
 /// The target of the line that says why a command failed: no RUST_LOG silences it.
 pub const NEVER_OFF: &str = "rekey::refused";
 
+/// Whether a line may be written at all. The AWS SDK repeats whole answers and errors below INFO, other than values it
+/// was asked for: a refused PutSecretValue may quote what it refused.
+fn tells_no_secret(line: &Metadata<'_>) -> bool {
+    *line.level() <= Level::INFO || !line.target().starts_with("aws_smithy_runtime")
+}
+
 /// Starts logging. Everything but our own lines is quiet unless RUST_LOG asks for it.
 pub fn start(format: LogFormat) {
     let asked = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|asked| !asked.is_empty());
@@ -39,9 +47,16 @@ pub fn start(format: LogFormat) {
     let filter = filter.unwrap_or_else(|| EnvFilter::new("warn,rekey=info"));
     let base = fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if format.is_json() {
-        base.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
+        base.json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .finish()
+            .with(filter_fn(tells_no_secret))
+            .init();
     } else {
-        base.with_target(false).with_ansi(std::io::stderr().is_terminal()).init();
+        let base = base.with_target(false).with_ansi(std::io::stderr().is_terminal());
+        base.finish().with(filter_fn(tells_no_secret)).init();
     }
 }
 

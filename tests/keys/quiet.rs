@@ -2,6 +2,9 @@
 
 use std::fs;
 
+use wiremock::matchers::{any, header};
+use wiremock::{Mock, MockServer, ResponseTemplate};
+
 use crate::on_aws;
 use crate::support::{Db, Rekey, block_on, rekey, rekey_without_database};
 use crate::support_aws::Moto;
@@ -128,5 +131,53 @@ fn a_child_inherits_no_secret() {
     assert!(told.contains("check-ignore") && told.contains("PATH="), "{told}");
     for secret in [KEY, SECRET, PASS] {
         assert!(!told.contains(secret), "{told}");
+    }
+}
+
+/// What went wrong may quote what it went wrong with: a value that was refused, an answer that broke off.
+#[test]
+fn no_failing_call_shows_a_key() {
+    let absent = r#"{"__type":"ResourceNotFoundException","Message":"no"}"#;
+    let refused =
+        format!(r#"{{"__type":"ValidationException","Message":"Value '{KEY}' at 'secretString'"}}"#);
+    let failing = format!(r#"{{"__type":"InternalServiceError","Message":"while at {KEY}"}}"#);
+    let broken = format!(r#"{{"ARN":"arn:s","VersionId":"v","SecretString":"{KEY}"#);
+    let incomplete = format!(r#"{{"SecretString":"{KEY}"}}"#);
+    let generate: &[&str] = &["keys", "generate", "encryption", "--to", "aws:x"];
+    let fingerprint: &[&str] = &["keys", "fingerprint", "aws:x"];
+    for (action, status, body, arguments) in [
+        ("CreateSecret", 400, &refused, generate),
+        ("CreateSecret", 500, &failing, generate),
+        ("GetSecretValue", 400, &refused, fingerprint),
+        ("GetSecretValue", 200, &broken, fingerprint),
+        ("GetSecretValue", 200, &incomplete, fingerprint),
+    ] {
+        let server = block_on(MockServer::start());
+        let answer = ResponseTemplate::new(status).set_body_string(body);
+        let asked = header("x-amz-target", format!("secretsmanager.{action}"));
+        block_on(Mock::given(asked).respond_with(answer).with_priority(1).mount(&server));
+        let answer = ResponseTemplate::new(400).set_body_string(absent);
+        block_on(Mock::given(any()).respond_with(answer).mount(&server));
+        for filter in ["trace", "aws_smithy_runtime::client::orchestrator::http=trace,trace"] {
+            let failed = rekey_without_database([])
+                .more(arguments)
+                .args(["--retry-for", "5s"])
+                .env("AWS_ENDPOINT_URL", server.uri())
+                .env("AWS_REGION", "us-east-1")
+                .env("AWS_ACCESS_KEY_ID", "test")
+                .env("AWS_SECRET_ACCESS_KEY", "test")
+                .env("RUST_LOG", filter)
+                .run();
+            assert!(failed.code().is_some_and(|code| code != 0), "{failed}");
+            assert!(failed.stderr.contains("TRACE"), "nothing was logged");
+            let forms = forms(KEY);
+            failed.says_none_of(&forms.iter().map(String::as_str).collect::<Vec<_>>());
+        }
+        let requests = block_on(server.received_requests()).unwrap_or_default();
+        let target = format!("secretsmanager.{action}");
+        assert!(
+            requests.iter().any(|r| r.headers.get("x-amz-target").is_some_and(|t| t == &target)),
+            "{action}"
+        );
     }
 }
