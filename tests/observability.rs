@@ -112,6 +112,7 @@ fn whoever_goes_on_with_a_pass_expects_as_many_rows_as_its_beginning_did() {
     Load::rows(2000).into(&db);
     db.mark();
     db.slow_batches(Duration::from_millis(40));
+    let hold = db.hold_last();
     let run = run_in_small_steps(&db).start();
     db.wait_moved(100);
     rekey(&db, ["pause"]).exits(0);
@@ -125,6 +126,7 @@ fn whoever_goes_on_with_a_pass_expects_as_many_rows_as_its_beginning_did() {
         text.contains("rekey_rotation_rows_expected ").then(|| value(&text, "rekey_rotation_rows_expected"))
     });
     assert_eq!(expects, expected as f64);
+    hold.rollback();
     db.fast_commits();
     rekey(&db, ["resume"]).exits(0);
     run.wait().expect(0);

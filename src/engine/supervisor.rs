@@ -77,7 +77,7 @@ async fn attend(
             if since.elapsed() > job.connector.retry_for {
                 return Err(again);
             }
-            tracing::debug!(error = %again, "opening the pass again");
+            tracing::warn!(error = %again, "opening the pass again");
             tokio::time::sleep(jitter(Duration::from_millis(200))).await;
         }
     };

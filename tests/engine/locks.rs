@@ -224,7 +224,8 @@ fn a_table_lock_that_outlasts_the_patience() {
     db.mark();
     db.slow_batches(Duration::from_millis(20));
     let mut judge = Judge::look(&db, &[OLD]);
-    let mut run = run_in_small_steps(&db).args(["--retry-for", "3s"]).start();
+    let mut run =
+        rekey(&db, ["run", "--chunk-rows", "400", "--batch-rows", "50", "--retry-for", "3s"]).start();
     db.wait_moved(300);
     let mut holder = db.hold();
     holder.execute(sqlx::query("LOCK TABLE provider_connections IN ACCESS EXCLUSIVE MODE"));

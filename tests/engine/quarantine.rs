@@ -305,7 +305,7 @@ fn a_row_the_server_rejects() {
         "ALTER TABLE provider_connections ADD CONSTRAINT untouchable CHECK (id <> '{id}') NOT VALID"
     ));
     let mut judge = Judge::look(&db, &[OLD]);
-    let outcome = rekey(&db, ["run"]).exits(5);
+    let outcome = rekey(&db, ["run", "--retry-for", "5m"]).exits(5);
     assert!(outcome.took < Duration::from_secs(100), "{outcome}");
     judge.none_lost(&db, &[OLD, NEW]);
     let list = rekey(&db, ["quarantine", "list"]).json(0);

@@ -10,7 +10,7 @@ use crate::support::{
     Cluster, Db, Judge, NEW, OLD, Running, SOON, rekey, rekey_without_database, run_in_small_steps, until,
 };
 
-/// After nine seconds a process gives up what hangs; the rest is for a machine that has other things to do.
+/// After nine seconds a process gives up what hangs; the rest is what a busy machine adds.
 const LIMIT: Duration = Duration::from_secs(20);
 
 fn ends_on_sigterm(mut process: Running) {

@@ -166,9 +166,10 @@ fn a_writer_that_is_quicker_than_the_sweeps() {
                     ids.iter().for_each(|id| store(&db, *id, from, text));
                 }
             });
-            let ended = rekey(&db, []).more(command).args(["--max-sweeps", "1"]).run();
+            let ends = || rekey(&db, []).more(command).args(["--max-sweeps", "1"]).run();
+            let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(ends));
             stop.store(true, Ordering::Relaxed);
-            ended
+            ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         });
         ended.expect(6);
         judge.none_lost(&db, &[OLD, NEW]);

@@ -1,4 +1,4 @@
-//! Rows that were changed or held when their batch came: settled one by one, in what small transactions they allow.
+//! Rows that were changed or held when their batch came: read again and taken as they become free, until each is settled.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
