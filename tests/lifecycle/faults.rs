@@ -153,7 +153,10 @@ fn a_temporary_secret_that_aws_does_not_delete() {
 fn sensitive_logging_is_refused() {
     let app = Application::new(Shape::Plain, 12);
     for command in ["run", "plan", "status"] {
-        app.rekey([command]).env("LOG_SENSITIVE_BODIES", "true").exits(2);
+        for variable in ["LOG_SENSITIVE_BODIES", "LOG_SIGNABLE_BODY"] {
+            let refused = app.rekey([command]).env(variable, "true").exits(2);
+            assert!(refused.stderr.contains(variable), "{refused}");
+        }
     }
     assert!(!app.db.has_rekey_schema());
 }

@@ -110,14 +110,16 @@ impl LazyClient {
     }
 }
 
-/// Refuses to start while the SDK's LOG_SENSITIVE_BODIES is set: at TRACE it would print secrets.
+/// What makes the SDK write to the log, at TRACE, the answers that hold secrets, and the requests that it signs.
+const LOUD: [&str; 2] = ["LOG_SENSITIVE_BODIES", "LOG_SIGNABLE_BODY"];
+
+/// Refuses to start while a variable is set that makes the SDK log secrets.
 pub fn refuse_sensitive_logging() -> Result<()> {
-    match std::env::var_os("LOG_SENSITIVE_BODIES") {
+    match LOUD.into_iter().find(|name| std::env::var_os(name).is_some()) {
         None => Ok(()),
-        Some(_) => Err(Error::new(
-            Exit::Usage,
-            "LOG_SENSITIVE_BODIES is set: the AWS SDK would write secrets to the log",
-        )
-        .hint("unset LOG_SENSITIVE_BODIES")),
+        Some(name) => {
+            Err(Error::new(Exit::Usage, format!("{name} is set: the AWS SDK would write secrets to the log"))
+                .hint(format!("unset {name}")))
+        }
     }
 }
