@@ -62,7 +62,7 @@ async fn attend(
         Ok::<_, StoreError>((pass, now, watching))
     };
     let opened = async {
-        let since = Instant::now();
+        let (since, mut pause) = (Instant::now(), Duration::from_millis(100));
         loop {
             let again = match open().await {
                 Err(error)
@@ -78,7 +78,8 @@ async fn attend(
                 return Err(again);
             }
             tracing::warn!(error = %again, "opening the pass again");
-            tokio::time::sleep(jitter(Duration::from_millis(200))).await;
+            tokio::time::sleep(jitter(pause)).await;
+            pause = (pause * 2).min(Duration::from_secs(5));
         }
     };
     let mut signal = stop.clone();
