@@ -19,6 +19,14 @@ struct Row {
     iv: [u8; 12],
 }
 
+/// Any row, as it is now.
+fn one(db: &Db) -> Row {
+    let sql = "SELECT id, xmin, substr(encrypted_credentials, 1, 12) FROM provider_connections LIMIT 1";
+    let read = block_on(sqlx::query(sql).fetch_one(db.pool())).unwrap();
+    let iv: [u8; 12] = read.get::<Vec<u8>, _>(2).try_into().unwrap();
+    Row { id: read.get(0), xmin: read.get(1), iv }
+}
+
 /// Tries to write a row as if it had been read like that; true if it was written.
 fn written(db: &Db, row: &Row, free: bool) -> bool {
     let tid = Tid { block: 0, offset: 1 };
@@ -40,10 +48,7 @@ fn written(db: &Db, row: &Row, free: bool) -> bool {
 fn only_the_very_version_that_was_read_is_overwritten() {
     let db = Db::new();
     Load::rows(3).into(&db);
-    let sql = "SELECT id, xmin, substr(encrypted_credentials, 1, 12) FROM provider_connections LIMIT 1";
-    let read = block_on(sqlx::query(sql).fetch_one(db.pool())).unwrap();
-    let iv: [u8; 12] = read.get::<Vec<u8>, _>(2).try_into().unwrap();
-    let row = Row { id: read.get(0), xmin: read.get(1), iv };
+    let row = one(&db);
     for free in [false, true] {
         assert!(written(&db, &row, free));
         assert!(!written(&db, &Row { xmin: Xid(row.xmin.0 + 1), ..row }, free), "another version");
@@ -58,10 +63,7 @@ fn only_the_very_version_that_was_read_is_overwritten() {
 fn maintenance_and_row_locks_change_no_version() {
     let db = Db::new();
     Load::rows(3).into(&db);
-    let sql = "SELECT id, xmin, substr(encrypted_credentials, 1, 12) FROM provider_connections LIMIT 1";
-    let read = block_on(sqlx::query(sql).fetch_one(db.pool())).unwrap();
-    let iv: [u8; 12] = read.get::<Vec<u8>, _>(2).try_into().unwrap();
-    let row = Row { id: read.get(0), xmin: read.get(1), iv };
+    let row = one(&db);
     for step in [
         "BEGIN; SELECT id FROM provider_connections FOR UPDATE; COMMIT",
         "BEGIN; SELECT id FROM provider_connections FOR KEY SHARE; COMMIT",

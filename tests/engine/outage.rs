@@ -145,8 +145,7 @@ fn a_verify_outlives_its_idle_connection() {
     block_on(sqlx::raw_sql("LOCK TABLE provider_connections IN ACCESS EXCLUSIVE MODE").execute(&mut *lock))
         .expect("a lock");
     let verify = rekey(&db, ["verify"]).start();
-    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'provider_connections'::regclass AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-    until("its readers to wait", SOON, || (db.value::<i64>(waiting) > 0).then_some(()));
+    until("its readers to wait", SOON, || (db.waiting_for_the_table() > 0).then_some(()));
     db.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() \
          AND application_name <> 'judge' AND state = 'idle'",

@@ -181,8 +181,7 @@ fn readers_wait_for_a_table_lock() {
     holder.execute(sqlx::query("LOCK TABLE provider_connections IN ACCESS EXCLUSIVE MODE"));
     let verify = rekey(&db, ["verify"]).start();
     let dry = rekey(&db, ["run", "--dry-run"]).start();
-    let waiting = "SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted AND relation = 'provider_connections'::regclass AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-    until("both to wait for it", SOON, || (db.value::<i64>(waiting) >= 2).then_some(()));
+    until("both to wait for it", SOON, || (db.waiting_for_the_table() >= 2).then_some(()));
     std::thread::sleep(Duration::from_secs(3));
     holder.rollback();
     verify.wait().expect(0);

@@ -76,11 +76,7 @@ fn while_the_table_is_locked_before_the_start() {
         let mut holder = db.hold();
         holder.execute(sqlx::query("LOCK TABLE provider_connections IN ACCESS EXCLUSIVE MODE"));
         let process = rekey(&db, []).more(command).start();
-        until("a blocked session", SOON, || {
-            let blocked: bool =
-                db.value("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'provider_connections'::regclass AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))");
-            blocked.then_some(())
-        });
+        until("a blocked session", SOON, || (db.waiting_for_the_table() > 0).then_some(()));
         ends_on_sigterm(process);
         holder.rollback();
         // A session whose client is gone waits for its lock all the same: the next round must not take it for its own.

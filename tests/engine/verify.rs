@@ -200,10 +200,7 @@ fn a_rotation_that_is_turned_round_meanwhile() {
     let mut table = db.hold();
     table.execute(sqlx::query("LOCK TABLE provider_connections IN ACCESS EXCLUSIVE MODE"));
     let running = rekey(&db, ["verify"]).start();
-    until("verify to wait for the table", SOON, || {
-        let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'provider_connections'::regclass AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-        (db.value::<i64>(waiting) > 0).then_some(())
-    });
+    until("verify to wait for the table", SOON, || (db.waiting_for_the_table() > 0).then_some(()));
     db.execute("UPDATE rekey.rotations SET state = 'rolling_back', verified_clean = NULL");
     table.rollback();
     running.wait().expect(8);

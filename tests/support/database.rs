@@ -163,6 +163,16 @@ impl Db {
         ))
     }
 
+    /// How many sessions wait for a lock of the table.
+    pub fn waiting_for_the_table(&self) -> i64 {
+        // Databases that are copies of one another share the table's id.
+        self.value(
+            "SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted
+             AND relation = 'provider_connections'::regclass
+             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+        )
+    }
+
     /// Whether the backend `pid` waits for a lock of a session that is not one of ours.
     pub fn is_waiting(&self, pid: i32) -> bool {
         self.value(&format!(
