@@ -2,7 +2,7 @@
 
 use super::args::{Environment, KeyArgs};
 use super::context::Context;
-use crate::crypto::{EncryptionKey, KeyError, Weakness, weakness};
+use crate::crypto::{EncryptionKey, Fingerprint, KeyError, Weakness, weakness};
 use crate::error::{Error, Exit, Result};
 use crate::secrets::{Fetched, KeySource, Promoted, Search, Trail, aws, defaults};
 use crate::store::ledger::Rotation;
@@ -12,6 +12,8 @@ use crate::store::ledger::rotation::KeyRecord;
 pub struct Held {
     /// The key.
     pub key: EncryptionKey,
+    /// Where it was read.
+    pub source: KeySource,
     /// Fingerprint, source, version.
     pub record: KeyRecord,
 }
@@ -91,12 +93,12 @@ fn held(role: Role, source: &KeySource, fetched: Fetched) -> Result<Held> {
         tracing::warn!(%source, "the old key is a published, placeholder or weak key");
     }
     let record = KeyRecord {
-        fingerprint: key.fingerprint().to_string(),
-        source: source.to_string(),
+        fingerprint: key.fingerprint(),
+        source: source.to_recorded(),
         arn: fetched.arn,
         version: fetched.version_id,
     };
-    Ok(Held { key, record })
+    Ok(Held { key, source: source.clone(), record })
 }
 
 fn judge_new(environment: Environment, new: &Held) -> Result<()> {
@@ -106,11 +108,11 @@ fn judge_new(environment: Environment, new: &Held) -> Result<()> {
         _ => environment == Environment::Testing,
     };
     if tolerated {
-        tracing::warn!(source = %new.record.source, %error, "the new key is weak; tolerated in this environment");
+        tracing::warn!(source = %new.source, %error, "the new key is weak; tolerated in this environment");
         return Ok(());
     }
     let e = Error::from(error);
-    Err(Error { message: format!("the new key, {}: {}", new.record.source, e.message), ..e })
+    Err(Error { message: format!("the new key, {}: {}", new.source, e.message), ..e })
 }
 
 /// Both keys of a rotation that exists.
@@ -166,26 +168,20 @@ enum Named {
 /// made both names yield the new key.
 async fn as_named(context: &Context, args: &KeyArgs, rotation: &Rotation, role: Role) -> Result<Named> {
     let (wanted, other, recorded, given) = match role {
-        Role::Old => (
-            &rotation.old_fingerprint,
-            &rotation.new_fingerprint,
-            &rotation.old_source,
-            given(&args.old_key)?,
-        ),
-        Role::New => (
-            &rotation.new_fingerprint,
-            &rotation.old_fingerprint,
-            &rotation.new_source,
-            given(&args.new_key)?,
-        ),
+        Role::Old => {
+            (rotation.old_fingerprint, rotation.new_fingerprint, &rotation.old_source, given(&args.old_key)?)
+        }
+        Role::New => {
+            (rotation.new_fingerprint, rotation.old_fingerprint, &rotation.new_source, given(&args.new_key)?)
+        }
     };
-    let recorded = KeySource::recorded(recorded)?;
+    let recorded = KeySource::of(recorded)?;
     let Some(given) = given.filter(|given| *given != recorded) else { return Ok(Named::No) };
     let held = match hold(context, role, &given).await {
         Ok(held) => held,
         Err(error) => return Ok(Named::Absent(error)),
     };
-    let found = &held.record.fingerprint;
+    let found = held.record.fingerprint;
     if found == wanted {
         return Ok(Named::Yes(held));
     }
@@ -198,33 +194,31 @@ async fn as_named(context: &Context, args: &KeyArgs, rotation: &Rotation, role: 
 async fn wherever_it_is(context: &Context, args: &KeyArgs, rotation: &Rotation, role: Role) -> Result<Held> {
     let (wanted, recorded, version, pin, named_here) = match role {
         Role::Old => (
-            &rotation.old_fingerprint,
+            rotation.old_fingerprint,
             &rotation.old_source,
             (&rotation.old_arn, &rotation.old_version),
             aws::old_pin(rotation.id),
             given(&args.old_key)?,
         ),
         Role::New => (
-            &rotation.new_fingerprint,
+            rotation.new_fingerprint,
             &rotation.new_source,
             (&rotation.new_arn, &rotation.new_version),
             aws::new_pin(rotation.id),
             given(&args.new_key)?,
         ),
     };
-    let recorded = KeySource::recorded(recorded)?;
+    let recorded = KeySource::of(recorded)?;
     let default = named(args).ok().map(|(old, new)| if role == Role::Old { old } else { new });
-    let is_it =
-        |value: &[u8]| EncryptionKey::from_bytes(value).is_ok_and(|k| k.fingerprint().to_string() == *wanted);
+    let is_it = |value: &[u8]| EncryptionKey::from_bytes(value).is_ok_and(|k| k.fingerprint() == wanted);
 
     let target = match (role, &rotation.target_source) {
-        (Role::New, Some(target)) if rotation.promoting_at.is_some() => Some(KeySource::recorded(target)?),
-        (Role::Old, Some(target)) => Some(KeySource::recorded(target)?),
-        (Role::New, None) if rotation.promoting_at.is_some() => {
-            Some(KeySource::recorded(&rotation.old_source)?)
-        }
+        (Role::New, Some(target)) if rotation.promoting_at.is_some() => Some(target),
+        (Role::Old, Some(target)) => Some(target),
+        (Role::New, None) if rotation.promoting_at.is_some() => Some(&rotation.old_source),
         _ => None,
     };
+    let target = target.map(KeySource::of).transpose()?;
     let trail = Trail {
         rotation: rotation.id,
         recorded: &recorded,
@@ -241,7 +235,7 @@ async fn wherever_it_is(context: &Context, args: &KeyArgs, rotation: &Rotation, 
     }
 }
 
-fn not_this_rotations(role: Role, wanted: &str, looked: &[String]) -> Error {
+fn not_this_rotations(role: Role, wanted: Fingerprint, looked: &[String]) -> Error {
     let role = role.as_str();
     Error::new(
         Exit::Key,

@@ -9,7 +9,7 @@ use crate::engine::lifecycle::Target;
 use crate::error::{Error, Exit, Result};
 use crate::rotation::Direction;
 use crate::rotation::throttle::Limits;
-use crate::secrets::{KeySource, SourceError};
+use crate::secrets::SourceError;
 use crate::store::preflight::{Allowed, Asked, Finding, For, KeyProbe, Kind, Report, examine};
 use crate::store::{Connector, audit};
 
@@ -49,8 +49,7 @@ pub async fn preflight(
 ) -> Result<Report> {
     let mut also = Vec::new();
     if asked.direction == Direction::Forward
-        && let (KeySource::Aws(aws), Some(arn)) =
-            (KeySource::recorded(&keys.old.record.source)?, &keys.old.record.arn)
+        && let (Some(aws), Some(arn)) = (keys.old.source.aws(), &keys.old.record.arn)
     {
         also.extend(automatic_rotation(context, &aws.secret_id, arn).await?);
     }
@@ -95,7 +94,7 @@ pub async fn no_automatic_rotation(
     target: &Target<'_>,
     allowed: &Allowed,
 ) -> Result<()> {
-    let KeySource::Aws(aws) = &target.source else { return Ok(()) };
+    let Some(aws) = target.source.aws() else { return Ok(()) };
     let found = automatic_rotation(context, &aws.secret_id, &aws.secret_id).await?;
     let Some(finding) = found.filter(Finding::refuses) else { return Ok(()) };
     if allowed.includes(Kind::AutomaticRotation) {
@@ -109,9 +108,9 @@ pub async fn no_automatic_rotation(
 
 /// The new key must outlive this process: re-fetched by its version id it must be the same; other sources warn.
 async fn durability(context: &Context, new: &Held, findings: &mut Vec<Finding>) -> Result<()> {
-    let source = KeySource::recorded(&new.record.source)?;
-    let (KeySource::Aws(aws), Some(version)) = (&source, &new.record.version) else {
-        if matches!(source, KeySource::Env(_) | KeySource::File(_)) {
+    let source = &new.source;
+    let (Some(aws), Some(version)) = (source.aws(), &new.record.version) else {
+        if !source.is_durable() {
             findings.push(Finding::warn(
                 Kind::NotDurable,
                 format!("the new key is kept in {source}: if that is lost, so are the credentials"),
@@ -120,7 +119,7 @@ async fn durability(context: &Context, new: &Held, findings: &mut Vec<Finding>) 
         }
         return Ok(());
     };
-    let again = context.sources.fetch(&KeySource::Aws(aws.at(version))).await?;
+    let again = context.sources.fetch(&aws.at(version).into()).await?;
     let same = crate::crypto::EncryptionKey::from_bytes(&again.value).is_ok_and(|k| k.same_as(&new.key));
     if !same {
         findings.push(Finding::refuse(

@@ -105,7 +105,7 @@ fn same_place(r: &Rotation, named: Option<&KeySource>) -> Result<()> {
     let (Some(named), Some(recorded), Some(_)) = (named, &r.target_source, &r.promoting_at) else {
         return Ok(());
     };
-    if KeySource::recorded(recorded)? == *named {
+    if KeySource::of(recorded)? == *named {
         return Ok(());
     }
     Err(Error::new(Exit::State, format!("rotation {} is promoted at {recorded}, not at {named}", r.id))

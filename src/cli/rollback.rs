@@ -81,10 +81,10 @@ async fn leave(
         // Whoever got so far may have been killed before the rest.
         State::RolledBack => {
             clean_up(&target).await;
-            target.drop_new_key_copy(&keys.new.record.source);
+            target.drop_new_key_copy(&keys.new.source);
         }
         _ => {
-            let (old, new_found_at) = (&keys.old.key, keys.new.record.source.as_str());
+            let (old, new_found_at) = (&keys.old.key, &keys.new.source);
             unpromote(&mut conn, &alone, &target, old, new_found_at, &context.actor).await?;
         }
     }

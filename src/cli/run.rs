@@ -165,17 +165,17 @@ pub async fn may_run(conn: &mut PgConnection, r: &Rotation, new_deadline: bool) 
 /// A key that others know is never rotated to again, and the pair of a compromised rotation is used up, whichever
 /// way it ended.
 async fn refuse_compromised(conn: &mut PgConnection, keys: &KeyPair) -> Result<()> {
-    let (old, new) = (&keys.old.record.fingerprint, &keys.new.record.fingerprint);
+    let (old, new) = (keys.old.record.fingerprint, keys.new.record.fingerprint);
     let refuse = |what: String| {
         Err(Error::new(Exit::Key, what).hint(
             "make a fresh key, rekey keys generate encryption --to SOURCE, and name it with --new-key SOURCE",
         ))
     };
     for earlier in rotation::compromised(conn).await? {
-        if earlier.old_fingerprint == *new {
+        if earlier.old_fingerprint == new {
             return refuse(format!("the new key is the compromised key of rotation {}", earlier.id));
         }
-        if earlier.old_fingerprint == *old && earlier.new_fingerprint == *new {
+        if earlier.old_fingerprint == old && earlier.new_fingerprint == new {
             return refuse(format!("rotation {} was compromised and had this same pair of keys", earlier.id));
         }
     }
@@ -204,7 +204,8 @@ async fn begin(
     };
     let (rotation, ours) = rotation::begin(conn, &new, &context.actor).await?;
     if ours {
-        tracing::info!(rotation = %rotation.id, old = rotation.old_fingerprint, new = rotation.new_fingerprint, "rotation started");
+        let (old, new) = (rotation.old_fingerprint, rotation.new_fingerprint);
+        tracing::info!(rotation = %rotation.id, %old, %new, "rotation started");
         return Ok(rotation);
     }
     may_run(conn, &rotation, args.work.deadline.is_some()).await?;

@@ -5,7 +5,7 @@
 
 use std::str::FromStr;
 
-use super::{AwsSource, KeySource, SourceError, grammar::check_secret_id};
+use super::{AwsSource, EnvVariable, KeySource, SourceError, source::check_secret_id};
 
 /// How the application's secrets are laid out (`--secret-layout`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,12 +71,10 @@ type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 fn defaults_from(layout: Option<SecretLayout>, env: Lookup) -> Result<(KeySource, KeySource), SourceError> {
     let old = application_source_from(AppKey::Encryption, layout, env)?;
-    let new = match &old {
-        KeySource::Aws(aws) if aws.field.is_some() => KeySource::Aws(aws.at("AWSPENDING")),
-        KeySource::Aws(aws) => {
-            KeySource::Aws(AwsSource { secret_id: format!("{}_new", aws.secret_id), ..aws.clone() })
-        }
-        _ => KeySource::Env("NEW_ENCRYPTION_KEY".into()),
+    let new = match old.aws() {
+        Some(aws) if aws.field.is_some() => aws.at("AWSPENDING").into(),
+        Some(aws) => AwsSource { secret_id: format!("{}_new", aws.secret_id), ..aws.clone() }.into(),
+        None => KeySource::Env(EnvVariable::new("NEW_ENCRYPTION_KEY")),
     };
     Ok((old, new))
 }
@@ -90,7 +88,7 @@ fn application_source_from(
     let layout = match (layout, set("SECRETS_BACKEND").as_deref()) {
         (Some(layout), _) => layout,
         (None, Some("aws")) => SecretLayout::Plain,
-        (None, None | Some("env")) => return Ok(KeySource::Env(key.variable().into())),
+        (None, None | Some("env")) => return Ok(KeySource::Env(EnvVariable::new(key.variable()))),
         (None, Some(_)) => {
             return Err(SourceError::Config {
                 what: "SECRETS_BACKEND is neither env nor aws".into(),
@@ -120,7 +118,7 @@ fn application_source_from(
     };
     // It is recorded, and parsed again.
     check_secret_id(&secret_id)?;
-    Ok(KeySource::Aws(AwsSource { secret_id, field, stage_or_version: None }))
+    Ok(AwsSource { secret_id, field, stage_or_version: None }.into())
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::{
 use zeroize::Zeroizing;
 
 use super::{
-    Fetched, KeyProvider, SourceError,
+    Fetched, KeyFile, KeyProvider, SourceError,
     aws::Seen,
     dotenv::{
         Changed,
@@ -24,16 +24,13 @@ use super::{
 /// Secrets Manager's own limit for a secret value; nothing that is one key is longer.
 const MAX_BYTES: usize = 65_536;
 
-/// One file.
-pub(super) struct KeyFile<'a>(pub &'a Path);
-
-impl KeyProvider for KeyFile<'_> {
+impl KeyProvider for KeyFile {
     async fn fetch(&self) -> Result<Fetched, SourceError> {
-        let mut value = read_whole("file", self.0)?;
+        let mut value = read_whole("file", &self.path)?;
         drop_line_end(&mut value);
         if value.is_empty() {
             return Err(SourceError::Missing {
-                source_name: format!("file:{}", self.0.display()),
+                source_name: self.to_string(),
                 what: "the file is empty".into(),
                 hint: "write the key into it, or name another source".into(),
             });
@@ -193,7 +190,7 @@ mod tests {
             [("k", "k"), ("k\n", "k"), ("k\r\n", "k"), ("k\n\n", "k\n"), ("k\r", "k\r"), (" k ", " k ")]
         {
             std::fs::write(&path, written).unwrap();
-            let got = KeyFile(&path).fetch().await.map(|f| f.value.to_vec()).unwrap();
+            let got = KeyFile { path: path.clone() }.fetch().await.map(|f| f.value.to_vec()).unwrap();
             assert_eq!(got, want.as_bytes(), "{written:?}");
         }
     }
@@ -206,7 +203,7 @@ mod tests {
         let large = dir.path().join("large");
         std::fs::write(&large, vec![b'x'; MAX_BYTES + 1]).unwrap();
         for path in [dir.path().join("absent"), dir.path().to_path_buf(), empty, large] {
-            let e = KeyFile(&path).fetch().await.map(|_| ()).unwrap_err();
+            let e = KeyFile { path: path.clone() }.fetch().await.map(|_| ()).unwrap_err();
             let e = crate::error::Error::from(e);
             assert_eq!(e.exit, crate::error::Exit::Key);
             assert!(e.message.contains(path.to_str().unwrap()), "{e}");

@@ -4,7 +4,9 @@
 
 use uuid::Uuid;
 
-use super::{AwsSource, Fetched, KeySource, SourceError, Sources, aws::promote_label, dotenv};
+use super::{
+    AwsSource, DotenvVariable, Fetched, KeySource, SourceError, Sources, aws::promote_label, dotenv,
+};
 
 /// Where one of a rotation's two keys may be.
 pub struct Trail<'a> {
@@ -34,33 +36,28 @@ impl Trail<'_> {
     /// Every place to look, the most certain first, each once.
     pub fn candidates(&self) -> Vec<KeySource> {
         let mut places = Vec::new();
-        if let KeySource::Aws(aws) = self.recorded {
+        if let Some(aws) = self.recorded.aws() {
             if let Some((arn, version_id)) = self.version {
                 let secret_id = if arn.is_empty() { aws.secret_id.clone() } else { arn.to_owned() };
-                places.push(KeySource::Aws(AwsSource { secret_id, ..aws.at(version_id) }));
+                places.push(AwsSource { secret_id, ..aws.at(version_id) }.into());
             }
-            places.push(KeySource::Aws(aws.at(self.pin)));
+            places.push(aws.at(self.pin).into());
         }
         places.push(self.recorded.clone());
         places.extend(self.given.cloned());
         places.extend(self.target.cloned());
-        if let (Some(KeySource::Aws(aws)), Some(promoted)) = (self.target, &self.promoted) {
+        if let (Some(aws), Some(promoted)) = (self.target.and_then(KeySource::aws), &self.promoted) {
             let at = promoted.version.map(str::to_owned).into_iter().chain([promote_label(self.rotation)]);
-            places.extend(at.map(|at| KeySource::Aws(aws.at(at))));
+            places.extend(at.map(|at| aws.at(at).into()));
         }
         for place in [Some(self.recorded), self.target].into_iter().flatten() {
-            match place {
-                KeySource::Dotenv { path, var } => {
-                    let suffixes = [dotenv::old_key_suffix, dotenv::new_key_suffix];
-                    places.extend(suffixes.map(|suffix| KeySource::Dotenv {
-                        path: dotenv::backup_path(path, &suffix(self.rotation)),
-                        var: var.clone(),
-                    }));
-                }
-                KeySource::Aws(aws) => {
-                    places.extend(["AWSPREVIOUS", self.pin].map(|label| KeySource::Aws(aws.at(label))));
-                }
-                KeySource::Env(_) | KeySource::File(_) => {}
+            if let Some(aws) = place.aws() {
+                places.extend(["AWSPREVIOUS", self.pin].map(|label| aws.at(label).into()));
+            }
+            if let Some(DotenvVariable { path, .. }) = place.dotenv() {
+                let suffixes = [dotenv::old_key_suffix(self.rotation), dotenv::new_key_suffix(self.rotation)];
+                let copies = suffixes.map(|suffix| dotenv::backup_path(path, &suffix));
+                places.extend(copies.iter().filter_map(|copy| place.in_copy(copy)));
             }
         }
         let mut seen = std::collections::HashSet::new();
@@ -87,7 +84,7 @@ impl Sources {
     ) -> Result<Search, SourceError> {
         let (mut looked, mut unreachable, mut aws_is_away) = (Vec::new(), None, false);
         for source in places {
-            let is_aws = matches!(source, KeySource::Aws(_));
+            let is_aws = source.aws().is_some();
             // The others of the same backend would each wait their minute, too.
             if is_aws && aws_is_away {
                 continue;

@@ -1,7 +1,7 @@
 //! Key sources: naming a key, fetching it, and the primitives that change it where the application reads it.
 //!
-//! [`KeySource`] is the grammar (pure). [`Sources`] fetches; its Secrets Manager client is built on first use, so
-//! that a command which names no secret never looks for credentials. Whether a fetched value *is* a key, and
+//! [`KeySource`] is the grammar, and what a place can do (pure). [`Sources`] fetches; its Secrets Manager client is
+//! built on first use, so that a command which names no secret never looks for credentials. Whether a fetched value *is* a key, and
 //! which one, is decided elsewhere by its fingerprint; nothing here knows the database.
 
 pub mod aws;
@@ -12,19 +12,21 @@ mod env;
 mod error;
 mod file;
 mod find;
-mod grammar;
+mod source;
 
 use std::future::Future;
 use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use crate::rotation::RecordedSource;
+
 pub use aws::refuse_sensitive_logging;
 pub use defaults::{AppKey, SecretLayout, application_source, defaults};
 pub use error::SourceError;
 pub use file::{FileChange, create_private, drop_line_end, rename_backup, set_aside};
 pub use find::{Promoted, Search, Trail};
-pub use grammar::{AwsSource, KeySource};
+pub use source::{AwsSource, DotenvVariable, EnvVariable, KeyFile, KeySource};
 
 /// What a source yielded. Has no Debug; the value is wiped when dropped.
 pub struct Fetched {
@@ -46,6 +48,18 @@ impl Fetched {
 trait KeyProvider {
     /// Fetches the value as it is now.
     fn fetch(&self) -> impl Future<Output = Result<Fetched, SourceError>> + Send;
+}
+
+impl KeySource {
+    /// The typed form of what a rotation recorded.
+    pub fn of(recorded: &RecordedSource) -> Result<KeySource, SourceError> {
+        KeySource::recorded(recorded.as_str())
+    }
+
+    /// How it is recorded.
+    pub fn to_recorded(&self) -> RecordedSource {
+        self.to_string().into()
+    }
 }
 
 /// Everything needed to fetch from any source.
@@ -77,9 +91,9 @@ impl Sources {
     /// Fetches the value a source names, as it is now.
     pub async fn fetch(&self, source: &KeySource) -> Result<Fetched, SourceError> {
         match source {
-            KeySource::Env(var) => env::EnvVariable(var).fetch().await,
-            KeySource::File(path) => file::KeyFile(path).fetch().await,
-            KeySource::Dotenv { path, var } => dotenv::DotenvVariable { path, var }.fetch().await,
+            KeySource::Env(variable) => variable.fetch().await,
+            KeySource::File(file) => file.fetch().await,
+            KeySource::Dotenv(variable) => variable.fetch().await,
             KeySource::Aws(source) => aws::SecretValue { client: self.aws().await?, source }.fetch().await,
         }
     }

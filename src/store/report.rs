@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::TABLE;
 use super::error::{During, Statement, StoreError};
+use crate::crypto::Fingerprint;
 
 /// One event of the audit trail.
 #[derive(Clone, Debug, Serialize)]
@@ -143,7 +144,7 @@ pub async fn verify_result(conn: &mut PgConnection, rotation: Uuid) -> Result<Op
 #[derive(Clone, Debug, Serialize)]
 pub struct Encryptions {
     /// The key.
-    pub fingerprint: String,
+    pub fingerprint: Fingerprint,
     /// By rekey, summed over every rotation.
     pub by_rekey: i64,
     /// By the application, at least: rows that are there, or inserted and updated since the server's statistics began.
@@ -151,13 +152,13 @@ pub struct Encryptions {
 }
 
 /// What rekey sealed under a key, summed over every rotation and both directions. Lost races were sealed in vain.
-pub async fn sealed(conn: &mut PgConnection, fingerprint: &str) -> Result<i64, StoreError> {
+pub async fn sealed(conn: &mut PgConnection, key: Fingerprint) -> Result<i64, StoreError> {
     sqlx::query_scalar(
         "SELECT coalesce(sum(c.re_encrypted + c.lost_races), 0)::int8 FROM rekey.chunks c \
          JOIN rekey.passes p ON p.rotation = c.rotation AND p.pass = c.pass JOIN rekey.rotations r ON r.id = c.rotation \
          WHERE CASE p.direction WHEN 'forward' THEN r.new_fingerprint ELSE r.old_fingerprint END = $1",
     )
-    .bind(fingerprint)
+    .bind(key.to_string())
     .fetch_one(conn)
     .during("count earlier encryptions")
     .await

@@ -2,15 +2,15 @@
 
 #[path = "../../../src/secrets/error.rs"]
 mod error;
-#[path = "../../../src/secrets/grammar.rs"]
-mod grammar;
 #[path = "../../../src/secrets/aws/json_field.rs"]
 mod json_field;
 #[path = "../../../src/secrets/dotenv/lines.rs"]
 mod lines;
+#[path = "../../../src/secrets/source.rs"]
+mod source;
 
 pub use error::SourceError;
-pub use grammar::{AwsSource, KeySource};
+pub use source::{AwsSource, KeySource};
 
 pub mod aws {
     pub use super::json_field::{read_field, replace_field};

@@ -28,12 +28,12 @@ pub async fn run(args: BackupArgs, context: &Context) -> Result<Exit> {
     let mut entries = Vec::new();
     let mut keys = Vec::new();
     for (source, fetched) in sources.iter().zip(&fetched) {
-        let fingerprint = Fingerprint::of(&fetched.value).to_string();
+        let fingerprint = Fingerprint::of(&fetched.value);
         keys.push(json!({
             "source": source.to_string(), "fingerprint": fingerprint,
             "secret": fetched.arn, "version": fetched.version_id,
         }));
-        entries.push(Entry::new(source.to_string(), fingerprint, &fetched.value));
+        entries.push(Entry::new(source.to_string(), fingerprint.to_string(), &fetched.value));
     }
     let content = Bundle::encode(entries)?;
     let message = encrypt(&content, &passphrase)?;

@@ -13,7 +13,7 @@ use super::trail::{Action, Trail, print_head};
 use crate::crypto::Fingerprint;
 use crate::error::{Error, Exit, Result};
 use crate::secrets::aws::{is_pin, retired_label};
-use crate::secrets::{AppKey, AwsSource, KeySource};
+use crate::secrets::{AppKey, AwsSource};
 
 /// Runs the command.
 pub async fn run(args: DestroyArgs, context: &Context) -> Result<Exit> {
@@ -25,7 +25,7 @@ pub async fn run(args: DestroyArgs, context: &Context) -> Result<Exit> {
         Some(text) => Subject::given(text, None)?,
         None => Subject::application(AppKey::Encryption, args.layout.secret_layout)?,
     };
-    let KeySource::Aws(secret) = &subject.source else {
+    let Some(secret) = subject.source.aws() else {
         return Err(Error::new(Exit::Usage, format!("{} keeps no retired keys", subject.source))
             .hint("name the secret: rekey keys destroy --fingerprint F aws:SECRET_ID"));
     };
@@ -41,7 +41,7 @@ pub async fn run(args: DestroyArgs, context: &Context) -> Result<Exit> {
     let LetGo { mut trail, label, arn, version, others } =
         let_go(&subject, secret, fingerprint, context).await?;
     let detail = json!({
-        "fingerprint": fingerprint.to_string(), "source": subject.source.to_string(), "secret": arn,
+        "fingerprint": fingerprint, "source": subject.source.to_string(), "secret": arn,
         "version": version, "still_at": others,
     });
     let head = trail.record(Action::DESTROY, detail.clone()).await;

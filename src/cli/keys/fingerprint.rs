@@ -14,7 +14,7 @@ pub async fn run(args: FingerprintArgs, context: &Context) -> Result<Exit> {
     let source = KeySource::parse(&args.source)?;
     let mut trail = Trail::open(context).await;
     let fetched = context.sources.fetch(&source).await?;
-    let (fingerprint, bytes) = (Fingerprint::of(&fetched.value).to_string(), fetched.value.len());
+    let (fingerprint, bytes) = (Fingerprint::of(&fetched.value), fetched.value.len());
     // Nothing below needs the key.
     drop(fetched.value);
     let detail = json!({

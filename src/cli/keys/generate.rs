@@ -16,7 +16,7 @@ use super::write::{LABEL, Present, Write, Written};
 use crate::crypto::{Fingerprint, Weakness, weakness};
 use crate::entropy;
 use crate::error::{Error, Exit, Result};
-use crate::secrets::{AppKey, KeySource, SourceError};
+use crate::secrets::{AppKey, SourceError};
 
 /// Runs the command.
 pub async fn run(args: GenerateArgs, context: &Context) -> Result<Exit> {
@@ -104,7 +104,7 @@ pub async fn run(args: GenerateArgs, context: &Context) -> Result<Exit> {
 /// Looks at every key of a file before any is changed: half of a file's keys is no result. A single place looks for
 /// itself.
 async fn may_be_changed(subjects: &[Subject], force: bool, needed: &Needed, context: &Context) -> Result<()> {
-    for s in subjects.iter().filter(|s| matches!(s.source, KeySource::Dotenv { .. })) {
+    for s in subjects.iter().filter(|s| s.source.dotenv().is_some()) {
         match context.sources.fetch(&s.source).await {
             Ok(there) if force || weakness(&there.value) == Some(Weakness::Placeholder) => {
                 needed.refuse(&s.source, Fingerprint::of(&there.value))?;
@@ -158,7 +158,7 @@ async fn to_stdout(kind: Option<AppKey>, context: &Context) -> Result<Exit> {
     let named = kind.is_none();
     for kind in subject::BOTH.into_iter().filter(|k| kind.is_none_or(|only| only == *k)) {
         let value = generate(kind)?;
-        let fingerprint = Fingerprint::of(&value).to_string();
+        let fingerprint = Fingerprint::of(&value);
         keys.push(json!({ "key": kind.variable(), "target": "stdout", "fingerprint": fingerprint }));
         if context.json() {
             let open: &[u8] = if out.is_empty() { b"{\"" } else { b",\"" };

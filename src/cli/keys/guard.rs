@@ -32,7 +32,7 @@ impl Needed {
     /// Adds what our pins on a secret's versions say.
     pub async fn add_pins(&mut self, sources: &Sources, target: &AwsSource) -> Result<()> {
         // Pins are for encryption keys; a JSON secret's other field is on the pinned version, too.
-        if kind_of(&KeySource::Aws(target.clone())) == Some(AppKey::Secret) {
+        if kind_of(&target.clone().into()) == Some(AppKey::Secret) {
             return Ok(());
         }
         let client = sources.aws().await?;

@@ -74,11 +74,9 @@ pub async fn run(args: RestoreArgs, context: &Context) -> Result<Exit> {
         println!("  the file as it was is {}", backup.display());
     }
     if let Some(version) = &done.former_version {
-        match &target {
-            KeySource::Aws(aws) if !matches!(aws.stage_or_version.as_deref(), None | Some("AWSCURRENT")) => {
-                println!("  the version before is {version}; no label keeps it, and AWS may delete it");
-            }
-            _ => println!("  the version before is {version}, at AWSPREVIOUS"),
+        match target.is_live() {
+            true => println!("  the version before is {version}, at AWSPREVIOUS"),
+            false => println!("  the version before is {version}; no label keeps it, and AWS may delete it"),
         }
     }
     println!("next: restart the application; rekey cache purge; rekey verify");
@@ -122,7 +120,7 @@ fn chosen(bundle: Bundle, target: &KeySource, from: Option<&KeySource>) -> Resul
 
 /// A whole JSON secret, exported and encrypted by hand, yields the field that the target names.
 fn one(content: Zeroizing<Vec<u8>>, target: &KeySource) -> Result<Zeroizing<Vec<u8>>> {
-    if let KeySource::Aws(aws) = target
+    if let Some(aws) = target.aws()
         && let Some(field) = &aws.field
         && content.starts_with(b"{")
         && let Ok(value) = read_field(&content, field)

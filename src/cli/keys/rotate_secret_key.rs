@@ -1,7 +1,7 @@
 //! `rekey keys rotate-secret-key`: a new SECRET_KEY where the application reads it, the former kept for
 //! `--rollback`. No row depends on it, but every token does: every user is signed out, either way.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -121,12 +121,12 @@ fn text(target: &KeySource, done: &Written, rollback: bool) {
 
 /// Secrets Manager: labels what is current before anything changes, so that no later version pushes it away.
 async fn keep_former(target: &KeySource, context: &Context) -> Result<()> {
-    let KeySource::Aws(aws) = target else {
+    let Some(aws) = target.aws() else {
         // There must be one to replace.
         context.sources.fetch(target).await?;
         return Ok(());
     };
-    let current = context.sources.fetch(&KeySource::Aws(aws.at_current())).await?;
+    let current = context.sources.fetch(&aws.at_current().into()).await?;
     let version = current.version_id.unwrap_or_default();
     let client = context.sources.aws().await?;
     let info = client.describe(&aws.secret_id).await?;
@@ -138,20 +138,13 @@ async fn keep_former(target: &KeySource, context: &Context) -> Result<()> {
     Ok(())
 }
 
-fn file_of(target: &KeySource) -> Option<&Path> {
-    match target {
-        KeySource::Dotenv { path, .. } | KeySource::File(path) => Some(path),
-        KeySource::Aws(_) | KeySource::Env(_) => None,
-    }
-}
-
 fn is_pending(target: &KeySource) -> bool {
-    file_of(target).is_some_and(|path| dotenv::backup_path(path, PENDING).exists())
+    target.file().is_some_and(|path| dotenv::backup_path(path, PENDING).exists())
 }
 
 /// Files: what is pending is the former key from now on. Returns where it is kept.
 fn settle(target: &KeySource) -> Result<Option<PathBuf>> {
-    let Some(path) = file_of(target).filter(|_| is_pending(target)) else { return Ok(None) };
+    let Some(path) = target.file().filter(|_| is_pending(target)) else { return Ok(None) };
     if let Some(aside) = set_aside(path, BACKUP)? {
         tracing::info!("the backup that was there is now {}", aside.display());
         write::warn_of_git(&aside);
@@ -162,14 +155,9 @@ fn settle(target: &KeySource) -> Result<Option<PathBuf>> {
 }
 
 async fn former(target: &KeySource, context: &Context) -> Result<Zeroizing<Vec<u8>>> {
-    let place = match target {
-        KeySource::Aws(aws) => KeySource::Aws(aws.at(LABEL)),
-        KeySource::Dotenv { path, var } => {
-            KeySource::Dotenv { path: dotenv::backup_path(path, BACKUP), var: var.clone() }
-        }
-        KeySource::File(path) => KeySource::File(dotenv::backup_path(path, BACKUP)),
-        KeySource::Env(_) => unreachable!("refused before"),
-    };
+    let copy = || target.in_copy(&dotenv::backup_path(target.file()?, BACKUP));
+    let place = target.aws().map(|aws| aws.at(LABEL).into()).or_else(copy);
+    let place = place.ok_or_else(|| Error::new(Exit::Usage, format!("{target} keeps no former key")))?;
     match context.sources.fetch(&place).await {
         Ok(fetched) => Ok(fetched.value),
         Err(SourceError::Missing { .. }) => Err(Error::new(

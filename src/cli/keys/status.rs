@@ -20,7 +20,7 @@ const CRYPTOPERIOD_DAYS: i64 = 90;
 struct Status {
     key: Option<&'static str>,
     source: String,
-    fingerprint: Option<String>,
+    fingerprint: Option<Fingerprint>,
     bytes: Option<usize>,
     version: Option<String>,
     /// When the version was made, or the file last changed: the key is at least this old.
@@ -74,11 +74,11 @@ pub async fn run(args: StatusArgs, context: &Context) -> Result<Exit> {
 }
 
 async fn look(source: &KeySource, context: &Context, status: &mut Status) -> Result<()> {
-    let since = match source {
-        KeySource::Aws(aws) => of_secret(aws, context, status).await?,
-        _ => {
+    let since = match source.aws() {
+        Some(aws) => of_secret(aws, context, status).await?,
+        None => {
             let fetched = context.sources.fetch(source).await?;
-            status.fingerprint = Some(Fingerprint::of(&fetched.value).to_string());
+            status.fingerprint = Some(Fingerprint::of(&fetched.value));
             status.bytes = Some(fetched.value.len());
             changed_at(source)
         }
@@ -114,8 +114,8 @@ async fn of_secret(aws: &AwsSource, context: &Context, status: &mut Status) -> R
             }
         }
     }
-    let fetched = context.sources.fetch(&KeySource::Aws(aws.clone())).await?;
-    status.fingerprint = Some(Fingerprint::of(&fetched.value).to_string());
+    let fetched = context.sources.fetch(&aws.clone().into()).await?;
+    status.fingerprint = Some(Fingerprint::of(&fetched.value));
     status.bytes = Some(fetched.value.len());
     status.version = fetched.version_id;
     let created = client.version(aws).await?.created;
@@ -124,8 +124,7 @@ async fn of_secret(aws: &AwsSource, context: &Context, status: &mut Status) -> R
 
 /// When the file last changed.
 fn changed_at(source: &KeySource) -> Option<Timestamp> {
-    let (KeySource::File(path) | KeySource::Dotenv { path, .. }) = source else { return None };
-    let modified = std::fs::metadata(path).ok()?.modified().ok()?;
+    let modified = std::fs::metadata(source.file()?).ok()?.modified().ok()?;
     Timestamp::try_from(modified).ok()
 }
 

@@ -22,8 +22,7 @@ impl Subject {
 
     /// One of a dotenv file's variables.
     pub fn dotenv(path: &Path, kind: AppKey) -> Subject {
-        let source = KeySource::Dotenv { path: path.to_path_buf(), var: kind.variable().into() };
-        Subject { kind: Some(kind), source }
+        Subject { kind: Some(kind), source: KeySource::dotenv_variable(path, kind.variable()) }
     }
 
     /// Where the application's settings say.
@@ -52,15 +51,7 @@ pub fn both(env_file: Option<&Path>, layout: Option<SecretLayout>) -> Result<Vec
 
 /// Which key a place is for, as its name says.
 pub fn kind_of(source: &KeySource) -> Option<AppKey> {
-    let name = match source {
-        KeySource::Env(var) | KeySource::Dotenv { var, .. } => var.clone(),
-        KeySource::File(path) => path.file_name()?.to_string_lossy().into_owned(),
-        KeySource::Aws(aws) => match &aws.field {
-            Some(field) => field.clone(),
-            None => aws.secret_id.rsplit('/').next()?.to_owned(),
-        },
-    };
-    let name = name.to_ascii_lowercase().replace('-', "_");
+    let name = source.key_name()?.to_ascii_lowercase().replace('-', "_");
     match (name.contains("secret_key"), name.contains("encryption_key")) {
         (true, false) => Some(AppKey::Secret),
         (false, true) => Some(AppKey::Encryption),
@@ -70,11 +61,12 @@ pub fn kind_of(source: &KeySource) -> Option<AppKey> {
 
 /// Refuses a place that cannot be written.
 pub fn writable(source: &KeySource) -> Result<()> {
-    if let KeySource::Env(var) = source {
-        return Err(Error::new(Exit::Usage, format!("env:{var} cannot be written: it belongs to this process"))
-            .hint("name the file or the secret that the variable comes from: --env-file PATH, file:PATH, aws:SECRET_ID"));
+    if source.is_writable() {
+        return Ok(());
     }
-    Ok(())
+    Err(Error::new(Exit::Usage, format!("{source} cannot be written: it belongs to this process")).hint(
+        "name the file or the secret that the variable comes from: --env-file PATH, file:PATH, aws:SECRET_ID",
+    ))
 }
 
 #[cfg(test)]

@@ -61,7 +61,7 @@ impl Trail {
         match rotation::latest(conn).await {
             Ok(found) => {
                 let r = found.filter(|r| r.state.is_active())?;
-                Some((r.id, [r.old_fingerprint.parse().ok()?, r.new_fingerprint.parse().ok()?]))
+                Some((r.id, [r.old_fingerprint, r.new_fingerprint]))
             }
             Err(e) => {
                 tracing::warn!("not known whether an unfinished rotation needs a key: {e}");

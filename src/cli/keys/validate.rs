@@ -16,7 +16,7 @@ use super::write::warn_of_git;
 use crate::crypto::Fingerprint;
 use crate::error::{Error, Exit, Result};
 use crate::secrets::dotenv::DotenvFile;
-use crate::secrets::{AppKey, KeySource, SourceError};
+use crate::secrets::{AppKey, DotenvVariable, SourceError};
 
 struct Checked {
     subject: Subject,
@@ -44,7 +44,7 @@ pub async fn run(args: ValidateArgs, context: &Context) -> Result<Exit> {
     }
     for c in &mut checked {
         used_elsewhere(c, environment);
-        if let KeySource::Dotenv { path, .. } = &c.subject.source
+        if let Some(DotenvVariable { path, .. }) = c.subject.source.dotenv()
             && environment != Environment::Testing
             && c.kind == AppKey::Encryption
         {
@@ -101,7 +101,9 @@ fn used_twice(a: &Checked, b: &mut Checked) {
 
 /// Each environment has keys of its own: files beside this one must not hold the same key. Backups are its own.
 fn used_elsewhere(c: &mut Checked, environment: Environment) {
-    let (KeySource::Dotenv { path, .. }, Some(value)) = (&c.subject.source, &c.value) else { return };
+    let (Some(DotenvVariable { path, .. }), Some(value)) = (c.subject.source.dotenv(), &c.value) else {
+        return;
+    };
     let severity = if environment == Environment::Testing { Severity::Warning } else { Severity::Error };
     let mut others = BTreeSet::new();
     for other in siblings(path) {
@@ -148,7 +150,7 @@ fn as_json(c: &Checked) -> serde_json::Value {
         "key": c.kind.variable(),
         "source": c.subject.source.to_string(),
         "bytes": c.seen.map(|(bytes, _)| bytes),
-        "fingerprint": c.seen.map(|(_, fingerprint)| fingerprint.to_string()),
+        "fingerprint": c.seen.map(|(_, fingerprint)| fingerprint),
         "findings": c.findings,
     })
 }

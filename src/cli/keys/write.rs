@@ -15,7 +15,7 @@ use crate::crypto::{Fingerprint, Weakness, weakness};
 use crate::error::{Error, Exit, Result};
 use crate::secrets::aws::{Action, Replacement, Seen};
 use crate::secrets::dotenv::{Change, GitExposure, backup_path, git_exposure};
-use crate::secrets::{AwsSource, FileChange, KeySource, SourceError, set_aside};
+use crate::secrets::{AwsSource, DotenvVariable, FileChange, KeySource, SourceError, set_aside};
 
 /// That label where nobody asks afterwards who put it there.
 pub(super) const LABEL: &str = "rekey-set";
@@ -53,9 +53,9 @@ pub struct Written {
     /// False where the place was left as it was.
     pub changed: bool,
     /// The key that is there now.
-    pub fingerprint: String,
+    pub fingerprint: Fingerprint,
     /// The key that was there before, where there was one.
-    pub former_fingerprint: Option<String>,
+    pub former_fingerprint: Option<Fingerprint>,
     /// Secrets Manager: the version that holds the key now.
     pub version: Option<String>,
     /// Secrets Manager: the version that was current before.
@@ -102,8 +102,8 @@ impl Judge<'_> {
         Written {
             target: self.write.target.to_string(),
             changed,
-            fingerprint: now.to_string(),
-            former_fingerprint: found.filter(|_| changed && self.is_key.get()).map(|f| f.to_string()),
+            fingerprint: now,
+            former_fingerprint: found.filter(|_| changed && self.is_key.get()),
             version: None,
             former_version: None,
             backup: None,
@@ -115,18 +115,15 @@ impl Write<'_> {
     /// Writes, and says what was there.
     pub async fn apply(&self, context: &Context, needed: &mut Needed) -> Result<Written> {
         writable(self.target)?;
-        match self.target {
-            KeySource::Aws(target) => self.to_aws(context, needed, target).await,
-            _ => self.to_file(context, needed).await,
+        match (self.target.aws(), self.target.file()) {
+            (Some(target), _) => self.to_aws(context, needed, target).await,
+            (None, Some(path)) => self.to_file(context, needed, path).await,
+            (None, None) => Err(Error::new(Exit::Usage, format!("{} cannot be written", self.target))),
         }
     }
 
-    async fn to_file(&self, context: &Context, needed: &Needed) -> Result<Written> {
+    async fn to_file(&self, context: &Context, needed: &Needed, path: &Path) -> Result<Written> {
         let judge = Judge { write: self, needed, found: Cell::new(None), is_key: Cell::new(false) };
-        let path = match self.target {
-            KeySource::File(path) | KeySource::Dotenv { path, .. } => path,
-            KeySource::Env(_) | KeySource::Aws(_) => unreachable!("not files"),
-        };
         // A backup that is there holds other keys; it is moved away only once it is sure that one is to be made.
         let now = match context.sources.fetch(self.target).await {
             Ok(fetched) => fetched.value,
@@ -143,11 +140,11 @@ impl Write<'_> {
             tracing::info!("the backup that was there is now {}", aside.display());
             warn_of_git(&aside);
         }
-        let done = match self.target {
-            KeySource::Dotenv { path, var } => {
+        let done = match self.target.dotenv() {
+            Some(DotenvVariable { path, var }) => {
                 Change { path, var, value: self.value, backup, create: true }.apply(|v| judge.judge(v))
             }
-            _ => FileChange { path, value: self.value, backup }.apply(|v| judge.judge(v)),
+            None => FileChange { path, value: self.value, backup }.apply(|v| judge.judge(v)),
         };
         let done = done.map_err(|e| judge.explain(e))?;
         warn_of_git(path);
@@ -171,12 +168,12 @@ impl Write<'_> {
     async fn to_aws(&self, context: &Context, needed: &mut Needed, target: &AwsSource) -> Result<Written> {
         let client = context.sources.aws().await?;
         let stage = match target.stage_or_version.as_deref() {
-            None | Some("AWSCURRENT") => None,
+            _ if target.names_current() => None,
             Some(_) if target.names_version_id() => {
                 return Err(not_a_stage(self.target, "a version cannot be changed"));
             }
             Some("AWSPREVIOUS") => return Err(not_a_stage(self.target, "AWSPREVIOUS is AWS's own")),
-            Some(stage) => Some(stage),
+            stage => stage,
         };
         let secret_id = target.secret_id.as_str();
         let id = crate::entropy::id();
@@ -235,8 +232,8 @@ impl Write<'_> {
         let mut written = judge.written(changed);
         written.former_fingerprint = None;
         if let Some(from) = current.moved_from.clone().or(former).filter(|_| changed) {
-            if let Ok(before) = context.sources.fetch(&KeySource::Aws(target.at(&from))).await {
-                written.former_fingerprint = Some(Fingerprint::of(&before.value).to_string());
+            if let Ok(before) = context.sources.fetch(&target.at(&from).into()).await {
+                written.former_fingerprint = Some(Fingerprint::of(&before.value));
             }
             written.former_version = Some(from);
         }
@@ -256,7 +253,7 @@ impl Write<'_> {
         let info = client.describe(&target.secret_id).await?;
         // AWS leaves AWSPENDING on the current version after a rotation of its own, and promote leaves it where the
         // key waited that is current now: nothing is pending then.
-        let current = context.sources.fetch(&KeySource::Aws(target.at_current())).await.ok();
+        let current = context.sources.fetch(&target.at_current().into()).await.ok();
         let holder = info.holder(stage).filter(|v| info.holder("AWSCURRENT") != Some(*v)).map(str::to_owned);
         if let Some(version) = &holder {
             let there = client.key_if_any(&target.at(version)).await?;

@@ -3,7 +3,9 @@
 use serde_json::json;
 
 use super::Report;
+use crate::crypto::Fingerprint;
 use crate::error::{Error, Exit, Result};
+use crate::rotation::RecordedSource;
 use crate::store::ledger::Rotation;
 use crate::store::report::Event;
 
@@ -30,14 +32,8 @@ fn page(report: &Report) -> Result<String> {
         out += &format!("<h2>Rotation {}</h2><table>", rotation.id);
         for (name, value) in [
             ("State", rotation.state.to_string()),
-            (
-                "Old key",
-                key(&rotation.old_fingerprint, &rotation.old_source, rotation.old_version.as_deref()),
-            ),
-            (
-                "New key",
-                key(&rotation.new_fingerprint, &rotation.new_source, rotation.new_version.as_deref()),
-            ),
+            ("Old key", key(rotation.old_fingerprint, &rotation.old_source, rotation.old_version.as_deref())),
+            ("New key", key(rotation.new_fingerprint, &rotation.new_source, rotation.new_version.as_deref())),
             ("Promoted at", promoted(rotation)),
             ("Started", format!("{} by {}", rotation.created_at, rotation.operator)),
             ("Why", rotation.reason.clone().unwrap_or_default()),
@@ -69,13 +65,14 @@ fn page(report: &Report) -> Result<String> {
     Ok(out)
 }
 
-fn key(fingerprint: &str, source: &str, version: Option<&str>) -> String {
+fn key(fingerprint: Fingerprint, source: &RecordedSource, version: Option<&str>) -> String {
     let version = version.map(|version| format!(", version {version}")).unwrap_or_default();
     format!("{fingerprint}, {source}{version}")
 }
 
 fn promoted(r: &Rotation) -> String {
-    let place = r.target_source.clone().filter(|_| r.promoting_at.is_some()).unwrap_or_default();
+    let place = r.target_source.as_ref().filter(|_| r.promoting_at.is_some());
+    let place = place.map(ToString::to_string).unwrap_or_default();
     match &r.promoted_version {
         Some(version) => format!("{place}, version {version}"),
         None => place,

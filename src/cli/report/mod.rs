@@ -126,21 +126,17 @@ async fn encryptions(conn: &mut PgConnection, r: &Rotation) -> Result<Vec<Encryp
     let promoted = matches!(r.state, State::Promoted | State::Finalizing | State::Finalized);
     let under_new = if promoted { written } else { 0 };
     let mut under = Vec::new();
-    for (fingerprint, by_application) in [(&r.old_fingerprint, written), (&r.new_fingerprint, under_new)] {
+    for (fingerprint, by_application) in [(r.old_fingerprint, written), (r.new_fingerprint, under_new)] {
         let by_rekey = report::sealed(conn, fingerprint).await?;
-        under.push(Encryptions { fingerprint: fingerprint.clone(), by_rekey, by_application });
+        under.push(Encryptions { fingerprint, by_rekey, by_application });
     }
     Ok(under)
 }
 
 fn cloudtrail(r: &Rotation) -> Vec<String> {
-    let target = r.target_source.as_deref().and_then(|source| KeySource::recorded(source).ok());
-    let target = match &target {
-        Some(KeySource::Aws(aws)) if r.target_source.as_deref() != Some(&r.old_source) => {
-            Some(aws.secret_id.as_str())
-        }
-        _ => None,
-    };
+    let elsewhere = r.target_source.as_ref().filter(|target| **target != r.old_source);
+    let target = elsewhere.and_then(|target| KeySource::of(target).ok());
+    let target = target.as_ref().and_then(KeySource::aws).map(|aws| aws.secret_id.as_str());
     let mut secrets: Vec<&str> =
         [r.old_arn.as_deref(), r.new_arn.as_deref(), target].into_iter().flatten().collect();
     secrets.dedup();

@@ -49,7 +49,7 @@ pub async fn is_settled(target: &Target<'_>) -> Result<bool> {
         )
         .hint("rekey promote")),
         _ if r.external || !target.is_writable() => {
-            Err(target.by_hand(&r.new_fingerprint, "rekey finalize --yes"))
+            Err(target.by_hand(r.new_fingerprint, "rekey finalize --yes"))
         }
         _ => Ok(false),
     }
@@ -97,14 +97,14 @@ pub async fn finalize(
     let mut target_arn = None;
     // Where the old key is: in the secret that `run` read it from, or where promote pinned it.
     let mut old = r.old_arn.clone().zip(r.old_version.clone());
-    if let KeySource::Aws(aws) = &target.source {
+    if let Some(aws) = target.source.aws() {
         let info = target.sources.aws().await?.describe(&aws.secret_id).await?;
         if let Some(version) = info.holder(&old_pin(r.id)) {
             old = Some((info.arn.clone(), version.to_owned()));
         }
         target_arn = Some(info.arn);
     }
-    let (spare, retired) = (promote_label(r.id), retired_label(&r.old_fingerprint));
+    let (spare, retired) = (promote_label(r.id), retired_label(r.old_fingerprint));
     if let Some((arn, _)) = &old {
         match target.sources.aws().await?.describe(arn).await {
             Ok(info) => has_room(&info, slice::from_ref(&spare), slice::from_ref(&retired))?,
@@ -133,9 +133,9 @@ pub async fn finalize(
             Err(e) => return Err(e.into()),
         }
     }
-    if let (KeySource::Aws(temporary), Some(arn), Some(target_arn)) =
-        (KeySource::recorded(&r.new_source)?, &r.new_arn, &target_arn)
-        && may_delete(&temporary, arn, [target_arn, r.old_arn.as_deref().unwrap_or_default()])
+    let new_source = KeySource::of(&r.new_source)?;
+    if let (Some(temporary), Some(arn), Some(target_arn)) = (new_source.aws(), &r.new_arn, &target_arn)
+        && may_delete(temporary, arn, [target_arn, r.old_arn.as_deref().unwrap_or_default()])
     {
         // Labels cannot be moved once it is scheduled for deletion, and it may be restored for the next key.
         if let Err(error) = unpin_one(target.sources, arn, r.id).await {
@@ -151,7 +151,7 @@ pub async fn finalize(
             }
             other => Some(other?),
         };
-        let secret = Some(temporary.secret_id);
+        let secret = Some(temporary.secret_id.clone());
         match deletion {
             None => {}
             Some(Deletion::Scheduled(at)) => (ending.deletion_scheduled, ending.deleted_at) = (secret, at),
@@ -160,7 +160,7 @@ pub async fn finalize(
             }
             Some(Deletion::Gone) => ending.already_gone = secret,
         }
-    } else if let (KeySource::Aws(kept), Some(arn)) = (KeySource::recorded(&r.new_source)?, &r.new_arn)
+    } else if let (Some(kept), Some(arn)) = (new_source.aws(), &r.new_arn)
         && target_arn.as_ref() != Some(arn)
     {
         // The application may well be given the key out of this very secret, or it keeps the old one.

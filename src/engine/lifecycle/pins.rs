@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::target::{Target, Yields};
 use crate::error::Result;
 use crate::secrets::aws::{new_pin, old_pin};
-use crate::secrets::{KeySource, SourceError, Sources};
+use crate::secrets::{SourceError, Sources};
 use crate::store::ledger::Rotation;
 
 /// Attaches both pins where the keys are in Secrets Manager. Idempotent.
@@ -33,12 +33,12 @@ pub async fn pin(sources: &Sources, rotation: &Rotation) -> Result<(), SourceErr
 /// Pins the old key where the application reads it, if `run` read it elsewhere: AWSPREVIOUS, which promote leaves on it,
 /// moves on with the next change. Idempotent.
 pub async fn pin_at(target: &Target<'_>) -> Result<(), SourceError> {
-    let KeySource::Aws(aws) = &target.source else { return Ok(()) };
+    let Some(aws) = target.source.aws() else { return Ok(()) };
     let client = target.sources.aws().await?;
     if target.rotation.old_arn == Some(client.describe(&aws.secret_id).await?.arn) {
         return Ok(());
     }
-    let current = target.sources.fetch(&KeySource::Aws(aws.at_current())).await?;
+    let current = target.sources.fetch(&aws.at_current().into()).await?;
     if let (Yields::Old, Some(version)) = (target.judge(&current.value), &current.version_id) {
         client.attach(&aws.secret_id, &old_pin(target.rotation.id), version).await?;
     }
@@ -50,10 +50,8 @@ pub async fn pin_at(target: &Target<'_>) -> Result<(), SourceError> {
 pub async fn clean_up(target: &Target<'_>) {
     target.drop_backup();
     let (sources, rotation) = (target.sources, target.rotation);
-    let written = match &target.source {
-        KeySource::Aws(aws) if rotation.promoting_at.is_some() => Some(aws.secret_id.as_str()),
-        _ => None,
-    };
+    let written = target.source.aws().filter(|_| rotation.promoting_at.is_some());
+    let written = written.map(|aws| aws.secret_id.as_str());
     let mut secrets: Vec<&str> =
         [rotation.old_arn.as_deref(), rotation.new_arn.as_deref(), written].into_iter().flatten().collect();
     secrets.sort_unstable();

@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::rotation::State;
 use crate::secrets::aws::{new_pin, old_pin, promote_label, rollback_label};
 use crate::secrets::dotenv::Change;
-use crate::secrets::{KeySource, SourceError};
+use crate::secrets::{DotenvVariable, SourceError};
 use crate::store::Statement;
 use crate::store::audit::Actor;
 use crate::store::ledger::rotation;
@@ -58,13 +58,13 @@ pub async fn promote(
         Err(e) => return Err(e.into()),
     }
     let mut tx = conn.begin().during("record the promotion").await?;
-    rotation::set_target(&mut tx, r.id, &target.source.to_string(), external).await?;
+    rotation::set_target(&mut tx, r.id, &target.source.to_recorded(), external).await?;
     let detail = json!({ "target": target.source.to_string(), "external": external });
     rotation::advance(&mut tx, r.id, &[State::Migrated], State::Promoting, actor, detail).await?;
     tx.commit().during("record the promotion").await?;
 
     if external && before != Yields::New {
-        return Err(target.by_hand(&r.new_fingerprint, "rekey promote --external --yes"));
+        return Err(target.by_hand(r.new_fingerprint, "rekey promote --external --yes"));
     }
     let version_id = match external {
         true => None,
@@ -91,22 +91,17 @@ pub async fn promote(
 /// Refuses what could not be written there, or not be taken back: once `promoting` is written it is too late for that.
 async fn is_possible(target: &Target<'_>, new: &EncryptionKey) -> Result<()> {
     let r = target.rotation;
-    match &target.source {
-        KeySource::Aws(aws) => {
-            let client = target.sources.aws().await?;
-            client.takes(aws, new.expose()).await?;
-            let info = client.describe(&aws.secret_id).await?;
-            let mut on: Vec<String> =
-                [old_pin, promote_label, rollback_label].map(|label| label(r.id)).into();
-            on.push("AWSPREVIOUS".to_owned());
-            on.extend((r.new_arn.as_ref() == Some(&info.arn)).then(|| new_pin(r.id)));
-            has_room(&info, &[], &on)
-        }
-        KeySource::Dotenv { path, var } => {
-            Ok(Change { path, var, value: new.expose(), backup: None, create: false }.fits()?)
-        }
-        KeySource::Env(_) | KeySource::File(_) => Ok(()),
+    if let Some(DotenvVariable { path, var }) = target.source.dotenv() {
+        Change { path, var, value: new.expose(), backup: None, create: false }.fits()?;
     }
+    let Some(aws) = target.source.aws() else { return Ok(()) };
+    let client = target.sources.aws().await?;
+    client.takes(aws, new.expose()).await?;
+    let info = client.describe(&aws.secret_id).await?;
+    let mut on: Vec<String> = [old_pin, promote_label, rollback_label].map(|label| label(r.id)).into();
+    on.push("AWSPREVIOUS".to_owned());
+    on.extend((r.new_arn.as_ref() == Some(&info.arn)).then(|| new_pin(r.id)));
+    has_room(&info, &[], &on)
 }
 
 /// Settles a `promoting` whose verify found rows that are not on the new key, so that `run` may sweep them up: what the place

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use sqlx::PgConnection;
 
 use super::Exclusive;
-use crate::crypto::EncryptionKey;
+use crate::crypto::{EncryptionKey, Fingerprint};
 use crate::error::{Error, Exit, Result};
 use crate::rotation::State;
 use crate::secrets::aws::{Action, Replacement, Seen, promote_label, rollback_label};
-use crate::secrets::{KeySource, Sources, dotenv};
+use crate::secrets::{DotenvVariable, KeySource, Sources, dotenv};
 use crate::store::ledger::{Rotation, rotation};
 
 /// Where the application reads its encryption key, for one rotation.
@@ -37,31 +37,26 @@ pub enum Yields {
 impl<'a> Target<'a> {
     /// The place that promote recorded, or else the old key's own: what the application reads.
     pub fn of(sources: &'a Sources, rotation: &'a Rotation, named: Option<KeySource>) -> Result<Target<'a>> {
-        let recorded = rotation.target_source.as_deref().unwrap_or(&rotation.old_source);
         let source = match named {
             Some(source) => source,
-            None => KeySource::recorded(recorded)?,
+            None => KeySource::of(rotation.target_source.as_ref().unwrap_or(&rotation.old_source))?,
         };
         Ok(Target { sources, rotation, source })
     }
 
     /// Whether we can write there.
     pub fn is_writable(&self) -> bool {
-        matches!(self.source, KeySource::Aws(_) | KeySource::Dotenv { .. })
+        self.source.is_promotable()
     }
 
     /// Whether what it yields is what the application reads, and can be changed: not a former version of a secret.
     pub fn is_live(&self) -> bool {
-        match &self.source {
-            KeySource::Aws(aws) => matches!(aws.stage_or_version.as_deref(), None | Some("AWSCURRENT")),
-            KeySource::Dotenv { .. } => true,
-            KeySource::Env(_) | KeySource::File(_) => false,
-        }
+        self.source.is_live()
     }
 
     /// Which key these bytes are.
     pub fn judge(&self, value: &[u8]) -> Yields {
-        match EncryptionKey::from_bytes(value).map(|k| k.fingerprint().to_string()) {
+        match EncryptionKey::from_bytes(value).map(|k| k.fingerprint()) {
             Ok(f) if f == self.rotation.old_fingerprint => Yields::Old,
             Ok(f) if f == self.rotation.new_fingerprint => Yields::New,
             _ => Yields::Neither,
@@ -70,11 +65,7 @@ impl<'a> Target<'a> {
 
     /// What it yields now: what AWSCURRENT holds, for a secret.
     pub async fn look(&self) -> Result<Yields> {
-        let source = match &self.source {
-            KeySource::Aws(aws) => KeySource::Aws(aws.at_current()),
-            other => other.clone(),
-        };
-        Ok(self.judge(&self.sources.fetch(&source).await?.value))
+        Ok(self.judge(&self.sources.fetch(&self.source.at_current()).await?.value))
     }
 
     /// As [`Target::look`]; a place that yields neither key is not ours to overwrite (3).
@@ -118,35 +109,26 @@ impl<'a> Target<'a> {
             found if found == wanted => Seen::Wanted,
             _ => Seen::Replaceable,
         };
-        match &self.source {
-            KeySource::Aws(aws) => {
-                let (action, label) = match wanted {
-                    Yields::Old => (Action::Rollback, rollback_label(self.rotation.id)),
-                    _ => (Action::Promote, promote_label(self.rotation.id)),
-                };
-                let replacement = Replacement {
-                    target: aws,
-                    value: key.expose(),
-                    id: self.rotation.id,
-                    action,
-                    label: &label,
-                };
-                let current = self.sources.aws().await?.replace(&replacement, judge, &mut guard).await?;
-                Ok(Some(current.version_id))
-            }
-            KeySource::Dotenv { path, var } => {
-                let suffix = match wanted {
-                    Yields::New => self.backup_suffix(),
-                    // The file may be the only place that still has the new key.
-                    _ => dotenv::new_key_suffix(id),
-                };
-                let backup = Some(suffix.as_str());
-                let change = dotenv::Change { path, var, value: key.expose(), backup, create: false };
-                change.apply_guarded(judge, &mut guard).await?;
-                Ok(None)
-            }
-            KeySource::Env(_) | KeySource::File(_) => Ok(None),
+        if let Some(aws) = self.source.aws() {
+            let (action, label) = match wanted {
+                Yields::Old => (Action::Rollback, rollback_label(id)),
+                _ => (Action::Promote, promote_label(id)),
+            };
+            let replacement = Replacement { target: aws, value: key.expose(), id, action, label: &label };
+            let current = self.sources.aws().await?.replace(&replacement, judge, &mut guard).await?;
+            return Ok(Some(current.version_id));
         }
+        if let Some(DotenvVariable { path, var }) = self.source.dotenv() {
+            let suffix = match wanted {
+                Yields::New => self.backup_suffix(),
+                // The file may be the only place that still has the new key.
+                _ => dotenv::new_key_suffix(id),
+            };
+            let backup = Some(suffix.as_str());
+            let change = dotenv::Change { path, var, value: key.expose(), backup, create: false };
+            change.apply_guarded(judge, &mut guard).await?;
+        }
+        Ok(None)
     }
 
     /// Suffix of the backup that a promotion keeps beside a dotenv file.
@@ -156,23 +138,23 @@ impl<'a> Target<'a> {
 
     /// Where a rollback keeps a dotenv file as it was, with the new key in it.
     fn new_key_copy(&self) -> Option<PathBuf> {
-        let KeySource::Dotenv { path, .. } = &self.source else { return None };
+        let DotenvVariable { path, .. } = self.source.dotenv()?;
         Some(dotenv::backup_path(path, &dotenv::new_key_suffix(self.rotation.id)))
     }
 
     /// Removes that copy at the end of a rollback, unless it is where the new key was `found`, or the file itself was:
     /// rows saved before the application is restarted open with that key alone.
-    pub fn drop_new_key_copy(&self, found: &str) {
+    pub fn drop_new_key_copy(&self, found: &KeySource) {
         let Some(copy) = self.new_key_copy().filter(|copy| copy.exists()) else { return };
-        let KeySource::Dotenv { path, var } = &self.source else { return };
+        let Some(DotenvVariable { path, var }) = self.source.dotenv() else { return };
         // The same file by another name is the same file; what cannot be told is kept.
         let real = |path: &Path| path.canonicalize().ok();
-        let is_elsewhere = match KeySource::recorded(found) {
-            Ok(KeySource::Dotenv { path: there, var: named }) if named == *var => {
-                let there = real(&there);
+        let is_elsewhere = match found.dotenv() {
+            Some(found) if found.var == *var => {
+                let there = real(&found.path);
                 there.is_some() && there != real(path) && there != real(&copy)
             }
-            found => found.is_ok(),
+            _ => true,
         };
         if !is_elsewhere {
             tracing::warn!(
@@ -187,7 +169,7 @@ impl<'a> Target<'a> {
 
     /// The files that hold keys there: a dotenv file, and what promote and rollback keep beside it, where there is any.
     pub fn files(&self) -> Vec<PathBuf> {
-        let KeySource::Dotenv { path, .. } = &self.source else { return Vec::new() };
+        let Some(DotenvVariable { path, .. }) = self.source.dotenv() else { return Vec::new() };
         let backup = dotenv::backup_path(path, &self.backup_suffix());
         let beside = [Some(backup), self.new_key_copy()].into_iter().flatten().filter(|file| file.exists());
         std::iter::once(path.clone()).chain(beside).collect()
@@ -195,7 +177,7 @@ impl<'a> Target<'a> {
 
     /// Removes that backup, once it is no longer needed.
     pub fn drop_backup(&self) {
-        if let KeySource::Dotenv { path, .. } = &self.source
+        if let Some(DotenvVariable { path, .. }) = self.source.dotenv()
             && let Err(error) = dotenv::remove_backup(path, &self.backup_suffix())
         {
             tracing::warn!(%error, "the backup of the dotenv file could not be removed: remove it by hand");
@@ -203,16 +185,8 @@ impl<'a> Target<'a> {
     }
 
     /// What somebody has to change by hand, and what to do then. State 7 until it is done.
-    pub fn by_hand(&self, fingerprint: &str, again: &str) -> Error {
-        let what = match &self.source {
-            KeySource::Env(var) => format!(
-                "set {var} to the key with fingerprint {fingerprint} where the application is started"
-            ),
-            KeySource::File(path) => {
-                format!("put the key with fingerprint {fingerprint} into {}", path.display())
-            }
-            other => format!("put the key with fingerprint {fingerprint} into {other}"),
-        };
+    pub fn by_hand(&self, fingerprint: Fingerprint, again: &str) -> Error {
+        let what = self.source.instruction(fingerprint);
         Error::new(Exit::State, format!("{} does not yield that key yet: {what}", self.source))
             .hint(format!("once it is changed, and where that source yields it: {again}"))
     }

@@ -9,6 +9,7 @@ use super::target::{Target, Yields};
 use crate::crypto::EncryptionKey;
 use crate::error::{Exit, Result};
 use crate::rotation::State;
+use crate::secrets::KeySource;
 use crate::store::Statement;
 use crate::store::audit::Actor;
 use crate::store::ledger::rotation;
@@ -22,7 +23,7 @@ pub async fn unpromote(
     alone: &Exclusive,
     target: &Target<'_>,
     old: &EncryptionKey,
-    new_found_at: &str,
+    new_found_at: &KeySource,
     actor: &Actor,
 ) -> Result<Option<String>> {
     let r = target.rotation;
@@ -33,7 +34,7 @@ pub async fn unpromote(
         rotation::advance(&mut tx, r.id, &[State::RollingBack], State::Unpromoting, actor, detail).await?;
         tx.commit().during("record the way back").await?;
         if r.external || !target.is_writable() {
-            let by_hand = || target.by_hand(&r.old_fingerprint, "rekey rollback --yes");
+            let by_hand = || target.by_hand(r.old_fingerprint, "rekey rollback --yes");
             match target.look().await {
                 Ok(Yields::Old) => {}
                 // A place that yields nothing has to be put right by the same hand.
@@ -47,7 +48,7 @@ pub async fn unpromote(
     } else if target.is_live() && matches!(target.look().await, Ok(Yields::New)) {
         // Promoted by hand: whoever did that takes it back. Ended now, the application would be left on a key that no
         // row is on.
-        return Err(target.by_hand(&r.old_fingerprint, "rekey rollback --yes"));
+        return Err(target.by_hand(r.old_fingerprint, "rekey rollback --yes"));
     }
     let mut tx = conn.begin().during("end the rollback").await?;
     let from = [State::RollingBack, State::Unpromoting];

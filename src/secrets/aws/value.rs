@@ -3,7 +3,7 @@
 use zeroize::Zeroizing;
 
 use super::{
-    super::{AwsSource, Fetched, KeyProvider, KeySource, SourceError},
+    super::{AwsSource, Fetched, KeyProvider, SourceError},
     client::SecretsManager,
     edit::{EditError, extracted},
     explain::Call,
@@ -81,11 +81,9 @@ impl SecretsManager {
             {
                 self.get(id, At::Version(id_or_stage)).await
             }
-            (Err(SourceError::Missing { what, hint, .. }), _) => Err(SourceError::Missing {
-                source_name: KeySource::Aws(source.clone()).to_string(),
-                what,
-                hint,
-            }),
+            (Err(SourceError::Missing { what, hint, .. }), _) => {
+                Err(SourceError::Missing { source_name: source.to_string(), what, hint })
+            }
             (read, _) => read,
         }
     }

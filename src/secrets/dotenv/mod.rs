@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use super::{Fetched, KeyProvider, SourceError, aws::id8, file::read_whole};
+use super::{DotenvVariable, Fetched, KeyProvider, SourceError, aws::id8, file::read_whole};
 pub use git::{GitExposure, git_exposure};
 pub use lines::{DotenvFile, LineError};
 pub use replace::{Change, Changed, remove_backup};
@@ -35,27 +35,20 @@ pub fn new_key_suffix(rotation: Uuid) -> String {
     format!("rekey-{}.new.bak", id8(rotation))
 }
 
-/// One variable of one file.
-pub(super) struct DotenvVariable<'a> {
-    pub path: &'a Path,
-    pub var: &'a str,
-}
-
-impl KeyProvider for DotenvVariable<'_> {
+impl KeyProvider for DotenvVariable {
     async fn fetch(&self) -> Result<Fetched, SourceError> {
-        let source_name = || format!("dotenv:{}#{}", self.path.display(), self.var);
         let missing = |what: &str| SourceError::Missing {
-            source_name: source_name(),
+            source_name: self.to_string(),
             what: what.to_owned(),
             hint: format!("put {} into {}, or name another source", self.var, self.path.display()),
         };
-        let file = DotenvFile::parse(read_whole("dotenv", self.path)?);
-        match file.get(self.var) {
+        let file = DotenvFile::parse(read_whole("dotenv", &self.path)?);
+        match file.get(&self.var) {
             Ok(Some(value)) if value.is_empty() => Err(missing("the variable is empty")),
             Ok(Some(value)) => Ok(Fetched::plain(value)),
             Ok(None) => Err(missing("the file does not set this variable")),
             Err(e) => Err(SourceError::Malformed {
-                source_name: source_name(),
+                source_name: self.to_string(),
                 what: e.to_string(),
                 hint: format!("put that line of {} right", self.path.display()),
             }),
@@ -74,7 +67,10 @@ mod tests {
         let path = dir.path().join(".env");
         std::fs::write(&path, "# keys\r\nexport ENCRYPTION_KEY='abc' # the key\r\nEMPTY=\r\nBAD=\"x\r\n")
             .unwrap();
-        let fetch = async |var| DotenvVariable { path: &path, var }.fetch().await.map(|f| f.value.to_vec());
+        let fetch = async |var: &str| {
+            let variable = DotenvVariable { path: path.clone(), var: var.to_owned() };
+            variable.fetch().await.map(|f| f.value.to_vec())
+        };
         assert_eq!(fetch("ENCRYPTION_KEY").await.unwrap(), b"abc");
         for name in ["ABSENT", "EMPTY", "BAD"] {
             let e = Error::from(fetch(name).await.unwrap_err());

@@ -4,16 +4,19 @@ mod turn;
 
 pub use turn::{is_workable, lock, set_desired, turn_back};
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Value, json};
+use sqlx::error::BoxDynError;
 use sqlx::postgres::PgRow;
 use sqlx::{Connection, PgConnection, Row};
 use uuid::Uuid;
 
+use crate::crypto::Fingerprint;
 use crate::error::{Error, Exit};
-use crate::rotation::{Desired, Direction, State};
+use crate::rotation::{Desired, Direction, RecordedSource, State};
 use crate::store::audit::{self, Actor};
 use crate::store::error::{Statement, StoreError};
 use crate::store::{TABLE, schema};
@@ -29,14 +32,14 @@ pub struct Rotation {
     /// What the operator wants.
     #[serde(serialize_with = "word")]
     pub desired: Desired,
-    /// Fingerprint of the key rows come from.
-    pub old_fingerprint: String,
-    /// Fingerprint of the key rows go to.
-    pub new_fingerprint: String,
+    /// The key rows come from.
+    pub old_fingerprint: Fingerprint,
+    /// The key rows go to.
+    pub new_fingerprint: Fingerprint,
     /// Where the old key was read at the start.
-    pub old_source: String,
+    pub old_source: RecordedSource,
     /// Where the new key was read at the start.
-    pub new_source: String,
+    pub new_source: RecordedSource,
     /// ARN of the old key's secret, if it is in Secrets Manager.
     pub old_arn: Option<String>,
     /// ARN of the new key's secret.
@@ -46,7 +49,7 @@ pub struct Rotation {
     /// Version id of the new key.
     pub new_version: Option<String>,
     /// Where promote wrote, or will write, the new key.
-    pub target_source: Option<String>,
+    pub target_source: Option<RecordedSource>,
     /// Version id promote made.
     pub promoted_version: Option<String>,
     /// When `promoting` was first written.
@@ -90,9 +93,12 @@ macro_rules! columns {
     };
 }
 
-fn parse<T: std::str::FromStr<Err = String>>(row: &PgRow, column: &str) -> Result<T, sqlx::Error> {
+fn parse<T: FromStr>(row: &PgRow, column: &str) -> Result<T, sqlx::Error>
+where
+    T::Err: Into<BoxDynError>,
+{
     let text: String = row.try_get(column)?;
-    text.parse().map_err(|e: String| sqlx::Error::Decode(e.into()))
+    text.parse().map_err(|e: T::Err| sqlx::Error::Decode(e.into()))
 }
 
 impl sqlx::FromRow<'_, PgRow> for Rotation {
@@ -101,15 +107,15 @@ impl sqlx::FromRow<'_, PgRow> for Rotation {
             id: row.try_get("id")?,
             state: parse(row, "state")?,
             desired: parse(row, "desired")?,
-            old_fingerprint: row.try_get("old_fingerprint")?,
-            new_fingerprint: row.try_get("new_fingerprint")?,
-            old_source: row.try_get("old_source")?,
-            new_source: row.try_get("new_source")?,
+            old_fingerprint: parse(row, "old_fingerprint")?,
+            new_fingerprint: parse(row, "new_fingerprint")?,
+            old_source: row.try_get::<String, _>("old_source")?.into(),
+            new_source: row.try_get::<String, _>("new_source")?.into(),
             old_arn: row.try_get("old_arn")?,
             new_arn: row.try_get("new_arn")?,
             old_version: row.try_get("old_version")?,
             new_version: row.try_get("new_version")?,
-            target_source: row.try_get("target_source")?,
+            target_source: row.try_get::<Option<String>, _>("target_source")?.map(Into::into),
             promoted_version: row.try_get("promoted_version")?,
             promoting_at: row.try_get("promoting_at")?,
             external: row.try_get("external")?,
@@ -145,10 +151,10 @@ pub struct NewRotation {
 /// How a key is recorded: never its bytes.
 #[derive(Clone, Debug)]
 pub struct KeyRecord {
-    /// 16 hex digits.
-    pub fingerprint: String,
-    /// Canonical source.
-    pub source: String,
+    /// Which key.
+    pub fingerprint: Fingerprint,
+    /// Where it was read.
+    pub source: RecordedSource,
     /// Secret ARN.
     pub arn: Option<String>,
     /// Secret version id.
@@ -226,10 +232,10 @@ pub async fn begin(
     )
     .bind(new.id)
     .bind(TABLE)
-    .bind(&new.old.fingerprint)
-    .bind(&new.new.fingerprint)
-    .bind(&new.old.source)
-    .bind(&new.new.source)
+    .bind(new.old.fingerprint.to_string())
+    .bind(new.new.fingerprint.to_string())
+    .bind(new.old.source.as_str())
+    .bind(new.new.source.as_str())
     .bind(&new.old.arn)
     .bind(&new.new.arn)
     .bind(&new.old.version)
@@ -329,12 +335,12 @@ pub async fn set_compromised(conn: &mut PgConnection, id: Uuid, actor: &Actor) -
 pub async fn set_target(
     conn: &mut PgConnection,
     id: Uuid,
-    target: &str,
+    target: &RecordedSource,
     external: bool,
 ) -> Result<(), StoreError> {
     sqlx::query("UPDATE rekey.rotations SET target_source = $2, external = $3 WHERE id = $1")
         .bind(id)
-        .bind(target)
+        .bind(target.as_str())
         .bind(external)
         .execute(conn)
         .during("record the promotion's target")

@@ -62,9 +62,9 @@ pub(super) async fn ivs(
     let rows = facts.rows as i64;
     let (mut target, mut source) = (rows, rows);
     if schema::exists(conn).await? && readable(conn).await? {
-        target += report::sealed(conn, &keys.target.fingerprint().to_string()).await?;
+        target += report::sealed(conn, keys.target.fingerprint()).await?;
         source = source.max(report::written_by_application(conn).await?);
-        source += report::sealed(conn, &keys.source.fingerprint().to_string()).await?;
+        source += report::sealed(conn, keys.source.fingerprint()).await?;
     }
     findings.extend(judge_ivs(target));
     findings.extend(judge_source(source));
