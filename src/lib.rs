@@ -9,6 +9,9 @@
 //!        └────┼──────────┘       (beside them `cache`: the application's stale entries in Redis)
 //!     rotation  crypto      pure: states, chunks, waves, counters · keys, envelope, rewrap, tag
 //! ```
+//! *The guide* in comments is the application's key management guide: `docs/key-management.md` answers it section by
+//! section. `CONTRIBUTING.md` says which files to open for which change.
+//!
 //! Imports point downwards only; adapters do not import each other, and the pure modules know neither sqlx,
 //! tokio, aws, clap nor indicatif. [`error`] is the exit-code table, [`entropy`] the one door to randomness,
 //! [`fault_point`] is for tests.

@@ -1,4 +1,4 @@
-"""The key management guide's rotation script (its section 3.2, step 2), without the application around it.
+"""The key management guide's rotation script (docs/key-management.md, 3.4 step 2), without the application around it.
 
 The same algorithm: load every connection with its credentials at once, then for each one decrypt, encrypt, save the
 entity in a transaction of its own, and print. What SQLAlchemy and asyncio would add on top is left out, so the real one

@@ -19,7 +19,7 @@ SERVERS = (Server(4, 200), Server(16, 500), Server(64, 1000))
 
 
 def table(results):
-    """Markdown, from the median run of the case 1m. Proofs are 24 bytes a row (performance.md)."""
+    """Markdown, from the median run of the case 1m. Proofs are 24 bytes a row (docs/performance.md)."""
     case = results["cases"]["1m"]
     runs = case["variants"]["run"]["runs"]
     of = lambda name: median(run[name] for run in runs)

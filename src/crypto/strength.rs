@@ -28,7 +28,7 @@ impl fmt::Display for Weakness {
     }
 }
 
-/// Values of ENCRYPTION_KEY in the application's repository and in the guide (sections 1.2 and 2.2).
+/// Values of ENCRYPTION_KEY in the application's repository and in its guide (docs/key-management.md, 1.2 and 2.2).
 pub const PUBLISHED_ENCRYPTION_KEYS: &[&str] = &[
     "AES-256-key-for-provider-cred!",
     "ci-key-for-encryption-test-32!@#",
@@ -37,7 +37,7 @@ pub const PUBLISHED_ENCRYPTION_KEYS: &[&str] = &[
     "this-is-way-too-long-for-aes-256",
 ];
 
-/// Values of SECRET_KEY in the guide (sections 1.1 and 2.2).
+/// Values of SECRET_KEY in the guide (docs/key-management.md, 1.1 and 2.2).
 pub const PUBLISHED_SECRET_KEYS: &[&str] = &[
     "dG9rZW4tc2lnbmluZy1rZXktZm9yLWRhc2h0YW0tcHJvZHVjdGlvbi1lbnZpcm9ubWVudC1oaWdobHktc2VjcmV0",
     "mysecret",

@@ -29,14 +29,14 @@ impl ChunkSize {
     /// What is kept of a row beside its ciphertext: ids, version, tag, and the allocator's share.
     pub const ROW_OVERHEAD: usize = 100;
 
-    /// Bytes a worker may hold at a time ("~24 MB a worker", performance.md).
+    /// Bytes a worker may hold at a time ("~24 MB a worker", docs/performance.md).
     pub const MAX_BYTES: usize = 24 << 20;
 
     /// Bytes beyond which PostgreSQL stores a value out of line (TOAST_TUPLE_THRESHOLD).
     const LARGE_ROW: f64 = 2000.0;
 
     /// 1000 × rows per page for one worker, four times that for several: with smaller chunks two workers return
-    /// to a page before the other's snapshot lets it be pruned (75 % HOT instead of 91 %, performance.md).
+    /// to a page before the other's snapshot lets it be pruned (75 % HOT instead of 91 %, docs/performance.md).
     pub fn choose(workers: usize, rows_per_page: f64, row_bytes: f64) -> ChunkSize {
         let rows = 1000.0 * rows_per_page.clamp(4.0, 16.0) * if workers > 1 { 4.0 } else { 1.0 };
         // Batches of large values take their share of the memory too, on their way to the server.

@@ -30,7 +30,7 @@ impl TableFacts {
     }
 
     /// Whether chunks should be block ranges: where ids do not follow the heap, key ranges dirty every page a
-    /// dozen times (21k rows/s and 2334 B WAL a row against 48k and 1486, performance.md).
+    /// dozen times (21k rows/s and 2334 B WAL a row against 48k and 1486, docs/performance.md).
     pub fn prefers_blocks(&self) -> bool {
         self.correlation.is_some_and(|c| c.abs() < 0.6) && self.pages > 256.0
     }

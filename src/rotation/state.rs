@@ -1,4 +1,4 @@
-//! The states of a rotation and who may move them (`lifecycle.md`); which key rows should be on in each.
+//! The states of a rotation and who may move them (`docs/lifecycle.md`); which key rows should be on in each.
 
 use std::fmt;
 use std::str::FromStr;
@@ -136,7 +136,7 @@ mod tests {
         assert_eq!(inactive, [&State::Finalized, &State::RolledBack]);
     }
 
-    /// lifecycle.md's table, line by line: way of the rows, may run, may roll back, workers may claim.
+    /// docs/lifecycle.md's table, line by line: way of the rows, may run, may roll back, workers may claim.
     #[test]
     fn what_each_state_allows() {
         use Direction::{Backward, Forward};

@@ -177,7 +177,7 @@ impl Connector {
                 *self.deadlock_timeout.get_or_init(|| server.deadlock_timeout)
             }
         };
-        // † the application must never be the deadlock's victim: we give up first.
+        // The application must never be the deadlock's victim: rekey gives up first († in docs/design.md).
         let settings = self.session(purpose, deadlock_timeout * 3 / 10);
         bounded(
             "configure the session",
@@ -228,7 +228,7 @@ impl Connector {
         );
         sql.push_str(match purpose {
             Purpose::Control => "SET default_transaction_read_only = off",
-            // Plans flip with the size of a batch (performance.md): hold them to the ones that were measured.
+            // Plans flip with the size of a batch (docs/performance.md): hold them to the ones that were measured.
             Purpose::Read => {
                 "SET default_transaction_read_only = off; SET plan_cache_mode = force_generic_plan; \
                  SET enable_seqscan = off; SET enable_bitmapscan = off"

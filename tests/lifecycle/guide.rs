@@ -1,6 +1,6 @@
 //! The key management guide, replayed: every command of its production rotation, its rollback and its
-//! troubleshooting table, with ours, on PostgreSQL, Secrets Manager and Redis. RUNBOOK.md shows the same commands
-//! beside the guide's.
+//! troubleshooting table, with rekey's, on PostgreSQL, Secrets Manager and Redis. docs/key-management.md shows both
+//! side by side.
 
 use std::fs;
 use std::process::Command;

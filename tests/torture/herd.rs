@@ -11,7 +11,7 @@ use crate::tally::Tally;
 /// Frozen for longer than this, a process has lost its leases, and its transactions.
 const PAST_THE_LEASE: Duration = Duration::from_millis(2600);
 
-/// Whoever is asked to stop has ended by then: ten seconds (design.md), and what a busy machine adds.
+/// Whoever is asked to stop has ended by then: ten seconds (docs/design.md), and what a busy machine adds.
 const TO_STOP: Duration = Duration::from_secs(30);
 
 /// Which way rows are to move.

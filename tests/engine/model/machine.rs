@@ -364,7 +364,7 @@ impl Machine<'_> {
         Some((state.to_owned(), desired.to_owned()))
     }
 
-    /// lifecycle.md's table of who may move a rotation, as far as these steps go.
+    /// docs/lifecycle.md's table of who may move a rotation, as far as these steps go.
     fn may_have_become(&self, now: &Seen, step: Step, busy: bool) -> bool {
         let word = |seen: &Seen| seen.as_ref().map_or("none", |(state, _)| state.as_str()).to_owned();
         let ran = busy || !self.running.is_empty() || matches!(step, Step::Finish);

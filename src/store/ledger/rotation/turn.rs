@@ -48,7 +48,7 @@ async fn wait_patiently(conn: &mut PgConnection) -> Result<(), StoreError> {
 }
 
 /// Cancels every open chunk and pass, raising each epoch: waits for batches in flight, and fences what comes
-/// later †. Part of the transaction that changes state or desired state.
+/// later († in docs/design.md). Part of the transaction that changes state or desired state.
 async fn fence(conn: &mut PgConnection, id: Uuid) -> Result<(), StoreError> {
     // The frontier first: carving locks it, so that no chunk appears behind our back.
     sqlx::query("SELECT FROM rekey.passes WHERE rotation = $1 AND outcome IS NULL FOR NO KEY UPDATE")
