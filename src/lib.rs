@@ -1,7 +1,9 @@
 //! rekey moves every credential in `provider_connections` from an old AES-256-GCM key to a new one.
 //!
 //! ```text
-//!            cli            arguments, one file per command, what is printed
+//!            cli            arguments and questions, one file per command; text, JSON, exit codes
+//!             │
+//!           jobs            what a command does: a session and a request in, an outcome out; prints nothing
 //!             │
 //!          engine           workers, supervisor, throttle, shutdown
 //!        ┌────┼──────────┐
@@ -26,6 +28,7 @@ pub mod engine;
 pub mod entropy;
 pub mod error;
 pub mod fault_point;
+pub mod jobs;
 pub mod rotation;
 pub mod secrets;
 pub mod store;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::BoolishValueParser;
+use clap::builder::{BoolishValueParser, PossibleValue};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use uuid::Uuid;
 
@@ -12,11 +12,16 @@ use super::cache::CacheCommand;
 use super::examples;
 use super::init::InitArgs;
 use super::keys::KeysCommand;
+use super::parsing::deadline_is_standing;
 use super::plan::PlanArgs;
 use super::throttle_args::ThrottleArgs;
-use crate::secrets::SecretLayout;
+use crate::error;
+use crate::jobs::Environment;
+use crate::jobs::key_pair::NamedKeys;
+use crate::jobs::work::{NewDeadline, WorkRequest};
+use crate::secrets::{KeySource, SecretLayout};
 use crate::store::ledger::rotation::Deadline;
-use crate::store::preflight::Kind;
+use crate::store::preflight::Allowed;
 use crate::telemetry::logging::LogFormat;
 
 /// Moves every stored bank credential from one AES-256-GCM key to another, and proves it.
@@ -125,15 +130,14 @@ pub enum Output {
     Json,
 }
 
-/// `--environment`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Environment {
-    Development,
-    Testing,
-    Ci,
-    Staging,
-    #[default]
-    Production,
+impl ValueEnum for Environment {
+    fn value_variants<'a>() -> &'a [Self] {
+        Environment::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.as_str()))
+    }
 }
 
 #[derive(Subcommand)]
@@ -285,6 +289,18 @@ pub struct KeyArgs {
     pub secret_layout: Option<SecretLayout>,
 }
 
+impl KeyArgs {
+    /// The sources that are named; what does not parse is not echoed.
+    pub fn named(&self) -> error::Result<NamedKeys> {
+        Ok(NamedKeys { old: given(&self.old_key)?, new: given(&self.new_key)?, layout: self.secret_layout })
+    }
+}
+
+/// A source as given on the command line; what does not parse is not echoed.
+pub fn given(text: &Option<String>) -> error::Result<Option<KeySource>> {
+    Ok(text.as_deref().map(KeySource::parse).transpose()?)
+}
+
 /// How hard to work.
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Work")]
@@ -315,9 +331,24 @@ pub struct WorkArgs {
 }
 
 impl WorkArgs {
-    /// Whether `--allow` names it.
-    pub fn allows(&self, kind: Kind) -> bool {
-        self.allow.iter().any(|name| name.trim() == kind.name())
+    /// What a job is asked for; refuses findings that are none, or that nobody may allow.
+    pub fn request(&self) -> error::Result<WorkRequest> {
+        Ok(WorkRequest {
+            workers: self.workers,
+            chunk_rows: self.chunk_rows,
+            batch_rows: self.batch_rows,
+            lock_target: self.lock_target,
+            deadline: self.deadline.map(NewDeadline::from),
+            max_sweeps: self.max_sweeps,
+            allowed: Allowed::parse(&self.allow)?,
+            limits: self.throttle.limits(),
+        })
+    }
+}
+
+impl From<Deadline> for NewDeadline {
+    fn from(at: Deadline) -> NewDeadline {
+        NewDeadline { at, standing: deadline_is_standing() }
     }
 }
 

@@ -11,6 +11,7 @@ use super::keys::Trail;
 use super::signals;
 use crate::cache::{CacheError, Mode, Purged, Target, purge};
 use crate::error::{Error, Exit, Result};
+use crate::jobs::interrupt::unless_stopped;
 use crate::telemetry::progress::thousands;
 
 /// `rekey cache …`
@@ -56,8 +57,8 @@ pub async fn run(command: CacheCommand, context: &Context) -> Result<Exit> {
         confirm(args.yes, &question)?;
     }
     let mut stop = signals::listen()?;
-    let purging = async { purge(&target, mode, context.global.retry_for).await.map_err(Error::from) };
-    let purged = signals::unless_stopped(&mut stop, purging).await?;
+    let purging = async { purge(&target, mode, context.retry_for).await.map_err(Error::from) };
+    let purged = unless_stopped(&mut stop, purging).await?;
     let head = match mode {
         Mode::Delete => Trail::open(context).await.record(super::keys::PURGE, detail(&target, &purged)).await,
         Mode::DryRun => None,

@@ -1,77 +1,67 @@
-//! What every command starts from: the database, the key sources, who acts, and how results are printed.
+//! A job's session made from global flags and the environment of the process, and how results are printed.
 
+use std::ops::Deref;
 use std::time::Duration;
 
 use serde::Serialize;
+use zeroize::Zeroizing;
 
-use super::args::{Environment, Global, Output};
+use super::args::{Global, Output};
 use crate::error::{Error, Exit, Result};
-use crate::secrets::Sources;
-use crate::store::audit::{self, Actor};
-use crate::store::{Connector, Dsn, Purpose};
+use crate::jobs::{AppCache, Session};
+use crate::secrets::{AppSettings, Sources};
+use crate::store::audit::Actor;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::progress;
 use crate::telemetry::termination::LastWord;
 
-/// A refusal does not wait longer than this for the head of the audit chain.
-const HEAD_LIMIT: Duration = Duration::from_secs(3);
+/// How often a progress line is logged where there is no terminal.
+const PROGRESS_EVERY: Duration = Duration::from_secs(3);
 
-/// Global flags, made usable.
+/// A job's session, and what printing its outcome needs.
 pub struct Context {
-    /// As parsed.
+    /// What jobs start from.
+    pub session: Session,
+    /// Global flags, as parsed.
     pub global: Global,
-    /// Who acts, and why.
-    pub actor: Actor,
-    /// Where keys are fetched from.
-    pub sources: Sources,
-    /// What Prometheus is told.
-    pub metrics: Metrics,
     /// What Kubernetes is told at the end.
     pub last_word: LastWord,
+}
+
+impl Deref for Context {
+    type Target = Session;
+    fn deref(&self) -> &Session {
+        &self.session
+    }
 }
 
 impl Context {
     /// Nothing is contacted yet.
     pub fn new(global: Global) -> Context {
+        let variable = |name: &str| std::env::var(name).ok();
         let operator = filled(global.operator.clone()).unwrap_or_else(operator);
-        Context {
+        let log_format = global.log_format;
+        let session = Session {
+            database_url: variable("DATABASE_URL").map(Zeroizing::new),
             actor: Actor::new(operator, global.reason.clone()),
             sources: Sources::with_patience(global.retry_for),
-            global,
+            environment: global.environment,
             metrics: Metrics::default(),
-            last_word: LastWord::default(),
-        }
-    }
-
-    /// A connector for DATABASE_URL.
-    pub fn connector(&self) -> Result<Connector> {
-        let url = std::env::var("DATABASE_URL").map_err(|_| {
-            Error::new(Exit::Usage, "DATABASE_URL is not set")
-                .hint("DATABASE_URL=postgresql://user:password@host:5432/dashtam rekey …")
-        })?;
-        let dsn = Dsn::parse(&url)?;
-        Ok(Connector::new(&dsn, self.global.retry_for, self.global.lease_ttl))
-    }
-
-    /// The head of the audit chain, where this command has appended to it; for one that ends in an error.
-    pub async fn head_if_appended(&self) -> Option<String> {
-        if !self.actor.has_appended() {
-            return None;
-        }
-        let look = async {
-            let mut conn = self.connector().ok()?.try_connect(Purpose::Control).await.ok()?;
-            audit::head_line(&mut conn).await
+            retry_for: global.retry_for,
+            lease_ttl: global.lease_ttl,
+            application: AppSettings::read(variable),
+            cache: cache(),
+            process: process(),
+            show_progress: Box::new(move |received| {
+                Some(progress::show(log_format, PROGRESS_EVERY, received))
+            }),
         };
-        tokio::time::timeout(HEAD_LIMIT, look).await.ok().flatten()
+        Context { session, global, last_word: LastWord::default() }
     }
 
     /// True for `--output json`.
     pub fn json(&self) -> bool {
         self.global.output == Output::Json
-    }
-
-    /// Where this runs.
-    pub fn environment(&self) -> Environment {
-        self.global.environment
     }
 
     /// Prints a result as JSON.
@@ -103,10 +93,16 @@ fn operator() -> String {
         .unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
 }
 
-/// This process's name in the ledger: host, pid, and something no other process has.
-pub fn process_name() -> String {
+/// The application's cache, for the commands that have no flag for it.
+fn cache() -> Option<AppCache> {
+    let url = Zeroizing::new(std::env::var("REDIS_URL").ok()?);
+    let prefix = std::env::var("REKEY_PREFIX").ok().filter(|prefix| !prefix.is_empty());
+    let prefix = prefix.unwrap_or_else(|| "dashtam".to_owned());
+    (!url.trim().is_empty()).then_some(AppCache { url, prefix })
+}
+
+/// This process among those of its host.
+fn process() -> String {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    // The end of it: the beginning is the time, which processes may share.
-    let unique = crate::entropy::id().simple().to_string();
-    format!("{host}-{}-{}", std::process::id(), &unique[24..])
+    format!("{host}-{}", std::process::id())
 }

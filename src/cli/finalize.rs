@@ -8,10 +8,11 @@ use sqlx::PgConnection;
 use super::args::FinalizeArgs;
 use super::confirm::confirm;
 use super::context::Context;
-use super::key_pair::{self, Role};
 use super::{signals, verify};
 use crate::engine::lifecycle::{Exclusive, Target, busy_or_state, clean_up, finalize, is_settled, settle};
 use crate::error::{Error, Exit, Result};
+use crate::jobs::key_pair::{self, Role};
+use crate::jobs::preflight;
 use crate::rotation::State;
 use crate::store::ledger::{Rotation, rotation};
 use crate::store::{Purpose, audit};
@@ -19,6 +20,7 @@ use crate::store::{Purpose, audit};
 /// Runs the command.
 pub async fn run(args: FinalizeArgs, context: &Context) -> Result<Exit> {
     let connector = context.connector()?;
+    let keys = args.keys.named()?;
     let stop = signals::listen()?;
     confirm(args.yes, "After this there is no rollback. Go on?")?;
     let mut conn = connector.connect(Purpose::Control).await?;
@@ -32,17 +34,17 @@ pub async fn run(args: FinalizeArgs, context: &Context) -> Result<Exit> {
     let again = rotation::by_id(&mut conn, r.id).await?;
     let r = may_finalize(&mut conn, Some(again)).await?;
     let target = Target::of(&context.sources, &r, None)?;
-    super::preflight::primary_only(&connector, &mut conn, "finalize").await?;
+    preflight::primary_only(&connector, &mut conn, "finalize").await?;
     if r.state == State::Promoted {
         target.look_for_either().await?;
         // Promoted from a verify that saw rows: whoever deleted them since did not ask rekey.
         let how = verify::How { workers: args.workers.into(), may_be_empty: true };
-        let mut checked = verify::check(context, &args.keys, &connector, &mut conn, &r, how, stop).await?;
+        let mut checked = verify::check(context, &keys, &connector, &mut conn, &r, how, stop).await?;
         verify::record(context, &connector, &mut conn, &r, "finalize", &mut checked).await?;
         checked.report.into_clean()?;
     }
     if !is_settled(&target).await? {
-        let new = key_pair::one(context, &args.keys, &r, Role::New).await?;
+        let new = key_pair::one(context, &keys, &r, Role::New).await?;
         settle(&mut conn, &alone, &target, &new.key).await?;
     }
     let ending = finalize(&mut conn, &alone, &target, args.recovery_window, &context.actor).await?;

@@ -5,8 +5,8 @@ use clap::builder::BoolishValueParser;
 use serde::Serialize;
 
 use super::context::Context;
-use super::preflight;
 use crate::error::{Exit, Result};
+use crate::jobs::preflight;
 use crate::store::{Purpose, audit, grants, schema};
 
 #[derive(Args)]

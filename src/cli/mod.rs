@@ -19,10 +19,8 @@ macro_rules! print {
     }};
 }
 
-mod access;
 mod args;
 mod cache;
-mod cache_after;
 mod completions;
 mod confirm;
 mod context;
@@ -31,13 +29,11 @@ mod examples;
 mod finalize;
 mod hardening;
 mod init;
-mod key_pair;
 mod keys;
 mod man;
 mod parsing;
 mod plan;
 mod plan_text;
-mod preflight;
 mod promote;
 mod quarantine;
 mod refusal;
@@ -49,7 +45,6 @@ mod status;
 mod summary;
 mod throttle_args;
 mod verify;
-mod work;
 
 use std::process::ExitCode;
 
@@ -57,6 +52,7 @@ pub use args::{Cli, Command};
 pub use context::Context;
 
 use crate::error::{Error, Exit, Result};
+use crate::jobs::interrupt::unless_stopped;
 use crate::store::connect::answer_limit;
 use crate::store::with_answer_limit;
 use crate::telemetry::termination::LastWord;
@@ -126,7 +122,7 @@ fn start(command: Command, context: &Context) -> Result<Exit, Refused> {
             Err(error) => Err(Refused { error, event_head: context.head_if_appended().await }),
         }
     };
-    let exit = runtime.block_on(with_answer_limit(answer_limit(context.global.lease_ttl), work));
+    let exit = runtime.block_on(with_answer_limit(answer_limit(context.lease_ttl), work));
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
     exit
 }
@@ -143,7 +139,7 @@ fn hand_over_metrics(context: &Context, exit: Exit) {
 
 async fn serve_metrics(context: &Context) -> Result<()> {
     let Some(address) = context.global.metrics_listen else { return Ok(()) };
-    let silence = context.global.lease_ttl;
+    let silence = context.lease_ttl;
     let bound = http::serve(address, context.metrics.clone(), silence).await.map_err(|e| {
         Error::new(Exit::Usage, format!("cannot serve metrics on {address}: {e}"))
             .hint("choose another --metrics-listen, or leave it out")
@@ -155,15 +151,14 @@ async fn serve_metrics(context: &Context) -> Result<()> {
 async fn dispatch(command: Command, context: &Context) -> Result<Exit> {
     // Usage before anything is contacted.
     if let Some(keys) = command.keys() {
-        key_pair::given(&keys.old_key)?;
-        key_pair::given(&keys.new_key)?;
+        keys.named()?;
     }
     if command.is_work() {
         serve_metrics(context).await?;
     }
     if command.may_be_given_up() {
         let mut stop = signals::listen()?;
-        return signals::unless_stopped(&mut stop, carry_out(command, context)).await;
+        return unless_stopped(&mut stop, carry_out(command, context)).await;
     }
     carry_out(command, context).await
 }

@@ -5,14 +5,15 @@ use serde::Serialize;
 
 use super::args::{KeyArgs, WorkArgs};
 use super::context::Context;
-use super::key_pair::{self, KeyPair};
-use super::preflight::{self, Purpose};
-use super::{plan_text, throttle_args, work};
+use super::plan_text;
 use crate::engine::{Settings, rehearse};
 use crate::error::{Error, Exit, Result};
+use crate::jobs::key_pair::{self, KeyPair, NamedKeys};
+use crate::jobs::preflight::{self, Purpose};
+use crate::jobs::work;
 use crate::rotation::{Direction, Forecast, Rehearsal};
 use crate::store::ledger::{Rotation, rotation};
-use crate::store::preflight::{Allowed, Asked, Finding, For, Kind, Report, examine};
+use crate::store::preflight::{Asked, Finding, For, Kind, Report, examine};
 use crate::store::{self, Connector, audit};
 
 #[derive(Args)]
@@ -61,7 +62,8 @@ pub(super) struct Walk {
 
 /// Runs the command.
 pub async fn run(args: PlanArgs, context: &Context) -> Result<Exit> {
-    let allowed = Allowed::parse(&args.work.allow)?;
+    let (named, asked_work) = (args.keys.named()?, args.work.request()?);
+    let allowed = &asked_work.allowed;
     let connector = context.connector()?;
     // Behind a pooler in transaction mode, which is a finding, nothing may be set in a session.
     let mut conn = match connector.connect(store::Purpose::ReadOnly).await {
@@ -70,23 +72,22 @@ pub async fn run(args: PlanArgs, context: &Context) -> Result<Exit> {
     };
     let active = rotation::latest(&mut conn).await?.filter(|r| r.state.is_active());
     let direction = active.as_ref().map_or(Direction::Forward, Rotation::direction);
-    let limits = throttle_args::limits(&args.work, direction);
-    let keys = keys(context, &args.keys, active.as_ref()).await?;
+    let limits = asked_work.limits(direction);
+    let keys = keys(context, &named, active.as_ref()).await?;
     let report = match &keys {
         Ok(keys) => {
             let fresh = active.is_none();
-            let asked =
-                Purpose { purpose: For::Reading, allowed: &allowed, limits: &limits, direction, fresh };
+            let asked = Purpose { purpose: For::Reading, allowed, limits: &limits, direction, fresh };
             preflight::preflight(context, &connector, &mut conn, keys, asked).await?
         }
         // Whatever else stands in the way is told all the same.
         Err(finding) => {
             let also = vec![finding.clone()];
-            let asked = Asked { purpose: For::Reading, allowed: &allowed, limits: &limits, keys: None, also };
+            let asked = Asked { purpose: For::Reading, allowed, limits: &limits, keys: None, also };
             examine(&mut conn, &connector, asked).await?
         }
     };
-    let settings = work::settings(&args.work, context, &report.facts);
+    let settings = asked_work.settings(context, &report.facts);
     let exit = report.exit();
     let rehearsal = match (args.rehearse, &keys, exit) {
         (Some(rows), Ok(keys), Exit::Ok) => {
@@ -110,12 +111,12 @@ pub async fn run(args: PlanArgs, context: &Context) -> Result<Exit> {
 /// Both keys; a key that cannot be had is one finding among the others.
 async fn keys(
     context: &Context,
-    args: &KeyArgs,
+    named: &NamedKeys,
     active: Option<&Rotation>,
 ) -> Result<Result<KeyPair, Finding>> {
     let keys = match active {
-        Some(active) => key_pair::for_rotation(context, args, active).await,
-        None => key_pair::for_new(context, args).await,
+        Some(active) => key_pair::for_rotation(context, named, active).await,
+        None => key_pair::for_new(context, named).await,
     };
     match keys {
         Ok(keys) => Ok(Ok(keys)),

@@ -3,13 +3,15 @@
 use serde_json::json;
 use sqlx::PgConnection;
 
-use super::args::PromoteArgs;
+use super::args::{PromoteArgs, given};
 use super::confirm::confirm;
 use super::context::Context;
-use super::key_pair::{self, Role};
-use super::{cache_after, keys, signals, verify};
+use super::{signals, verify};
 use crate::engine::lifecycle::{Exclusive, Target, Yields, busy_or_state, promote, reconcile};
 use crate::error::{Error, Exit, Result};
+use crate::jobs::exposure::warn_of_git;
+use crate::jobs::key_pair::{self, Role};
+use crate::jobs::{cache_after, preflight};
 use crate::rotation::State;
 use crate::secrets::KeySource;
 use crate::store::ledger::{Rotation, rotation};
@@ -17,10 +19,11 @@ use crate::store::preflight::{Allowed, Kind};
 use crate::store::{Purpose, audit};
 
 /// Runs the command.
-pub async fn run(mut args: PromoteArgs, context: &Context) -> Result<Exit> {
+pub async fn run(args: PromoteArgs, context: &Context) -> Result<Exit> {
     let connector = context.connector()?;
     let stop = signals::listen()?;
-    let named = key_pair::given(&args.target)?;
+    let named = given(&args.target)?;
+    let mut keys = args.keys.named()?;
     let allowed = Allowed::parse(&args.allow)?;
     confirm(args.yes, "This changes the key the application reads. Go on?")?;
     let mut conn = connector.connect(Purpose::Control).await?;
@@ -46,19 +49,19 @@ pub async fn run(mut args: PromoteArgs, context: &Context) -> Result<Exit> {
     if args.external && ours {
         tracing::warn!("rekey itself began to promote at {}, and goes on with it", target.source);
     }
-    if external && args.keys.new_key.is_none() && matches!(target.look().await, Ok(Yields::New)) {
+    if external && keys.new.is_none() && matches!(target.look().await, Ok(Yields::New)) {
         // Changed before anybody asked: the new key may be nowhere else any more.
-        args.keys.new_key = Some(target.source.to_string());
+        keys.new = Some(target.source.clone());
     }
-    let new = key_pair::one(context, &args.keys, &r, Role::New).await?;
-    super::preflight::primary_only(&connector, &mut conn, "promote").await?;
+    let new = key_pair::one(context, &keys, &r, Role::New).await?;
+    preflight::primary_only(&connector, &mut conn, "promote").await?;
     // Before the verify, whose result is recorded: a place that is somebody else's, or changes by itself, is refused.
     if !external {
         target.look_for_either().await?;
-        super::preflight::no_automatic_rotation(context, &mut conn, &target, &allowed).await?;
+        preflight::no_automatic_rotation(context, &mut conn, &target, &allowed).await?;
     }
     let how = verify::How { workers: args.workers.into(), may_be_empty: allowed.includes(Kind::EmptyTable) };
-    let mut checked = verify::check(context, &args.keys, &connector, &mut conn, &r, how, stop).await?;
+    let mut checked = verify::check(context, &keys, &connector, &mut conn, &r, how, stop).await?;
     verify::record(context, &connector, &mut conn, &r, "promote", &mut checked).await?;
     // `run` moves the ones, and quarantines the others so that they can be accepted.
     let left_to_run = checked.report.wrong_key + checked.report.unreadable > 0;
@@ -73,7 +76,7 @@ pub async fn run(mut args: PromoteArgs, context: &Context) -> Result<Exit> {
     };
     let done = promote(&mut conn, &alone, &clean, &target, &new.key, external, &context.actor).await?;
     drop(new);
-    target.files().iter().for_each(|path| keys::warn_of_git(path));
+    target.files().iter().for_each(|path| warn_of_git(path));
     let cache = cache_after::purge(context, &mut conn, &r).await;
     let now = rotation::by_id(&mut conn, r.id).await?;
     let (seq, hash) = audit::head(&mut conn).await?;

@@ -3,15 +3,16 @@
 use serde_json::json;
 use uuid::Uuid;
 
-use super::access;
-use super::args::{KeyArgs, QuarantineCommand, WorkArgs};
+use super::args::{QuarantineCommand, given};
 use super::context::Context;
-use super::parsing::deadline_is_standing;
-use super::preflight::primary_only;
 use super::summary::Ended;
-use super::{key_pair, run, signals, summary, throttle_args, work};
+use super::{run, signals, summary};
 use crate::crypto::EncryptionKey;
 use crate::error::{Error, Exit, Result};
+use crate::jobs::access;
+use crate::jobs::key_pair::{self, NamedKeys};
+use crate::jobs::preflight::primary_only;
+use crate::jobs::work::{self, WorkRequest};
 use crate::rotation::State;
 use crate::store::ledger::quarantine::Entry;
 use crate::store::ledger::{Rotation, chunk, quarantine, rotation};
@@ -21,7 +22,9 @@ use crate::store::{Purpose, audit, connect, facts};
 pub async fn run(command: QuarantineCommand, context: &Context) -> Result<Exit> {
     match command {
         QuarantineCommand::List => list(context).await,
-        QuarantineCommand::Retry { keys, work, also_key } => retry(context, &keys, &work, also_key).await,
+        QuarantineCommand::Retry { keys, work, also_key } => {
+            retry(context, &keys.named()?, &work.request()?, also_key).await
+        }
         QuarantineCommand::Accept { id } => accept(context, id).await,
     }
 }
@@ -83,10 +86,15 @@ fn text_entry(e: &Entry) {
 }
 
 /// The closing proof looks at every quarantined row again: retrying is sweeping once more.
-async fn retry(context: &Context, keys: &KeyArgs, args: &WorkArgs, also: Option<String>) -> Result<Exit> {
+async fn retry(
+    context: &Context,
+    keys: &NamedKeys,
+    args: &WorkRequest,
+    also: Option<String>,
+) -> Result<Exit> {
     let connector = context.connector()?;
     let stop = signals::listen()?;
-    let also = key_pair::given(&also)?;
+    let also = given(&also)?;
     let mut conn = connector.connect(Purpose::Control).await?;
     primary_only(&connector, &mut conn, "quarantine retry").await?;
     let r: Rotation = rotation::latest(&mut conn).await?.ok_or_else(none)?;
@@ -111,11 +119,9 @@ async fn retry(context: &Context, keys: &KeyArgs, args: &WorkArgs, also: Option<
         }
         None => None,
     };
-    if let Some(deadline) = args.deadline {
-        rotation::set_deadline(&mut conn, r.id, deadline, deadline_is_standing()).await?;
-    }
+    args.store_deadline(&mut conn, r.id).await?;
     let facts = facts::table(&mut conn).await?;
-    let settings = work::settings(args, context, &facts);
+    let settings = args.settings(context, &facts);
     let before = chunk::totals(&mut conn, r.id, direction).await?;
     let rewrapper = work::rewrapper(&pair, r.id, direction, also.as_ref())?;
     drop((pair, also));
@@ -129,7 +135,7 @@ async fn retry(context: &Context, keys: &KeyArgs, args: &WorkArgs, also: Option<
     )
     .await?;
     connect::close(conn).await;
-    let how = (settings, throttle_args::limits(args, direction));
+    let how = (settings, args.limits(direction));
     let (end, took) = work::drive(context, &r, direction, rewrapper, how, stop).await?;
     let mut conn = work::connect_to_tell(&connector, &end).await?;
     let ended = Ended { direction, end, took, before, cache: None };

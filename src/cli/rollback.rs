@@ -4,32 +4,38 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 
-use super::access;
 use super::args::RollbackArgs;
 use super::confirm::confirm;
 use super::context::Context;
-use super::key_pair::{self, KeyPair};
-use super::parsing::deadline_is_standing;
-use super::preflight::{Purpose as Asked, preflight};
 use super::summary::Ended;
-use super::{cache_after, keys, signals, summary, throttle_args, work};
+use super::{signals, summary};
 use crate::engine::lifecycle::{Exclusive, Target, clean_up, unpromote};
 use crate::engine::{End, Settings};
 use crate::error::{Error, Exit, Result};
+use crate::jobs::exposure::warn_of_git;
+use crate::jobs::interrupt::unless_stopped;
+use crate::jobs::key_pair::{self, KeyPair, NamedKeys};
+use crate::jobs::preflight::{Purpose as Asked, preflight};
+use crate::jobs::work::WorkRequest;
+use crate::jobs::{access, cache_after, work};
 use crate::rotation::throttle::Limits;
 use crate::rotation::{Counters, Desired, Direction, State};
 use crate::store::ledger::{Rotation, chunk, quarantine, rotation};
-use crate::store::preflight::{Allowed, For};
+use crate::store::preflight::For;
 use crate::store::{Connector, Purpose, connect};
 
 /// Runs the command.
 pub async fn run(args: RollbackArgs, context: &Context) -> Result<Exit> {
     let connector = context.connector()?;
-    let allowed = Allowed::parse(&args.work.allow)?;
+    let request = RollbackRequest {
+        i_know_the_old_key_is_compromised: args.i_know_the_old_key_is_compromised,
+        keys: args.keys.named()?,
+        work: args.work.request()?,
+    };
     confirm(args.yes, "This returns every connection to the old key. Go on?")?;
     let mut stop = signals::listen()?;
-    let prepared = prepare(&args, context, &connector, &allowed);
-    let Prepared { rotation, keys, how, before } = signals::unless_stopped(&mut stop, prepared).await?;
+    let prepared = prepare(&request, context, &connector);
+    let Prepared { rotation, keys, how, before } = unless_stopped(&mut stop, prepared).await?;
     let rows = async || {
         let rewrapper = work::rewrapper(&keys, rotation.id, Direction::Backward, None)?;
         work::drive(context, &rotation, Direction::Backward, rewrapper, how.clone(), stop.clone()).await
@@ -54,6 +60,13 @@ pub async fn run(args: RollbackArgs, context: &Context) -> Result<Exit> {
     let mut conn = work::connect_to_tell(&connector, &end).await?;
     let ended = Ended { direction: Direction::Backward, end, took, before, cache };
     summary::print(context, &mut conn, rotation.id, ended).await
+}
+
+/// What is asked for.
+struct RollbackRequest {
+    i_know_the_old_key_is_compromised: bool,
+    keys: NamedKeys,
+    work: WorkRequest,
 }
 
 /// The outside half, once every row is back: the application is given the old key again. Says what became of the
@@ -89,7 +102,7 @@ async fn leave(
         }
     }
     if now.promoting_at.is_some() {
-        target.files().iter().for_each(|path| keys::warn_of_git(path));
+        target.files().iter().for_each(|path| warn_of_git(path));
     }
     let cache = cache_after::purge(context, &mut conn, &now).await;
     alone.give_back(&mut conn).await?;
@@ -106,27 +119,22 @@ struct Prepared {
 }
 
 /// State, keys, preflight; then the rotation is turned round, in one transaction. May be given up anywhere.
-async fn prepare(
-    args: &RollbackArgs,
-    context: &Context,
-    connector: &Connector,
-    allowed: &Allowed,
-) -> Result<Prepared> {
+async fn prepare(args: &RollbackRequest, context: &Context, connector: &Connector) -> Result<Prepared> {
     let mut conn = connector.connect(Purpose::Control).await?;
     let found = rotation::latest(&mut conn).await?;
     let rotation = may_roll_back(found, args)?;
     let keys = key_pair::for_rotation(context, &args.keys, &rotation).await?;
     // Before anything turns: a rollback that could not be finished is worse than none.
-    let limits = throttle_args::limits(&args.work, Direction::Backward);
+    let limits = args.work.limits(Direction::Backward);
     let asked = Asked {
         purpose: For::Rollback,
-        allowed,
+        allowed: &args.work.allowed,
         limits: &limits,
         direction: Direction::Backward,
         fresh: false,
     };
     let report = preflight(context, connector, &mut conn, &keys, asked).await?.into_result()?;
-    let settings = work::settings(&args.work, context, &report.facts);
+    let settings = args.work.settings(context, &report.facts);
 
     if rotation.state.may_roll_back() {
         // Not while somebody is in the middle of promoting.
@@ -147,16 +155,14 @@ async fn prepare(
     } else if rotation.desired == Desired::Aborted {
         rotation::set_desired(&mut conn, rotation.id, Desired::Running, &context.actor).await?;
     }
-    if let Some(deadline) = args.work.deadline {
-        rotation::set_deadline(&mut conn, rotation.id, deadline, deadline_is_standing()).await?;
-    }
+    args.work.store_deadline(&mut conn, rotation.id).await?;
     access::record(context, &mut conn, rotation.id, "rollback", access::both(&keys)).await?;
     let before = chunk::totals(&mut conn, rotation.id, Direction::Backward).await?;
     connect::close(conn).await;
     Ok(Prepared { rotation, keys, how: (settings, limits), before })
 }
 
-fn may_roll_back(found: Option<Rotation>, args: &RollbackArgs) -> Result<Rotation> {
+fn may_roll_back(found: Option<Rotation>, args: &RollbackRequest) -> Result<Rotation> {
     let Some(r) = found else {
         return Err(Error::new(Exit::State, "there is no rotation to roll back").hint("rekey status"));
     };

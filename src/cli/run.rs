@@ -8,41 +8,51 @@ use serde_json::json;
 use sqlx::PgConnection;
 use tokio::sync::watch;
 
-use super::access;
 use super::args::RunArgs;
 use super::context::Context;
-use super::key_pair::{self, KeyPair};
-use super::parsing::deadline_is_standing;
-use super::preflight::{Purpose as Asked, preflight};
 use super::summary::Ended;
-use super::{signals, summary, throttle_args, work};
+use super::{signals, summary};
 use crate::crypto::Rewrapper;
 use crate::engine::{DryRun, Settings, Stop, StopSource, dry_run, lifecycle};
 use crate::error::{Error, Exit, Result};
+use crate::jobs::interrupt::unless_stopped;
+use crate::jobs::key_pair::{self, KeyPair, NamedKeys};
+use crate::jobs::preflight::{Purpose as Asked, preflight};
+use crate::jobs::work::WorkRequest;
+use crate::jobs::{access, work};
 use crate::rotation::throttle::Limits;
 use crate::rotation::{Counters, Desired, Direction, Progress, State};
 use crate::store::ledger::rotation::{self, NewRotation};
 use crate::store::ledger::{Rotation, chunk};
-use crate::store::preflight::{Allowed, For, Report};
+use crate::store::preflight::{For, Report};
 use crate::store::{Connector, Purpose, audit, connect, schema};
-use crate::telemetry::progress::{self, thousands};
+use crate::telemetry::progress::thousands;
 
 /// Runs the command.
 pub async fn run(args: RunArgs, context: &Context) -> Result<Exit> {
     let connector = context.connector()?;
-    let allowed = Allowed::parse(&args.work.allow)?;
+    let dry_run = args.dry_run;
+    let args =
+        RunRequest { compromised: args.compromised, keys: args.keys.named()?, work: args.work.request()? };
     let mut stop = signals::listen()?;
-    if args.dry_run {
-        let prepared = prepare_dry(&args, context, &connector, &allowed);
-        let prepared = signals::unless_stopped(&mut stop, prepared).await?;
+    if dry_run {
+        let prepared = prepare_dry(&args, context, &connector);
+        let prepared = unless_stopped(&mut stop, prepared).await?;
         return dry(context, prepared, stop).await;
     }
-    let prepared = prepare(&args, context, &connector, &allowed);
-    let Prepared { rotation, rewrapper, how, before } = signals::unless_stopped(&mut stop, prepared).await?;
+    let prepared = prepare(&args, context, &connector);
+    let Prepared { rotation, rewrapper, how, before } = unless_stopped(&mut stop, prepared).await?;
     let (end, took) = work::drive(context, &rotation, Direction::Forward, rewrapper, how, stop).await?;
     let mut conn = work::connect_to_tell(&connector, &end).await?;
     let ended = Ended { direction: Direction::Forward, end, took, before, cache: None };
     summary::print(context, &mut conn, rotation.id, ended).await
+}
+
+/// What is asked for.
+struct RunRequest {
+    compromised: bool,
+    keys: NamedKeys,
+    work: WorkRequest,
 }
 
 /// What the engine needs to start.
@@ -55,15 +65,10 @@ struct Prepared {
 
 /// State, keys, preflight; then the rotation is recorded or joined. May be given up anywhere: the
 /// rotation's row is one transaction, and events and pins written before it harm nobody.
-async fn prepare(
-    args: &RunArgs,
-    context: &Context,
-    connector: &Connector,
-    allowed: &Allowed,
-) -> Result<Prepared> {
+async fn prepare(args: &RunRequest, context: &Context, connector: &Connector) -> Result<Prepared> {
     let mut conn = connector.connect(Purpose::Control).await?;
     let mut active = rotation::latest(&mut conn).await?.filter(|r| r.state.is_active());
-    let limits = throttle_args::limits(&args.work, Direction::Forward);
+    let limits = args.work.limits(Direction::Forward);
     let (keys, report) = loop {
         if let Some(active) = &active {
             may_run(&mut conn, active, args.work.deadline.is_some()).await?;
@@ -77,7 +82,7 @@ async fn prepare(
         }
         let purpose = Asked {
             purpose: For::Run,
-            allowed,
+            allowed: &args.work.allowed,
             limits: &limits,
             direction: Direction::Forward,
             fresh: active.is_none(),
@@ -93,7 +98,7 @@ async fn prepare(
         }
         active = begun;
     };
-    let settings = work::settings(&args.work, context, &report.facts);
+    let settings = args.work.settings(context, &report.facts);
     let rotation = match active {
         Some(active) => active,
         None => begin(args, context, &mut conn, &keys, &report).await?,
@@ -107,9 +112,7 @@ async fn prepare(
     {
         tracing::warn!(%error, "the key versions could not be pinned now; promote will pin them or refuse");
     }
-    if let Some(deadline) = args.work.deadline {
-        rotation::set_deadline(&mut conn, rotation.id, deadline, deadline_is_standing()).await?;
-    }
+    args.work.store_deadline(&mut conn, rotation.id).await?;
     let before = chunk::totals(&mut conn, rotation.id, Direction::Forward).await?;
     let rewrapper = work::rewrapper(&keys, rotation.id, Direction::Forward, None)?;
     drop(keys);
@@ -184,7 +187,7 @@ async fn refuse_compromised(conn: &mut PgConnection, keys: &KeyPair) -> Result<(
 
 /// Records the rotation, or joins the one that another pod recorded in the same second.
 async fn begin(
-    args: &RunArgs,
+    args: &RunRequest,
     context: &Context,
     conn: &mut PgConnection,
     keys: &KeyPair,
@@ -199,7 +202,7 @@ async fn begin(
         plan: json!({ "findings": preflight.findings, "rows_estimated": preflight.facts.rows, "sample": preflight.sample }),
         settings: json!({
             "workers": args.work.workers, "batch_rows": args.work.batch_rows, "chunk_rows": args.work.chunk_rows,
-            "allow": args.work.allow, "version": env!("CARGO_PKG_VERSION"),
+            "allow": args.work.allowed.names(), "version": env!("CARGO_PKG_VERSION"),
         }),
     };
     let (rotation, ours) = rotation::begin(conn, &new, &context.actor).await?;
@@ -241,22 +244,17 @@ struct PreparedDry {
     limit: Option<Duration>,
 }
 
-async fn prepare_dry(
-    args: &RunArgs,
-    context: &Context,
-    connector: &Connector,
-    allowed: &Allowed,
-) -> Result<PreparedDry> {
+async fn prepare_dry(args: &RunRequest, context: &Context, connector: &Connector) -> Result<PreparedDry> {
     let mut conn = connector.connect(Purpose::ReadOnly).await?;
     let active = rotation::latest(&mut conn).await?.filter(|r| r.state.is_active());
     let keys = match &active {
         Some(active) => key_pair::for_rotation(context, &args.keys, active).await?,
         None => key_pair::for_new(context, &args.keys).await?,
     };
-    let limits = throttle_args::limits(&args.work, Direction::Forward);
+    let limits = args.work.limits(Direction::Forward);
     let purpose = Asked {
         purpose: For::Reading,
-        allowed,
+        allowed: &args.work.allowed,
         limits: &limits,
         direction: Direction::Forward,
         fresh: active.is_none(),
@@ -264,11 +262,11 @@ async fn prepare_dry(
     let report = preflight(context, connector, &mut conn, &keys, purpose).await?.into_result()?;
     let event_head = audit::head_line(&mut conn).await;
     let limit = match args.work.deadline {
-        Some(deadline) => Some(rotation::left_until(&mut conn, deadline).await?),
+        Some(deadline) => Some(rotation::left_until(&mut conn, deadline.at).await?),
         None => None,
     };
     connect::close(conn).await;
-    let settings = work::settings(&args.work, context, &report.facts);
+    let settings = args.work.settings(context, &report.facts);
     let rewrapper =
         work::rewrapper(&keys, active.map_or_else(crate::entropy::id, |r| r.id), Direction::Forward, None)?;
     Ok(PreparedDry { rewrapper, settings, event_head, limit })
@@ -277,8 +275,7 @@ async fn prepare_dry(
 async fn dry(context: &Context, prepared: PreparedDry, stop: Stop) -> Result<Exit> {
     let PreparedDry { rewrapper, settings, event_head, limit } = prepared;
     let (sender, receiver) = watch::channel(Progress { totals: Counters::default(), ..Default::default() });
-    context.metrics.follow(receiver.clone());
-    let shown = progress::show(context.global.log_format, std::time::Duration::from_secs(3), receiver);
+    let shown = context.follow(receiver);
     let (give_up, given_up) = StopSource::new();
     let mut signal = stop.clone();
     let relay = tokio::spawn(async move {

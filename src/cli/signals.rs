@@ -1,7 +1,6 @@
 //! SIGTERM and SIGINT ask to stop; a second one stops at once, and so does time. Either way the checkpoint in the
 //! database stands.
 
-use std::future::Future;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -40,18 +39,4 @@ pub fn listen() -> Result<Stop> {
         }
     });
     Ok(stop)
-}
-
-/// For what may be given up in the middle: reading, asking, waiting.
-pub async fn unless_stopped<T>(stop: &mut Stop, work: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::select! {
-        done = work => done,
-        () = stop.wait() => Err(stopped()),
-    }
-}
-
-/// What is said where there is nothing more to say.
-pub fn stopped() -> Error {
-    Error::new(Exit::Signalled, "stopped by a signal; what was committed until then stands")
-        .hint("run the same command again")
 }

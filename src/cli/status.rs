@@ -121,7 +121,7 @@ async fn look(context: &Context, conn: &mut PgConnection) -> Result<Status, Stor
     };
     let direction = r.direction();
     let totals = chunk::totals(conn, r.id, direction).await?;
-    let alive = context.global.lease_ttl.as_secs_f64();
+    let alive = context.lease_ttl.as_secs_f64();
     let processes = process::alive(conn, r.id, alive).await?;
     let (mut progress, mut chunks) = (None, None);
     if let Some(pass) = pass::latest(conn, r.id, direction).await? {

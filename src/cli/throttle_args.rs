@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::args::{WorkArgs, duration};
+use super::args::duration;
 use crate::rotation::throttle::Limits;
-use crate::rotation::{Direction, Rate, Window};
-use crate::store::preflight::Kind;
+use crate::rotation::{Rate, Window};
 
 /// `off`, or a limit.
 #[derive(Clone, Copy, Debug)]
@@ -49,22 +48,21 @@ pub struct ThrottleArgs {
     pub max_checkpoints: Limit<u32>,
 }
 
-/// The limits for work in one direction. A finding that is let pass is a signal that is done without.
-pub fn limits(args: &WorkArgs, direction: Direction) -> Limits {
-    let unless = |kind, limit: Limit<u64>| limit.0.filter(|_| !args.allows(kind));
-    let given = &args.throttle;
-    Limits {
-        replica_bytes: given.max_replica_lag_bytes.0,
-        replica_delay: given.max_replica_lag.0,
-        slot_bytes: unless(Kind::Slots, given.max_slot_wal),
-        slot_xmin_age: unless(Kind::Slots, given.max_slot_xmin_age),
-        archive_bytes: unless(Kind::WalArchive, given.max_archive_backlog),
-        blocked_sessions: given.max_blocked_sessions.0,
-        checkpoints_a_minute: given.max_checkpoints.0,
-        window: given.window.clone(),
-        max_rate: given.max_rate,
-        // Preflight lets a rollback begin all the same: as little as possible shall stop it.
-        allow_unreadable: args.allows(Kind::Monitoring) || direction == Direction::Backward,
+impl ThrottleArgs {
+    /// The limits as given; `--allow` and the direction of the work may take some off.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            replica_bytes: self.max_replica_lag_bytes.0,
+            replica_delay: self.max_replica_lag.0,
+            slot_bytes: self.max_slot_wal.0,
+            slot_xmin_age: self.max_slot_xmin_age.0,
+            archive_bytes: self.max_archive_backlog.0,
+            blocked_sessions: self.max_blocked_sessions.0,
+            checkpoints_a_minute: self.max_checkpoints.0,
+            window: self.window.clone(),
+            max_rate: self.max_rate,
+            allow_unreadable: false,
+        }
     }
 }
 

@@ -4,13 +4,13 @@ use serde::Serialize;
 use serde_json::Value;
 use sqlx::PgConnection;
 
-use super::access;
-use super::args::{KeyArgs, VerifyArgs};
+use super::args::VerifyArgs;
 use super::context::Context;
-use super::key_pair::{self, Role};
 use crate::crypto::{Cipher, TagKey};
 use crate::engine::{Stop, StopSource, VerifyKeys, VerifyReport, verify};
 use crate::error::{Error, Exit, Result};
+use crate::jobs::key_pair::{self, NamedKeys, Role};
+use crate::jobs::{Session, access};
 use crate::rotation::{Direction, State};
 use crate::store::ledger::{Rotation, pass, rotation};
 use crate::store::{Connector, Purpose, audit};
@@ -40,7 +40,8 @@ pub async fn run(args: VerifyArgs, context: &Context) -> Result<Exit> {
     // What became of the rows since is nobody's trouble then.
     let over = matches!(rotation.state, State::Finalized | State::RolledBack);
     let how = How { workers: args.workers.into(), may_be_empty: over };
-    let mut checked = check(context, &args.keys, &connector, &mut conn, &rotation, how, stop).await?;
+    let mut checked =
+        check(context, &args.keys.named()?, &connector, &mut conn, &rotation, how, stop).await?;
     // The one from before has been idle for as long as the table took, which not every network lets live.
     let mut conn = connector.connect(Purpose::Control).await?;
     let now = rotation::latest(&mut conn).await?;
@@ -81,8 +82,8 @@ pub struct Checked {
 
 /// Verifies the table for a rotation in its present state; the caller records and prints.
 pub async fn check(
-    context: &Context,
-    args: &KeyArgs,
+    session: &Session,
+    keys: &NamedKeys,
     connector: &Connector,
     conn: &mut PgConnection,
     rotation: &Rotation,
@@ -93,10 +94,10 @@ pub async fn check(
         Direction::Forward => (Role::New, Role::Old),
         Direction::Backward => (Role::Old, Role::New),
     };
-    let wanted = key_pair::one(context, args, rotation, expected).await?;
+    let wanted = key_pair::one(session, keys, rotation, expected).await?;
     // The other key only tells what kind of trouble a row is in; verify works without it.
     let other_role = other;
-    let other = key_pair::if_any(context, args, rotation, other_role).await?;
+    let other = key_pair::if_any(session, keys, rotation, other_role).await?;
     let mut accessed = vec![access::of(expected.as_str(), &wanted)];
     accessed.extend(other.as_ref().map(|held| access::of(other_role.as_str(), held)));
     let new = if expected == Role::New { Some(&wanted) } else { other.as_ref() };

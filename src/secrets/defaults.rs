@@ -57,20 +57,32 @@ impl AppKey {
     }
 }
 
-/// The sources of the old and the new encryption key, from this process's environment.
-pub fn defaults(layout: Option<SecretLayout>) -> Result<(KeySource, KeySource), SourceError> {
-    defaults_from(layout, &|name| std::env::var(name).ok())
+/// The application's settings, as far as they say where its keys are. Blanks are no setting.
+#[derive(Clone, Default)]
+pub struct AppSettings {
+    backend: Option<String>,
+    secret_name: Option<String>,
+    environment: Option<String>,
 }
 
-/// Where the application reads one of its keys, from this process's environment.
-pub fn application_source(key: AppKey, layout: Option<SecretLayout>) -> Result<KeySource, SourceError> {
-    application_source_from(key, layout, &|name| std::env::var(name).ok())
+impl AppSettings {
+    /// From the application's variables, as `env` has them.
+    pub fn read(env: impl Fn(&str) -> Option<String>) -> AppSettings {
+        let set = |name: &str| env(name).map(|v| v.trim().to_owned()).filter(|v| !v.is_empty());
+        AppSettings {
+            backend: set("SECRETS_BACKEND"),
+            secret_name: set("AWS_SECRET_NAME"),
+            environment: set("ENVIRONMENT"),
+        }
+    }
 }
 
-type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
-
-fn defaults_from(layout: Option<SecretLayout>, env: Lookup) -> Result<(KeySource, KeySource), SourceError> {
-    let old = application_source_from(AppKey::Encryption, layout, env)?;
+/// The sources of the old and the new encryption key, as the application's settings have them.
+pub fn defaults(
+    layout: Option<SecretLayout>,
+    settings: &AppSettings,
+) -> Result<(KeySource, KeySource), SourceError> {
+    let old = application_source(AppKey::Encryption, layout, settings)?;
     let new = match old.aws() {
         Some(aws) if aws.field.is_some() => aws.at("AWSPENDING").into(),
         Some(aws) => AwsSource { secret_id: format!("{}_new", aws.secret_id), ..aws.clone() }.into(),
@@ -79,13 +91,13 @@ fn defaults_from(layout: Option<SecretLayout>, env: Lookup) -> Result<(KeySource
     Ok((old, new))
 }
 
-fn application_source_from(
+/// Where the application reads one of its keys.
+pub fn application_source(
     key: AppKey,
     layout: Option<SecretLayout>,
-    env: Lookup,
+    settings: &AppSettings,
 ) -> Result<KeySource, SourceError> {
-    let set = |name: &str| env(name).map(|v| v.trim().to_owned()).filter(|v| !v.is_empty());
-    let layout = match (layout, set("SECRETS_BACKEND").as_deref()) {
+    let layout = match (layout, settings.backend.as_deref()) {
         (Some(layout), _) => layout,
         (None, Some("aws")) => SecretLayout::Plain,
         (None, None | Some("env")) => return Ok(KeySource::Env(EnvVariable::new(key.variable()))),
@@ -96,11 +108,10 @@ fn application_source_from(
             });
         }
     };
-    let base = set("AWS_SECRET_NAME");
-    let base = match (layout, base) {
+    let base = match (layout, settings.secret_name.clone()) {
         (_, Some(base)) => base,
         (SecretLayout::Path, None) => {
-            format!("dashtam/{}", set("ENVIRONMENT").unwrap_or_else(|| "production".into()))
+            format!("dashtam/{}", settings.environment.as_deref().unwrap_or("production"))
         }
         (_, None) => {
             return Err(SourceError::Config {
@@ -126,8 +137,9 @@ mod tests {
     use super::*;
 
     fn sources(layout: Option<SecretLayout>, env: &[(&str, &str)]) -> Result<(String, String), SourceError> {
-        let lookup = |name: &str| env.iter().find(|(k, _)| *k == name).map(|(_, v)| (*v).to_owned());
-        defaults_from(layout, &lookup).map(|(old, new)| (old.to_string(), new.to_string()))
+        let settings =
+            AppSettings::read(|name| env.iter().find(|(k, _)| *k == name).map(|(_, v)| (*v).to_owned()));
+        defaults(layout, &settings).map(|(old, new)| (old.to_string(), new.to_string()))
     }
 
     #[test]

@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 use crate::rotation::RecordedSource;
 
 pub use aws::refuse_sensitive_logging;
-pub use defaults::{AppKey, SecretLayout, application_source, defaults};
+pub use defaults::{AppKey, AppSettings, SecretLayout, application_source, defaults};
 pub use error::SourceError;
 pub use file::{FileChange, create_private, drop_line_end, rename_backup, set_aside};
 pub use find::{Promoted, Search, Trail};

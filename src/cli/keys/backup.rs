@@ -9,6 +9,7 @@ use super::passphrase::{self, Purpose};
 use super::trail::{Action, Trail, print_head};
 use crate::crypto::Fingerprint;
 use crate::error::{Error, Exit, Result};
+use crate::jobs::interrupt::unless_stopped;
 use crate::secrets::backup::{Bundle, Entry, decrypt, encrypt};
 use crate::secrets::{Fetched, KeySource, create_private};
 
@@ -24,7 +25,7 @@ pub async fn run(args: BackupArgs, context: &Context) -> Result<Exit> {
     }
     let passphrase = passphrase::get(&args.passphrase, Purpose::Encrypt)?;
     let mut stop = signals::listen()?;
-    let (mut trail, fetched) = signals::unless_stopped(&mut stop, fetch(&sources, context)).await?;
+    let (mut trail, fetched) = unless_stopped(&mut stop, fetch(&sources, context)).await?;
     let mut entries = Vec::new();
     let mut keys = Vec::new();
     for (source, fetched) in sources.iter().zip(&fetched) {

@@ -23,7 +23,7 @@ pub async fn run(args: DestroyArgs, context: &Context) -> Result<Exit> {
         })?;
     let subject = match &args.source {
         Some(text) => Subject::given(text, None)?,
-        None => Subject::application(AppKey::Encryption, args.layout.secret_layout)?,
+        None => Subject::application(AppKey::Encryption, args.layout.secret_layout, &context.application)?,
     };
     let Some(secret) = subject.source.aws() else {
         return Err(Error::new(Exit::Usage, format!("{} keeps no retired keys", subject.source))

@@ -16,6 +16,7 @@ use super::write::{LABEL, Present, Write, Written};
 use crate::crypto::{Fingerprint, Weakness, weakness};
 use crate::entropy;
 use crate::error::{Error, Exit, Result};
+use crate::jobs::interrupt::unless_stopped;
 use crate::secrets::{AppKey, SourceError};
 
 /// Runs the command.
@@ -23,7 +24,7 @@ pub async fn run(args: GenerateArgs, context: &Context) -> Result<Exit> {
     let kind = args.kind.map(AppKey::from);
     let mut stop = signals::listen()?;
     if args.destination.stdout {
-        return signals::unless_stopped(&mut stop, to_stdout(kind, context)).await;
+        return unless_stopped(&mut stop, to_stdout(kind, context)).await;
     }
     let subjects = match (&args.destination.env_file, &args.destination.to) {
         (Some(path), _) => subject::BOTH
@@ -37,7 +38,7 @@ pub async fn run(args: GenerateArgs, context: &Context) -> Result<Exit> {
     for s in &subjects {
         subject::writable(&s.source)?;
     }
-    let (mut trail, mut needed) = signals::unless_stopped(&mut stop, super::open(context)).await?;
+    let (mut trail, mut needed) = unless_stopped(&mut stop, super::open(context)).await?;
     may_be_changed(&subjects, args.force, &needed, context).await?;
     let present = if args.force { Present::Replace } else { Present::Keep };
     let values = subjects.iter().map(|s| generate(s.kind.unwrap_or(AppKey::Encryption)));

@@ -24,7 +24,6 @@ mod write;
 
 pub use args::KeysCommand;
 pub(super) use trail::Trail;
-pub(super) use write::warn_of_git;
 /// The event of `cache purge`.
 pub(super) const PURGE: trail::Action = trail::Action::PURGE;
 

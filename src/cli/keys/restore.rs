@@ -19,6 +19,7 @@ use super::trail::{Action, print_head};
 use super::write::{LABEL, Present, Write};
 use crate::crypto::Fingerprint;
 use crate::error::{Error, Exit, Result};
+use crate::jobs::interrupt::unless_stopped;
 use crate::secrets::aws::read_field;
 use crate::secrets::backup::{Bundle, Entry, decrypt};
 use crate::secrets::{AppKey, KeySource};
@@ -42,7 +43,7 @@ pub async fn run(args: RestoreArgs, context: &Context) -> Result<Exit> {
     fits(&target, &value)?;
 
     let mut stop = signals::listen()?;
-    let (mut trail, mut needed) = signals::unless_stopped(&mut stop, super::open(context)).await?;
+    let (mut trail, mut needed) = unless_stopped(&mut stop, super::open(context)).await?;
     let write = Write {
         target: &target,
         value: &value,

@@ -16,6 +16,8 @@ use super::subject::{Subject, kind_of, writable};
 use super::trail::{Action, print_head};
 use super::write::{self, Present, Write, Written};
 use crate::error::{Error, Exit, Result};
+use crate::jobs::exposure::warn_of_git;
+use crate::jobs::interrupt::unless_stopped;
 use crate::secrets::{AppKey, KeySource, SourceError, dotenv, rename_backup, set_aside};
 
 /// The suffix of the file that keeps the former SECRET_KEY, and the label that keeps it in Secrets Manager.
@@ -31,7 +33,9 @@ pub async fn run(args: RotateSecretKeyArgs, context: &Context) -> Result<Exit> {
     let subject = match (&args.source, &args.env_file) {
         (Some(text), _) => Subject::given(text, None)?,
         (None, Some(path)) => Subject::dotenv(path, AppKey::Secret),
-        (None, None) => Subject::application(AppKey::Secret, args.layout.secret_layout)?,
+        (None, None) => {
+            Subject::application(AppKey::Secret, args.layout.secret_layout, &context.application)?
+        }
     };
     let target = &subject.source;
     writable(target)?;
@@ -45,7 +49,7 @@ pub async fn run(args: RotateSecretKeyArgs, context: &Context) -> Result<Exit> {
     confirm(args.yes, &format!("{what} in {target}?"))?;
 
     let mut stop = signals::listen()?;
-    let (mut trail, mut needed) = signals::unless_stopped(&mut stop, super::open(context)).await?;
+    let (mut trail, mut needed) = unless_stopped(&mut stop, super::open(context)).await?;
     let (done, action) = if args.rollback {
         (bring_back(target, context, &mut needed).await?, Action::ROLL_BACK_SECRET_KEY)
     } else {
@@ -147,10 +151,10 @@ fn settle(target: &KeySource) -> Result<Option<PathBuf>> {
     let Some(path) = target.file().filter(|_| is_pending(target)) else { return Ok(None) };
     if let Some(aside) = set_aside(path, BACKUP)? {
         tracing::info!("the backup that was there is now {}", aside.display());
-        write::warn_of_git(&aside);
+        warn_of_git(&aside);
     }
     let kept = rename_backup(path, PENDING, BACKUP)?;
-    write::warn_of_git(&kept);
+    warn_of_git(&kept);
     Ok(Some(kept))
 }
 

@@ -3,8 +3,8 @@
 
 use serde::Serialize;
 
-use super::super::args::Environment;
 use crate::crypto::{Weakness, weakness};
+use crate::jobs::Environment;
 use crate::secrets::AppKey;
 
 /// How bad a finding is.

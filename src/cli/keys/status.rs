@@ -43,7 +43,7 @@ struct Pin {
 /// Runs the command.
 pub async fn run(args: StatusArgs, context: &Context) -> Result<Exit> {
     let subjects = if args.sources.is_empty() {
-        subject::both(args.env_file.as_deref(), args.layout.secret_layout)?
+        subject::both(args.env_file.as_deref(), args.layout.secret_layout, &context.application)?
     } else {
         args.sources.iter().map(|text| Subject::given(text, None)).collect::<Result<_>>()?
     };

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::error::{Error, Exit, Result};
-use crate::secrets::{AppKey, KeySource, SecretLayout, application_source};
+use crate::secrets::{AppKey, AppSettings, KeySource, SecretLayout, application_source};
 
 /// A key and where it is.
 pub struct Subject {
@@ -26,8 +26,12 @@ impl Subject {
     }
 
     /// Where the application's settings say.
-    pub fn application(kind: AppKey, layout: Option<SecretLayout>) -> Result<Subject> {
-        Ok(Subject { kind: Some(kind), source: application_source(kind, layout)? })
+    pub fn application(
+        kind: AppKey,
+        layout: Option<SecretLayout>,
+        settings: &AppSettings,
+    ) -> Result<Subject> {
+        Ok(Subject { kind: Some(kind), source: application_source(kind, layout, settings)? })
     }
 
     /// SECRET_KEY, ENCRYPTION_KEY, or the source itself.
@@ -40,11 +44,15 @@ impl Subject {
 pub const BOTH: [AppKey; 2] = [AppKey::Secret, AppKey::Encryption];
 
 /// Both keys, in a dotenv file or where the application's settings say.
-pub fn both(env_file: Option<&Path>, layout: Option<SecretLayout>) -> Result<Vec<Subject>> {
+pub fn both(
+    env_file: Option<&Path>,
+    layout: Option<SecretLayout>,
+    settings: &AppSettings,
+) -> Result<Vec<Subject>> {
     BOTH.into_iter()
         .map(|kind| match env_file {
             Some(path) => Ok(Subject::dotenv(path, kind)),
-            None => Subject::application(kind, layout),
+            None => Subject::application(kind, layout, settings),
         })
         .collect()
 }

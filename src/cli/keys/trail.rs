@@ -36,6 +36,7 @@ impl Action {
 /// The database, if there is one to write to.
 pub struct Trail {
     conn: Result<PgConnection, String>,
+    has_database: bool,
     actor: Actor,
     environment: String,
 }
@@ -43,8 +44,9 @@ pub struct Trail {
 impl Trail {
     /// Connects once, without waiting for a database that is away: these commands must work without it.
     pub async fn open(context: &Context) -> Trail {
-        let environment = format!("{:?}", context.environment()).to_lowercase();
-        Trail { conn: connect(context).await, actor: context.actor.clone(), environment }
+        let environment = context.environment.as_str().to_owned();
+        let has_database = context.database_url.is_some();
+        Trail { conn: connect(context).await, has_database, actor: context.actor.clone(), environment }
     }
 
     /// The unfinished rotation and the fingerprints of its two keys, as far as the database can be asked.
@@ -52,7 +54,7 @@ impl Trail {
         let conn = match &mut self.conn {
             Ok(conn) => conn,
             Err(why) => {
-                if std::env::var_os("DATABASE_URL").is_some() {
+                if self.has_database {
                     tracing::warn!("not known whether an unfinished rotation needs a key: {why}");
                 }
                 return None;
@@ -110,7 +112,7 @@ impl Trail {
 }
 
 async fn connect(context: &Context) -> Result<PgConnection, String> {
-    if std::env::var_os("DATABASE_URL").is_none() {
+    if context.database_url.is_none() {
         return Err("DATABASE_URL is not set".into());
     }
     let connector = context.connector().map_err(|e| e.message)?;

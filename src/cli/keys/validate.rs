@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::super::args::Environment;
 use super::super::context::Context;
 use super::args::ValidateArgs;
 use super::rules::{Finding, Severity, finding, judge};
 use super::subject::{self, Subject};
 use super::trail::{Trail, print_head};
-use super::write::warn_of_git;
 use crate::crypto::Fingerprint;
 use crate::error::{Error, Exit, Result};
+use crate::jobs::Environment;
+use crate::jobs::exposure::warn_of_git;
 use crate::secrets::dotenv::DotenvFile;
 use crate::secrets::{AppKey, DotenvVariable, SourceError};
 
@@ -31,10 +31,10 @@ struct Checked {
 pub async fn run(args: ValidateArgs, context: &Context) -> Result<Exit> {
     let subjects = match &args.source {
         Some(text) => vec![Subject::given(text, args.kind.map(Into::into))?],
-        None => subject::both(args.env_file.as_deref(), args.layout.secret_layout)?,
+        None => subject::both(args.env_file.as_deref(), args.layout.secret_layout, &context.application)?,
     };
     let mut trail = Trail::open(context).await;
-    let environment = context.environment();
+    let environment = context.environment;
     let mut checked = Vec::new();
     for subject in subjects {
         checked.push(check(subject, context, environment).await?);

@@ -13,8 +13,9 @@ use super::guard::Needed;
 use super::subject::writable;
 use crate::crypto::{Fingerprint, Weakness, weakness};
 use crate::error::{Error, Exit, Result};
+use crate::jobs::exposure::warn_of_git;
 use crate::secrets::aws::{Action, Replacement, Seen};
-use crate::secrets::dotenv::{Change, GitExposure, backup_path, git_exposure};
+use crate::secrets::dotenv::{Change, backup_path};
 use crate::secrets::{AwsSource, DotenvVariable, FileChange, KeySource, SourceError, set_aside};
 
 /// That label where nobody asks afterwards who put it there.
@@ -290,19 +291,4 @@ fn first_content(place: &KeySource, target: &AwsSource, value: &[u8]) -> Result<
 fn not_a_stage(place: &KeySource, why: &str) -> Error {
     Error::new(Exit::Usage, format!("{place} cannot be written: {why}"))
         .hint("name the secret alone, or with @AWSPENDING for a key that is not to be current yet")
-}
-
-/// Warns where git would take a file with keys along.
-pub fn warn_of_git(path: &Path) {
-    match git_exposure(path) {
-        GitExposure::None => {}
-        GitExposure::Exposed => tracing::warn!(
-            "{} is in a git work tree and not ignored: add it to .gitignore before the next commit",
-            path.display()
-        ),
-        GitExposure::Unknown => tracing::warn!(
-            "{} is in a git work tree, and git could not be asked whether it is ignored",
-            path.display()
-        ),
-    }
 }

@@ -165,6 +165,11 @@ impl Allowed {
         Ok(Allowed(names))
     }
 
+    /// The names as given, for the record.
+    pub fn names(&self) -> &[String] {
+        &self.0
+    }
+
     /// Whether a finding of this kind is let pass.
     pub fn includes(&self, kind: Kind) -> bool {
         kind.may_be_allowed() && self.0.iter().any(|name| name == kind.name())

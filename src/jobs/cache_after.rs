@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use sqlx::PgConnection;
 
-use super::context::Context;
+use super::Session;
 use crate::cache::{Mode, Target, purge as delete};
 use crate::store::audit;
 use crate::store::ledger::Rotation;
@@ -13,15 +13,12 @@ use crate::store::ledger::Rotation;
 /// An unreachable Redis does not hold the end of a rotation up for longer than this: entries expire after 300 s.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Purges the cache when REDIS_URL is set; says in one line what was, or has to be, done.
-pub async fn purge(context: &Context, conn: &mut PgConnection, rotation: &Rotation) -> String {
-    let url = zeroize::Zeroizing::new(std::env::var("REDIS_URL").unwrap_or_default());
-    if url.trim().is_empty() {
+/// Purges the cache where the session names one; says in one line what was, or has to be, done.
+pub async fn purge(session: &Session, conn: &mut PgConnection, rotation: &Rotation) -> String {
+    let Some(cache) = &session.cache else {
         return "cached connections are stale now: REDIS_URL=… rekey cache purge --yes".to_owned();
-    }
-    let prefix = std::env::var("REKEY_PREFIX").ok().filter(|prefix| !prefix.is_empty());
-    let prefix = prefix.as_deref().unwrap_or("dashtam");
-    let purged = match Target::parse(&url, prefix) {
+    };
+    let purged = match Target::parse(&cache.url, &cache.prefix) {
         Ok(target) => delete(&target, Mode::Delete, PATIENCE).await,
         Err(e) => Err(e),
     };
@@ -29,7 +26,7 @@ pub async fn purge(context: &Context, conn: &mut PgConnection, rotation: &Rotati
         Ok(purged) => {
             let deleted: u64 = purged.iter().map(|p| p.deleted).sum();
             let detail = json!({ "purged": purged });
-            if let Err(error) = audit::append(conn, Some(rotation.id), "purge", &context.actor, detail).await
+            if let Err(error) = audit::append(conn, Some(rotation.id), "purge", &session.actor, detail).await
             {
                 tracing::warn!(%error, "the purge is missing from the audit trail");
             }

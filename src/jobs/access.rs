@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
-use super::context::Context;
+use super::Session;
 use super::key_pair::{Held, KeyPair};
 use crate::error::Result;
 use crate::store::{Statement, audit};
@@ -24,7 +24,7 @@ pub fn both(keys: &KeyPair) -> Vec<Value> {
 
 /// Writes the entry, here and to the application's trail.
 pub async fn record(
-    context: &Context,
+    session: &Session,
     conn: &mut PgConnection,
     rotation: Uuid,
     by: &str,
@@ -32,7 +32,7 @@ pub async fn record(
 ) -> Result<()> {
     let detail = json!({ "by": by, "keys": keys, "result": "read" });
     let mut tx = conn.begin().during("record the access").await?;
-    let actor = &context.actor;
+    let actor = &session.actor;
     audit::append_to_application(&mut tx, crate::entropy::id(), rotation, "KEY_ACCESSED", actor, &detail)
         .await?;
     // Last: until the transaction ends, every other process waits for the chain's head.

@@ -1,9 +1,9 @@
-//! What the commands ask of preflight: the database's findings, with those about the keys' sources added.
+//! What the jobs ask of preflight: the database's findings, with those about the keys' sources added.
 
 use serde_json::json;
 use sqlx::PgConnection;
 
-use super::context::Context;
+use super::Session;
 use super::key_pair::{Held, KeyPair};
 use crate::engine::lifecycle::Target;
 use crate::error::{Error, Exit, Result};
@@ -41,7 +41,7 @@ pub struct Purpose<'a> {
 
 /// Examines database and key sources together.
 pub async fn preflight(
-    context: &Context,
+    session: &Session,
     connector: &Connector,
     conn: &mut PgConnection,
     keys: &KeyPair,
@@ -51,10 +51,10 @@ pub async fn preflight(
     if asked.direction == Direction::Forward
         && let (Some(aws), Some(arn)) = (keys.old.source.aws(), &keys.old.record.arn)
     {
-        also.extend(automatic_rotation(context, &aws.secret_id, arn).await?);
+        also.extend(automatic_rotation(session, &aws.secret_id, arn).await?);
     }
     if asked.fresh {
-        durability(context, &keys.new, &mut also).await?;
+        durability(session, &keys.new, &mut also).await?;
     }
     let (source, target) = match asked.direction {
         Direction::Forward => (&keys.old.key, &keys.new.key),
@@ -67,8 +67,8 @@ pub async fn preflight(
 }
 
 /// Automatic rotation would swap the key without re-encrypting anything (the guide's 2.4).
-async fn automatic_rotation(context: &Context, name: &str, arn: &str) -> Result<Option<Finding>> {
-    match context.sources.aws().await?.describe(arn).await {
+async fn automatic_rotation(session: &Session, name: &str, arn: &str) -> Result<Option<Finding>> {
+    match session.sources.aws().await?.describe(arn).await {
         Ok(info) if info.rotation_enabled => Ok(Some(Finding::refuse(
             Kind::AutomaticRotation,
             format!(
@@ -89,17 +89,17 @@ async fn automatic_rotation(context: &Context, name: &str, arn: &str) -> Result<
 /// The same of the secret that a promotion is about to write, which another one may be than `run` looked at; and it
 /// may have been switched on since.
 pub async fn no_automatic_rotation(
-    context: &Context,
+    session: &Session,
     conn: &mut PgConnection,
     target: &Target<'_>,
     allowed: &Allowed,
 ) -> Result<()> {
     let Some(aws) = target.source.aws() else { return Ok(()) };
-    let found = automatic_rotation(context, &aws.secret_id, &aws.secret_id).await?;
+    let found = automatic_rotation(session, &aws.secret_id, &aws.secret_id).await?;
     let Some(finding) = found.filter(Finding::refuses) else { return Ok(()) };
     if allowed.includes(Kind::AutomaticRotation) {
         let detail = json!({ "by": "promote", "finding": finding.name, "message": finding.message });
-        audit::append(conn, Some(target.rotation.id), "allow", &context.actor, detail).await?;
+        audit::append(conn, Some(target.rotation.id), "allow", &session.actor, detail).await?;
         return Ok(());
     }
     let hint = format!("{}, or let it pass with --allow {}", finding.remedy, finding.name);
@@ -107,7 +107,7 @@ pub async fn no_automatic_rotation(
 }
 
 /// The new key must outlive this process: re-fetched by its version id it must be the same; other sources warn.
-async fn durability(context: &Context, new: &Held, findings: &mut Vec<Finding>) -> Result<()> {
+async fn durability(session: &Session, new: &Held, findings: &mut Vec<Finding>) -> Result<()> {
     let source = &new.source;
     let (Some(aws), Some(version)) = (source.aws(), &new.record.version) else {
         if !source.is_durable() {
@@ -119,7 +119,7 @@ async fn durability(context: &Context, new: &Held, findings: &mut Vec<Finding>) 
         }
         return Ok(());
     };
-    let again = context.sources.fetch(&aws.at(version).into()).await?;
+    let again = session.sources.fetch(&aws.at(version).into()).await?;
     let same = crate::crypto::EncryptionKey::from_bytes(&again.value).is_ok_and(|k| k.same_as(&new.key));
     if !same {
         findings.push(Finding::refuse(

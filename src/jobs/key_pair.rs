@@ -1,12 +1,22 @@
 //! Fetching the two keys: by name for a new rotation, by fingerprint for one that exists. Roles never swap.
 
-use super::args::{Environment, KeyArgs};
-use super::context::Context;
+use super::{Environment, Session};
 use crate::crypto::{EncryptionKey, Fingerprint, KeyError, Weakness, weakness};
 use crate::error::{Error, Exit, Result};
-use crate::secrets::{Fetched, KeySource, Promoted, Search, Trail, aws, defaults};
+use crate::secrets::{Fetched, KeySource, Promoted, Search, SecretLayout, Trail, aws, defaults};
 use crate::store::ledger::Rotation;
 use crate::store::ledger::rotation::KeyRecord;
+
+/// Where the operator says the keys are.
+#[derive(Clone, Default)]
+pub struct NamedKeys {
+    /// The key rows are on.
+    pub old: Option<KeySource>,
+    /// The key rows go to.
+    pub new: Option<KeySource>,
+    /// How the application's secrets are laid out: decides what is meant where no source is named.
+    pub layout: Option<SecretLayout>,
+}
 
 /// A key in hand, and how it is recorded.
 pub struct Held {
@@ -46,41 +56,36 @@ impl Role {
 }
 
 /// Keys for a rotation that begins now: as named, or where the application's settings say.
-pub async fn for_new(context: &Context, args: &KeyArgs) -> Result<KeyPair> {
-    let (old, new) = named(args)?;
-    let old = hold(context, Role::Old, &old).await?;
-    let new = hold(context, Role::New, &new).await?;
+pub async fn for_new(session: &Session, named: &NamedKeys) -> Result<KeyPair> {
+    let (old, new) = both_names(session, named)?;
+    let old = hold(session, Role::Old, &old).await?;
+    let new = hold(session, Role::New, &new).await?;
     if old.key.same_as(&new.key) {
         return Err(KeyError::Equal.into());
     }
-    judge_new(context.environment(), &new)?;
+    judge_new(session.environment, &new)?;
     Ok(KeyPair { old, new })
 }
 
-fn named(args: &KeyArgs) -> Result<(KeySource, KeySource)> {
-    match (given(&args.old_key)?, given(&args.new_key)?) {
-        // The application's settings are none of our business then.
+fn both_names(session: &Session, named: &NamedKeys) -> Result<(KeySource, KeySource)> {
+    match (named.old.clone(), named.new.clone()) {
+        // The application's settings are not looked at then.
         (Some(old), Some(new)) => Ok((old, new)),
         (old, new) => {
-            let (default_old, default_new) = defaults(args.secret_layout)?;
+            let (default_old, default_new) = defaults(named.layout, &session.application)?;
             Ok((old.unwrap_or(default_old), new.unwrap_or(default_new)))
         }
     }
 }
 
-/// A source as given on the command line; what does not parse is not echoed.
-pub fn given(text: &Option<String>) -> Result<Option<KeySource>> {
-    Ok(text.as_deref().map(KeySource::parse).transpose()?)
-}
-
 /// The key in a source, whichever it is.
-pub async fn fetch(context: &Context, source: &KeySource) -> Result<EncryptionKey> {
-    let fetched = context.sources.fetch(source).await?;
+pub async fn fetch(session: &Session, source: &KeySource) -> Result<EncryptionKey> {
+    let fetched = session.sources.fetch(source).await?;
     Ok(EncryptionKey::from_bytes(&fetched.value)?)
 }
 
-async fn hold(context: &Context, role: Role, source: &KeySource) -> Result<Held> {
-    let fetched = context.sources.fetch(source).await?;
+async fn hold(session: &Session, role: Role, source: &KeySource) -> Result<Held> {
+    let fetched = session.sources.fetch(source).await?;
     held(role, source, fetched)
 }
 
@@ -116,27 +121,27 @@ fn judge_new(environment: Environment, new: &Held) -> Result<()> {
 }
 
 /// Both keys of a rotation that exists.
-pub async fn for_rotation(context: &Context, args: &KeyArgs, rotation: &Rotation) -> Result<KeyPair> {
+pub async fn for_rotation(session: &Session, named: &NamedKeys, rotation: &Rotation) -> Result<KeyPair> {
     Ok(KeyPair {
-        old: one(context, args, rotation, Role::Old).await?,
-        new: one(context, args, rotation, Role::New).await?,
+        old: one(session, named, rotation, Role::Old).await?,
+        new: one(session, named, rotation, Role::New).await?,
     })
 }
 
 /// One key of a rotation that exists, where it can be had: what is read is told better with it, and can be told without.
 /// One that is named and wrong is an error all the same.
 pub async fn if_any(
-    context: &Context,
-    args: &KeyArgs,
+    session: &Session,
+    named: &NamedKeys,
     rotation: &Rotation,
     role: Role,
 ) -> Result<Option<Held>> {
-    match as_named(context, args, rotation, role).await? {
+    match as_named(session, named, rotation, role).await? {
         Named::Yes(held) => return Ok(Some(held)),
         Named::Absent(_) => return Ok(None),
         Named::No => {}
     }
-    match wherever_it_is(context, args, rotation, role).await {
+    match wherever_it_is(session, named, rotation, role).await {
         Ok(held) => Ok(Some(held)),
         Err(error) => {
             tracing::debug!(key = role.as_str(), %error, "going on without this key");
@@ -146,11 +151,11 @@ pub async fn if_any(
 }
 
 /// One key of a rotation that exists, recognised by its fingerprint wherever it is now.
-pub async fn one(context: &Context, args: &KeyArgs, rotation: &Rotation, role: Role) -> Result<Held> {
-    match as_named(context, args, rotation, role).await? {
+pub async fn one(session: &Session, named: &NamedKeys, rotation: &Rotation, role: Role) -> Result<Held> {
+    match as_named(session, named, rotation, role).await? {
         Named::Yes(held) => Ok(held),
         Named::Absent(error) => Err(error),
-        Named::No => wherever_it_is(context, args, rotation, role).await,
+        Named::No => wherever_it_is(session, named, rotation, role).await,
     }
 }
 
@@ -166,18 +171,18 @@ enum Named {
 
 /// A source named on this command line speaks for itself: another key there is a mistake, unless a promotion has since
 /// made both names yield the new key.
-async fn as_named(context: &Context, args: &KeyArgs, rotation: &Rotation, role: Role) -> Result<Named> {
+async fn as_named(session: &Session, named: &NamedKeys, rotation: &Rotation, role: Role) -> Result<Named> {
     let (wanted, other, recorded, given) = match role {
         Role::Old => {
-            (rotation.old_fingerprint, rotation.new_fingerprint, &rotation.old_source, given(&args.old_key)?)
+            (rotation.old_fingerprint, rotation.new_fingerprint, &rotation.old_source, named.old.clone())
         }
         Role::New => {
-            (rotation.new_fingerprint, rotation.old_fingerprint, &rotation.new_source, given(&args.new_key)?)
+            (rotation.new_fingerprint, rotation.old_fingerprint, &rotation.new_source, named.new.clone())
         }
     };
     let recorded = KeySource::of(recorded)?;
     let Some(given) = given.filter(|given| *given != recorded) else { return Ok(Named::No) };
-    let held = match hold(context, role, &given).await {
+    let held = match hold(session, role, &given).await {
         Ok(held) => held,
         Err(error) => return Ok(Named::Absent(error)),
     };
@@ -191,25 +196,30 @@ async fn as_named(context: &Context, args: &KeyArgs, rotation: &Rotation, role: 
     Err(not_this_rotations(role, wanted, &[format!("{given} (fingerprint {found})")]))
 }
 
-async fn wherever_it_is(context: &Context, args: &KeyArgs, rotation: &Rotation, role: Role) -> Result<Held> {
+async fn wherever_it_is(
+    session: &Session,
+    named: &NamedKeys,
+    rotation: &Rotation,
+    role: Role,
+) -> Result<Held> {
     let (wanted, recorded, version, pin, named_here) = match role {
         Role::Old => (
             rotation.old_fingerprint,
             &rotation.old_source,
             (&rotation.old_arn, &rotation.old_version),
             aws::old_pin(rotation.id),
-            given(&args.old_key)?,
+            named.old.clone(),
         ),
         Role::New => (
             rotation.new_fingerprint,
             &rotation.new_source,
             (&rotation.new_arn, &rotation.new_version),
             aws::new_pin(rotation.id),
-            given(&args.new_key)?,
+            named.new.clone(),
         ),
     };
     let recorded = KeySource::of(recorded)?;
-    let default = named(args).ok().map(|(old, new)| if role == Role::Old { old } else { new });
+    let default = both_names(session, named).ok().map(|(old, new)| if role == Role::Old { old } else { new });
     let is_it = |value: &[u8]| EncryptionKey::from_bytes(value).is_ok_and(|k| k.fingerprint() == wanted);
 
     let target = match (role, &rotation.target_source) {
@@ -229,7 +239,7 @@ async fn wherever_it_is(context: &Context, args: &KeyArgs, rotation: &Rotation, 
         promoted: (role == Role::New && rotation.promoting_at.is_some())
             .then_some(Promoted { version: rotation.promoted_version.as_deref() }),
     };
-    match context.sources.find(&trail.candidates(), is_it).await? {
+    match session.sources.find(&trail.candidates(), is_it).await? {
         Search::Found { source, fetched } => held(role, &source, fetched),
         Search::Nowhere { looked } => Err(not_this_rotations(role, wanted, &looked)),
     }

@@ -1,0 +1,17 @@
+//! What each command does. A job takes a [`Session`] and a typed request, and returns a typed outcome.
+//!
+//! A job never prints, asks a question, or reads arguments or the environment of the process: `cli` hands all of that
+//! in, and turns the outcome into text, JSON and an exit code. So every job can be called from a test.
+
+pub mod access;
+pub mod cache_after;
+mod environment;
+pub mod exposure;
+pub mod interrupt;
+pub mod key_pair;
+pub mod preflight;
+mod session;
+pub mod work;
+
+pub use environment::Environment;
+pub use session::{AppCache, Session, ShowProgress};

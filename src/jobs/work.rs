@@ -1,0 +1,149 @@
+//! What `run`, `rollback` and `quarantine retry` share: how hard to work, settings from the table's statistics, and
+//! driving the engine. The loop itself is [`crate::engine::execute`].
+
+use std::time::{Duration, Instant};
+
+use sqlx::PgConnection;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::Session;
+use super::interrupt::stopped;
+use super::key_pair::KeyPair;
+use crate::crypto::{EncryptionKey, Rewrapper, TagKey};
+use crate::engine::{End, Job, Settings, Stop, execute};
+use crate::error::Result;
+use crate::rotation::throttle::Limits;
+use crate::rotation::{ChunkSize, Direction, Progress, TableFacts};
+use crate::store::ledger::Rotation;
+use crate::store::ledger::pass::{Addressing, Walk};
+use crate::store::ledger::rotation::{self, Deadline};
+use crate::store::preflight::{Allowed, Kind};
+use crate::store::{Connector, Purpose};
+
+/// How hard to work.
+#[derive(Clone)]
+pub struct WorkRequest {
+    /// Workers in this process.
+    pub workers: u16,
+    /// Rows a worker leases at a time; by rows per page and bytes where it is `None`.
+    pub chunk_rows: Option<u32>,
+    /// Maximum rows per transaction.
+    pub batch_rows: u32,
+    /// How long a batch should hold its row locks.
+    pub lock_target: Duration,
+    /// The end of the window, where one is given.
+    pub deadline: Option<NewDeadline>,
+    /// Maximum sweeps for rows that writers keep saving under the wrong key.
+    pub max_sweeps: i32,
+    /// Findings that the operator allows.
+    pub allowed: Allowed,
+    /// What the database may be made to bear, before what is allowed is taken off.
+    pub limits: Limits,
+}
+
+/// A deadline that is given with a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewDeadline {
+    /// When.
+    pub at: Deadline,
+    /// It stands in the environment, which each pod of a Job brings along, not on the command line.
+    pub standing: bool,
+}
+
+impl WorkRequest {
+    /// The limits for work in one direction. A signal whose finding is allowed is not watched.
+    pub fn limits(&self, direction: Direction) -> Limits {
+        let mut limits = self.limits.clone();
+        if self.allowed.includes(Kind::Slots) {
+            limits.slot_bytes = None;
+            limits.slot_xmin_age = None;
+        }
+        if self.allowed.includes(Kind::WalArchive) {
+            limits.archive_bytes = None;
+        }
+        // Preflight lets a rollback begin all the same: as little as possible shall stop it.
+        limits.allow_unreadable = self.allowed.includes(Kind::Monitoring) || direction == Direction::Backward;
+        limits
+    }
+
+    /// Settings for this table, from the request and the table's statistics.
+    pub fn settings(&self, session: &Session, facts: &TableFacts) -> Settings {
+        let workers = usize::from(self.workers);
+        // What a row costs a worker: its ciphertext and what is kept beside it.
+        let mut chunk = ChunkSize::choose(workers, facts.rows_per_page(), facts.credential_bytes);
+        if let Some(rows) = self.chunk_rows {
+            chunk.rows = rows;
+        }
+        let addressing = if facts.prefers_blocks() { Addressing::Blocks } else { Addressing::Keys };
+        Settings {
+            workers,
+            chunk,
+            batch_rows: self.batch_rows,
+            lease_ttl: session.lease_ttl,
+            lock_target: self.lock_target,
+            max_sweeps: self.max_sweeps,
+            rows_per_page: facts.rows_per_page(),
+            walk: Walk { addressing, chunk_rows: i64::from(chunk.rows), estimated_rows: facts.rows as i64 },
+        }
+    }
+
+    /// Stores the deadline, where one is given.
+    pub async fn store_deadline(&self, conn: &mut PgConnection, rotation: Uuid) -> Result<()> {
+        if let Some(deadline) = self.deadline {
+            rotation::set_deadline(conn, rotation, deadline.at, deadline.standing).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The rewrapper for one direction of a rotation.
+pub fn rewrapper(
+    keys: &KeyPair,
+    rotation: Uuid,
+    direction: Direction,
+    also: Option<&EncryptionKey>,
+) -> Result<Rewrapper> {
+    let tags = TagKey::derive(&keys.new.key, rotation.as_bytes());
+    let (source, target) = match direction {
+        Direction::Forward => (&keys.old.key, &keys.new.key),
+        Direction::Backward => (&keys.new.key, &keys.old.key),
+    };
+    Ok(Rewrapper::new(source, target, tags, also)?)
+}
+
+/// A connection to read how it ended. After a signal there is no time to wait for a database that is away.
+pub async fn connect_to_tell(connector: &Connector, end: &End) -> Result<PgConnection> {
+    if *end != End::Signalled {
+        return Ok(connector.connect(Purpose::Control).await?);
+    }
+    let soon = tokio::time::timeout(Duration::from_secs(2), connector.try_connect(Purpose::Control));
+    soon.await.ok().and_then(std::result::Result::ok).ok_or_else(stopped)
+}
+
+/// Runs the engine; returns how it ended and how long it took.
+pub async fn drive(
+    session: &Session,
+    rotation: &Rotation,
+    direction: Direction,
+    rewrapper: Rewrapper,
+    (settings, limits): (Settings, Limits),
+    stop: Stop,
+) -> Result<(End, Duration)> {
+    let job = Job {
+        connector: session.connector()?.probed(),
+        rotation: rotation.id,
+        direction,
+        rewrapper,
+        actor: session.actor.clone(),
+        settings,
+        limits,
+        process: session.process_name(),
+        metrics: session.metrics.clone(),
+    };
+    let (sender, receiver) = watch::channel(Progress::default());
+    let _shown = session.follow(receiver);
+    let started = Instant::now();
+    let end = execute(job, stop, sender).await?;
+    Ok((end, started.elapsed()))
+}
