@@ -81,7 +81,7 @@ stop_postgres() {
     pg pg_ctl -D "$1/data" -m immediate -w stop >/dev/null 2>&1 || true
 }
 
-# A port of 127.0.0.1 that nobody listens on.
+# A free port of 127.0.0.1.
 free_port() {
     local port
     while :; do

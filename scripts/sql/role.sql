@@ -37,7 +37,7 @@ BEGIN
     GRANT SELECT, INSERT, UPDATE ON rekey.rotations, rekey.passes, rekey.chunks TO rekey;
     GRANT SELECT, INSERT ON rekey.proofs TO rekey;
     GRANT SELECT, INSERT, UPDATE, DELETE ON rekey.quarantine, rekey.processes TO rekey;
-    -- Events are appended by a function that runs as their owner; nobody else may write or alter them.
+    -- Events are appended by a function that runs as their owner; no other role may write or alter them.
     GRANT SELECT ON rekey.events, rekey.chain, rekey._sqlx_migrations TO rekey;
     REVOKE EXECUTE ON FUNCTION rekey.append_event(uuid, text, text, text, jsonb) FROM PUBLIC;
     GRANT EXECUTE ON FUNCTION rekey.append_event(uuid, text, text, text, jsonb) TO rekey;

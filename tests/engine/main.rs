@@ -7,39 +7,39 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod beside_triggers;
-mod clean_run;
-mod commit;
-mod counted;
-mod damaged;
-mod exhausted;
-mod exit_codes;
-mod hostile;
-mod keys;
-mod kill;
-mod locks;
-mod lost_commits;
-mod memory;
-mod model;
-mod no_fault_points;
-mod outage;
-mod pooled;
-mod preflight;
-mod processes;
-mod quarantine;
-mod quiet;
-mod replica;
-mod restored;
-mod rewritten;
-mod rollback;
-mod settings;
-mod signals;
-mod states;
-mod support_works;
-mod surroundings;
-mod throttle;
-mod transactions;
-mod verify;
-mod versions;
-mod weather;
-mod writer;
+mod beside_triggers; // triggers of the application that fire in rekey's transactions
+mod clean_run; // a run without trouble: every shape of data, true numbers
+mod commit; // COMMITs whose answer never comes
+mod counted; // totals are exact, after kills and beside writers
+mod damaged; // a value that the server itself cannot read
+mod exhausted; // no disk, no WAL, no connection left
+mod exit_codes; // each public exit code, once; forms of DATABASE_URL
+mod hostile; // tables with the name and not the shape, lacking privileges, huge values
+mod keys; // wrong keys: exit 3, nothing written, nothing echoed
+mod kill; // SIGKILL again and again, then one more run
+mod locks; // beside the application's locks; never a deadlock's victim
+mod lost_commits; // commits lost by a crash or a failover, transaction ids used again
+mod memory; // keys in the memory of a live process
+mod model; // generated histories against a model
+mod no_fault_points; // fault points are in a test build only
+mod outage; // the database goes away
+mod pooled; // a pooler in transaction mode
+mod preflight; // what run and plan refuse, with name and remedy
+mod processes; // several processes on one table; leases
+mod quarantine; // rows that neither key decrypts; large rows
+mod quiet; // no secret in output, logs, tables, arguments
+mod replica; // a hot standby: reading, dry run, refusals
+mod restored; // a ledger restored from a dump
+mod rewritten; // VACUUM FULL under a run that walks by blocks
+mod rollback; // the way back, killed midway, rows written since
+mod settings; // environment, and settings of role or database
+mod signals; // SIGTERM ends every command within ten seconds
+mod states; // what each command does in each state
+mod support_works; // the tests' own judge finds what is wrong
+mod surroundings; // server settings, replication, other sessions: findings
+mod throttle; // each throttle signal, on real servers
+mod transactions; // short transactions: HOT, pruning
+mod verify; // verify proves, row by row
+mod versions; // PostgreSQL 15 to 18
+mod weather; // hostile session defaults, old snapshots, maintenance, a locked table
+mod writer; // the application writes on beside a run

@@ -1,4 +1,8 @@
-"""Runs the rehearsal and prints what was seen. Started by scripts/k8s/rehearse."""
+"""The rehearsal: the production Job without a cluster, from run to promote, and a line for each thing seen.
+
+Started by scripts/k8s/rehearse. overlay.py renders the manifests and starts a pod, controller.py plays the Job controller,
+database.py is PostgreSQL and the judge of every row, keys.py is Secrets Manager, docker_cli.py calls docker.
+"""
 
 import argparse
 import os
@@ -9,8 +13,8 @@ import time
 
 sys.path.insert(0, os.path.dirname(__file__))
 from database import Database
-from engine import docker, inspect
-from job import Failed, Job
+from docker_cli import docker, inspect
+from controller import Failed, Job
 from keys import Keys
 from overlay import Overlay
 
@@ -68,13 +72,13 @@ class Rehearsal:
             database.psql("ALTER DATABASE dashtam RESET ALL")
         verify = self.job(Overlay("verify"))
         timed("verified by the verify Job", options.rows, lambda: verify.watch(900))
-        tell("its last word", verify.last_word(0))
+        tell("its termination message", verify.termination_message(0))
         if database.opened_with(self.keys.new) != before:
             raise Failed("credentials differ from what they were")
         tell("opened by other cryptography, bytes equal", f"{before[0]:,} of {before[0]:,} credentials")
         promote = self.job(Overlay("promote"))
         timed("promoted by the promote Job", 0, lambda: promote.watch(900))
-        tell("its last word", promote.last_word(0))
+        tell("its termination message", promote.termination_message(0))
         if self.keys.current() != self.keys.new:
             raise Failed("the application still reads the old key")
         tell("the application's secret", "yields the new key")
@@ -96,7 +100,7 @@ class Rehearsal:
                 hurt.append(f"one told to stop at {share:.0%}")
 
         timed(f"re-encrypted by {pods} pods", credentials, lambda: job.watch(3600, midway))
-        tell("meanwhile", ", ".join(hurt) or "nobody was hurt: too quick")
+        tell("meanwhile", ", ".join(hurt) or "no pod was killed: the run was too quick")
         tell("exit codes, in the order of the ends", " ".join(map(str, job.ends)))
         tell("most memory of a pod, page cache included", f"{job.memory / 2**20:.0f} MiB of {self.production.container['resources']['limits']['memory']}")
         if not hurt or 137 not in job.ends:

@@ -6,7 +6,7 @@ import subprocess
 import time
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from engine import docker
+from docker_cli import docker
 
 
 class Database:

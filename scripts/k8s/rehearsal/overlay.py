@@ -5,7 +5,7 @@ import subprocess
 import tempfile
 
 import yaml
-from engine import docker
+from docker_cli import docker
 
 
 class Overlay:

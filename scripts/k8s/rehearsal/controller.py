@@ -1,10 +1,10 @@
-"""A Job controller for want of a cluster: as many pods as the Job asks for, replaced as its podFailurePolicy says."""
+"""Plays the Job controller: as many pods as the Job asks for, replaced as its podFailurePolicy says."""
 
 import json
 import time
 import urllib.request
 
-from engine import docker, inspect
+from docker_cli import docker, inspect
 
 
 class Failed(Exception):
@@ -52,7 +52,8 @@ class Job:
             raise Failed(f"{name} ended with {code}: {action}\n{docker('logs', '--tail', '20', name)}")
         self.start(index)
 
-    def last_word(self, index):
+    def termination_message(self, index):
+        """What the pod that succeeded wrote where Kubernetes picks it up."""
         with open(self.words[self.done[index]].name) as file:
             return json.load(file)
 
