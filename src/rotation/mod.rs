@@ -1,10 +1,12 @@
-//! What is decided, apart from what is done: states, chunk bounds, waves, batch sizes, the throttle, counters, forecast.
+//! What is decided, apart from what is done: states and what they permit, chunk bounds, waves, batch sizes, the throttle,
+//! counters, forecast.
 //!
 //! Pure: no clock, no randomness, no I/O. Everything here can be tested by calling it.
 
 mod bounds;
 mod counters;
 mod forecast;
+pub mod permits;
 mod pressure;
 mod progress;
 mod rate;
@@ -18,6 +20,7 @@ mod window;
 pub use bounds::{Bounds, ChunkSize};
 pub use counters::Counters;
 pub use forecast::{Forecast, Rehearsal, TableFacts};
+pub use permits::{Command, Refusal, Standing, Step, next, permits};
 pub use pressure::Pace;
 pub use progress::{Counted, Progress};
 pub use rate::{Limiter, Rate};
