@@ -14,7 +14,10 @@ use super::init::InitArgs;
 use super::keys::KeysCommand;
 use super::parsing::deadline_is_standing;
 use super::plan::PlanArgs;
+use super::rollback::RollbackArgs;
+use super::run::RunArgs;
 use super::throttle_args::ThrottleArgs;
+use super::verify::VerifyArgs;
 use crate::error;
 use crate::jobs::Environment;
 use crate::jobs::key_pair::NamedKeys;
@@ -350,43 +353,6 @@ impl From<Deadline> for NewDeadline {
     fn from(at: Deadline) -> NewDeadline {
         NewDeadline { at, standing: deadline_is_standing() }
     }
-}
-
-#[derive(Args)]
-pub struct RunArgs {
-    /// Read, re-encrypt and re-open every row, and write nothing at all
-    #[arg(long, env = "REKEY_DRY_RUN", hide_env_values = true, value_parser = BoolishValueParser::new())]
-    pub dry_run: bool,
-    /// The old key is known to others: rolling back will ask twice
-    #[arg(long, env = "REKEY_COMPROMISED", hide_env_values = true, value_parser = BoolishValueParser::new())]
-    pub compromised: bool,
-    #[command(flatten)]
-    pub keys: KeyArgs,
-    #[command(flatten)]
-    pub work: WorkArgs,
-}
-
-#[derive(Args)]
-pub struct RollbackArgs {
-    /// Do not ask
-    #[arg(long, env = "REKEY_YES", hide_env_values = true, value_parser = BoolishValueParser::new())]
-    pub yes: bool,
-    /// Return rows to a key that others know
-    #[arg(long, env = "REKEY_I_KNOW_THE_OLD_KEY_IS_COMPROMISED", hide_env_values = true, value_parser = BoolishValueParser::new())]
-    pub i_know_the_old_key_is_compromised: bool,
-    #[command(flatten)]
-    pub keys: KeyArgs,
-    #[command(flatten)]
-    pub work: WorkArgs,
-}
-
-#[derive(Args)]
-pub struct VerifyArgs {
-    /// Readers
-    #[arg(long, env = "REKEY_WORKERS", hide_env_values = true, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64), value_name = "N")]
-    pub workers: u16,
-    #[command(flatten)]
-    pub keys: KeyArgs,
 }
 
 #[derive(Args)]

@@ -5,14 +5,14 @@ use uuid::Uuid;
 
 use super::args::{QuarantineCommand, given};
 use super::context::Context;
-use super::summary::Ended;
-use super::{run, signals, summary};
+use super::{signals, summary};
 use crate::crypto::EncryptionKey;
 use crate::error::{Error, Exit, Result};
-use crate::jobs::access;
 use crate::jobs::key_pair::{self, NamedKeys};
 use crate::jobs::preflight::primary_only;
+use crate::jobs::run::may_run;
 use crate::jobs::work::{self, WorkRequest};
+use crate::jobs::{Ended, access, settle};
 use crate::rotation::State;
 use crate::store::ledger::quarantine::Entry;
 use crate::store::ledger::{Rotation, chunk, quarantine, rotation};
@@ -101,7 +101,7 @@ async fn retry(
     let direction = r.direction();
     match r.state {
         State::RollingBack | State::RolledBack => {}
-        _ => run::may_run(&mut conn, &r, args.deadline.is_some()).await?,
+        _ => may_run(&mut conn, &r, args.deadline.is_some()).await?,
     }
     if r.state == State::Finalized {
         return Err(Error::new(Exit::State, format!("rotation {} is finalized", r.id))
@@ -139,7 +139,7 @@ async fn retry(
     let (end, took) = work::drive(context, &r, direction, rewrapper, how, stop).await?;
     let mut conn = work::connect_to_tell(&connector, &end).await?;
     let ended = Ended { direction, end, took, before, cache: None };
-    summary::print(context, &mut conn, r.id, ended).await
+    summary::print(context, &settle(context, &mut conn, r.id, ended).await?)
 }
 
 async fn accept(context: &Context, id: Uuid) -> Result<Exit> {

@@ -1,184 +1,39 @@
-//! `rekey rollback`: the same engine with the keys exchanged, from any state before `finalize`.
+//! `rekey rollback`: arguments and the question. Its end is printed by [`summary`].
 
-use std::time::Duration;
+use clap::Args;
+use clap::builder::BoolishValueParser;
 
-use sqlx::PgConnection;
-
-use super::args::RollbackArgs;
+use super::args::{KeyArgs, WorkArgs};
 use super::confirm::confirm;
 use super::context::Context;
-use super::summary::Ended;
 use super::{signals, summary};
-use crate::engine::lifecycle::{Exclusive, Target, clean_up, unpromote};
-use crate::engine::{End, Settings};
-use crate::error::{Error, Exit, Result};
-use crate::jobs::exposure::warn_of_git;
-use crate::jobs::interrupt::unless_stopped;
-use crate::jobs::key_pair::{self, KeyPair, NamedKeys};
-use crate::jobs::preflight::{Purpose as Asked, preflight};
-use crate::jobs::work::WorkRequest;
-use crate::jobs::{access, cache_after, work};
-use crate::rotation::throttle::Limits;
-use crate::rotation::{Counters, Desired, Direction, State};
-use crate::store::ledger::{Rotation, chunk, quarantine, rotation};
-use crate::store::preflight::For;
-use crate::store::{Connector, Purpose, connect};
+use crate::error::{Exit, Result};
+use crate::jobs::rollback::{self, RollbackRequest};
+
+#[derive(Args)]
+pub struct RollbackArgs {
+    /// Do not ask
+    #[arg(long, env = "REKEY_YES", hide_env_values = true, value_parser = BoolishValueParser::new())]
+    pub yes: bool,
+    /// Return rows to a key that others know
+    #[arg(long, env = "REKEY_I_KNOW_THE_OLD_KEY_IS_COMPROMISED", hide_env_values = true, value_parser = BoolishValueParser::new())]
+    pub i_know_the_old_key_is_compromised: bool,
+    #[command(flatten)]
+    pub keys: KeyArgs,
+    #[command(flatten)]
+    pub work: WorkArgs,
+}
 
 /// Runs the command.
 pub async fn run(args: RollbackArgs, context: &Context) -> Result<Exit> {
-    let connector = context.connector()?;
     let request = RollbackRequest {
-        i_know_the_old_key_is_compromised: args.i_know_the_old_key_is_compromised,
+        despite_compromise: args.i_know_the_old_key_is_compromised,
         keys: args.keys.named()?,
         work: args.work.request()?,
     };
+    // A database that is not named is told before anything is asked.
+    context.connector()?;
     confirm(args.yes, "This returns every connection to the old key. Go on?")?;
-    let mut stop = signals::listen()?;
-    let prepared = prepare(&request, context, &connector);
-    let Prepared { rotation, keys, how, before } = unless_stopped(&mut stop, prepared).await?;
-    let rows = async || {
-        let rewrapper = work::rewrapper(&keys, rotation.id, Direction::Backward, None)?;
-        work::drive(context, &rotation, Direction::Backward, rewrapper, how.clone(), stop.clone()).await
-    };
-    let outside = async || leave(context, &connector, &rotation, &keys).await;
-    let (first, took) = match rotation.state {
-        State::Unpromoting => (End::Superseded(State::Unpromoting), Duration::ZERO),
-        _ => rows().await?,
-    };
-    let (end, took, cache) = match first {
-        End::Clean => (first, took, outside().await?),
-        // Rows were back before the outside was touched, by another process or long ago: whatever the application has
-        // written since is swept up once it reads the old key again.
-        End::Superseded(State::Unpromoting | State::RolledBack) => {
-            let cache = outside().await?;
-            let (end, more) = rows().await?;
-            (end, took + more, cache)
-        }
-        _ => (first, took, None),
-    };
-    drop(keys);
-    let mut conn = work::connect_to_tell(&connector, &end).await?;
-    let ended = Ended { direction: Direction::Backward, end, took, before, cache };
-    summary::print(context, &mut conn, rotation.id, ended).await
-}
-
-/// What is asked for.
-struct RollbackRequest {
-    i_know_the_old_key_is_compromised: bool,
-    keys: NamedKeys,
-    work: WorkRequest,
-}
-
-/// The outside half, once every row is back: the application is given the old key again. Says what became of the
-/// cache. Repeated, it takes off what a killed one left.
-async fn leave(
-    context: &Context,
-    connector: &Connector,
-    rotation: &Rotation,
-    keys: &KeyPair,
-) -> Result<Option<String>> {
-    let mut conn = connector.connect(Purpose::Control).await?;
-    if quarantine::unaccepted(&mut conn, rotation.id).await? > 0 {
-        return Ok(None);
-    }
-    let to_be_left = async |conn: &mut PgConnection| {
-        Ok(rotation::by_id(conn, rotation.id).await?.state != State::RolledBack)
-    };
-    let Some(alone) = Exclusive::among_rollbacks(&mut conn, to_be_left).await? else {
-        // Another process did all of it, and sees to the cache.
-        return Ok(None);
-    };
-    let now = rotation::by_id(&mut conn, rotation.id).await?;
-    let target = Target::of(&context.sources, &now, None)?;
-    match now.state {
-        // Whoever got so far may have been killed before the rest.
-        State::RolledBack => {
-            clean_up(&target).await;
-            target.drop_new_key_copy(&keys.new.source);
-        }
-        _ => {
-            let (old, new_found_at) = (&keys.old.key, &keys.new.source);
-            unpromote(&mut conn, &alone, &target, old, new_found_at, &context.actor).await?;
-        }
-    }
-    if now.promoting_at.is_some() {
-        target.files().iter().for_each(|path| warn_of_git(path));
-    }
-    let cache = cache_after::purge(context, &mut conn, &now).await;
-    alone.give_back(&mut conn).await?;
-    connect::close(conn).await;
-    Ok(Some(cache))
-}
-
-/// What the engine needs to start, and the keys for what comes after it.
-struct Prepared {
-    rotation: Rotation,
-    keys: KeyPair,
-    how: (Settings, Limits),
-    before: Counters,
-}
-
-/// State, keys, preflight; then the rotation is turned round, in one transaction. May be given up anywhere.
-async fn prepare(args: &RollbackRequest, context: &Context, connector: &Connector) -> Result<Prepared> {
-    let mut conn = connector.connect(Purpose::Control).await?;
-    let found = rotation::latest(&mut conn).await?;
-    let rotation = may_roll_back(found, args)?;
-    let keys = key_pair::for_rotation(context, &args.keys, &rotation).await?;
-    // Before anything turns: a rollback that could not be finished is worse than none.
-    let limits = args.work.limits(Direction::Backward);
-    let asked = Asked {
-        purpose: For::Rollback,
-        allowed: &args.work.allowed,
-        limits: &limits,
-        direction: Direction::Backward,
-        fresh: false,
-    };
-    let report = preflight(context, connector, &mut conn, &keys, asked).await?.into_result()?;
-    let settings = args.work.settings(context, &report.facts);
-
-    if rotation.state.may_roll_back() {
-        // Not while somebody is in the middle of promoting.
-        let to_be_turned = async |conn: &mut PgConnection| {
-            Ok(rotation::by_id(conn, rotation.id).await?.state.may_roll_back())
-        };
-        let alone = Exclusive::among_rollbacks(&mut conn, to_be_turned).await?;
-        let ours = match &alone {
-            Some(_) => rotation::turn_back(&mut conn, rotation.id, &context.actor).await?,
-            None => false,
-        };
-        if !ours {
-            tracing::info!("another process turned the rotation round; joining it");
-        }
-        if let Some(alone) = alone {
-            alone.give_back(&mut conn).await?;
-        }
-    } else if rotation.desired == Desired::Aborted {
-        rotation::set_desired(&mut conn, rotation.id, Desired::Running, &context.actor).await?;
-    }
-    args.work.store_deadline(&mut conn, rotation.id).await?;
-    access::record(context, &mut conn, rotation.id, "rollback", access::both(&keys)).await?;
-    let before = chunk::totals(&mut conn, rotation.id, Direction::Backward).await?;
-    connect::close(conn).await;
-    Ok(Prepared { rotation, keys, how: (settings, limits), before })
-}
-
-fn may_roll_back(found: Option<Rotation>, args: &RollbackRequest) -> Result<Rotation> {
-    let Some(r) = found else {
-        return Err(Error::new(Exit::State, "there is no rotation to roll back").hint("rekey status"));
-    };
-    if matches!(r.state, State::Finalizing | State::Finalized) {
-        return Err(Error::new(
-            Exit::State,
-            format!("rotation {} is {}: there is no way back", r.id, r.state),
-        )
-        .hint("to leave the new key, start a rotation to another one: rekey run"));
-    }
-    if r.compromised && !args.i_know_the_old_key_is_compromised {
-        return Err(Error::new(
-            Exit::Usage,
-            format!("rotation {} was started because the old key is known to others", r.id),
-        )
-        .hint("rekey rollback --yes --i-know-the-old-key-is-compromised"));
-    }
-    Ok(r)
+    let stop = signals::listen()?;
+    summary::print(context, &rollback::rollback(context, &request, stop).await?)
 }

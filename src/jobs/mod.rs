@@ -5,13 +5,19 @@
 
 pub mod access;
 pub mod cache_after;
+pub mod dry_run;
 mod environment;
 pub mod exposure;
 pub mod interrupt;
 pub mod key_pair;
 pub mod preflight;
+pub mod rollback;
+pub mod run;
 mod session;
+mod settled;
+pub mod verify;
 pub mod work;
 
 pub use environment::Environment;
 pub use session::{AppCache, Session, ShowProgress};
+pub use settled::{Ended, Goal, Settled, settle};

@@ -1,0 +1,137 @@
+//! `run --dry-run`: reads, decrypts, re-encrypts and decrypts again every row, and writes nothing at all, rekey's own
+//! tables included. It needs no rotation, and works on a read replica.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::Session;
+use super::interrupt::unless_stopped;
+use super::key_pair;
+use super::preflight::{Purpose as Asked, preflight};
+use super::run::RunRequest;
+use super::work;
+use crate::crypto::Rewrapper;
+use crate::engine::{self, DryRun, Settings, Stop, StopSource};
+use crate::error::{Exit, Result};
+use crate::rotation::{Counters, Direction, Progress};
+use crate::store::ledger::rotation;
+use crate::store::preflight::For;
+use crate::store::{Connector, Purpose, audit, connect};
+
+/// What a dry run showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DryEnd {
+    /// Every row would be on the new key.
+    Clean,
+    /// Rows open with neither key, and would be quarantined.
+    Quarantine,
+    /// No row opens with the old key.
+    WrongKey,
+    /// The window was over before every row was seen.
+    PastDeadline,
+    /// A signal came before every row was seen.
+    Signalled,
+}
+
+impl DryEnd {
+    /// The exit code it stands for.
+    pub const fn exit(self) -> Exit {
+        match self {
+            DryEnd::Clean => Exit::Ok,
+            DryEnd::Quarantine => Exit::Quarantined,
+            DryEnd::WrongKey => Exit::Key,
+            DryEnd::PastDeadline => Exit::Stopped,
+            DryEnd::Signalled => Exit::Signalled,
+        }
+    }
+}
+
+/// What a dry run reports.
+pub struct Tried {
+    /// What it showed.
+    pub end: DryEnd,
+    /// Rows by outcome.
+    pub found: DryRun,
+    /// What to do next.
+    pub next: Vec<&'static str>,
+    /// The head of the audit chain, where rekey has run before.
+    pub event_head: Option<String>,
+}
+
+/// Tries every row.
+pub async fn dry_run(session: &Session, request: &RunRequest, mut stop: Stop) -> Result<Tried> {
+    let connector = session.connector()?;
+    let prepared = prepare(session, request, &connector);
+    let Prepared { rewrapper, settings, event_head, limit } = unless_stopped(&mut stop, prepared).await?;
+    let (sender, receiver) = watch::channel(Progress { totals: Counters::default(), ..Default::default() });
+    let shown = session.follow(receiver);
+    let (give_up, given_up) = StopSource::new();
+    let mut signal = stop.clone();
+    let relay = tokio::spawn(async move {
+        let past = async {
+            match limit {
+                Some(limit) => tokio::time::sleep(limit).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = signal.wait() => {}
+            () = past => {}
+        }
+        give_up.stop();
+    });
+    let found = engine::dry_run(connector.probed(), rewrapper, settings, given_up, sender).await?;
+    relay.abort();
+    drop(shown);
+    let end = match &found {
+        f if f.stopped && !stop.is_set() => DryEnd::PastDeadline,
+        f if f.stopped => DryEnd::Signalled,
+        f if f.rows > 0 && f.would_re_encrypt == 0 && f.unreadable > f.already_on_key => DryEnd::WrongKey,
+        f if f.unreadable > 0 => DryEnd::Quarantine,
+        _ => DryEnd::Clean,
+    };
+    let next = match end {
+        DryEnd::Clean | DryEnd::Quarantine => vec!["rekey run"],
+        DryEnd::WrongKey => vec!["rekey keys fingerprint SOURCE"],
+        DryEnd::PastDeadline | DryEnd::Signalled => vec!["rekey run --dry-run"],
+    };
+    Ok(Tried { end, found, next, event_head })
+}
+
+/// What a dry run needs to start.
+struct Prepared {
+    rewrapper: Rewrapper,
+    settings: Settings,
+    event_head: Option<String>,
+    /// How long it may take.
+    limit: Option<Duration>,
+}
+
+async fn prepare(session: &Session, request: &RunRequest, connector: &Connector) -> Result<Prepared> {
+    let mut conn = connector.connect(Purpose::ReadOnly).await?;
+    let active = rotation::latest(&mut conn).await?.filter(|r| r.state.is_active());
+    let keys = match &active {
+        Some(active) => key_pair::for_rotation(session, &request.keys, active).await?,
+        None => key_pair::for_new(session, &request.keys).await?,
+    };
+    let limits = request.work.limits(Direction::Forward);
+    let purpose = Asked {
+        purpose: For::Reading,
+        allowed: &request.work.allowed,
+        limits: &limits,
+        direction: Direction::Forward,
+        fresh: active.is_none(),
+    };
+    let report = preflight(session, connector, &mut conn, &keys, purpose).await?.into_result()?;
+    let event_head = audit::head_line(&mut conn).await;
+    let limit = match request.work.deadline {
+        Some(deadline) => Some(rotation::left_until(&mut conn, deadline.at).await?),
+        None => None,
+    };
+    connect::close(conn).await;
+    let settings = request.work.settings(session, &report.facts);
+    let rewrapper =
+        work::rewrapper(&keys, active.map_or_else(crate::entropy::id, |r| r.id), Direction::Forward, None)?;
+    Ok(Prepared { rewrapper, settings, event_head, limit })
+}

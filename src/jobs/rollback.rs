@@ -1,0 +1,177 @@
+//! `rollback`: the same engine with the keys exchanged, from any state before `finalize`; then what the application
+//! reads is changed back. Each half may be repeated, and another process may have done it already.
+
+use std::time::Duration;
+
+use sqlx::PgConnection;
+
+use super::exposure::warn_of_git;
+use super::interrupt::unless_stopped;
+use super::key_pair::{self, KeyPair, NamedKeys};
+use super::preflight::{Purpose as Asked, preflight};
+use super::settled::{Ended, Settled, settle};
+use super::work::{self, WorkRequest};
+use super::{Session, access, cache_after};
+use crate::engine::lifecycle::{Exclusive, Target, clean_up, unpromote};
+use crate::engine::{End, Settings, Stop};
+use crate::error::{Error, Exit, Result};
+use crate::rotation::throttle::Limits;
+use crate::rotation::{Counters, Desired, Direction, State};
+use crate::store::ledger::{Rotation, chunk, quarantine, rotation};
+use crate::store::preflight::For;
+use crate::store::{Connector, Purpose, connect};
+
+/// What is asked for.
+pub struct RollbackRequest {
+    /// Whoever asks knows that the old key is compromised, and returns rows to it all the same.
+    pub despite_compromise: bool,
+    /// Where the keys are.
+    pub keys: NamedKeys,
+    /// How hard to work.
+    pub work: WorkRequest,
+}
+
+/// Returns every row to the old key, and the application to it.
+pub async fn rollback(session: &Session, request: &RollbackRequest, mut stop: Stop) -> Result<Settled> {
+    let connector = session.connector()?;
+    let prepared = prepare(session, request, &connector);
+    let Prepared { rotation, keys, how, before } = unless_stopped(&mut stop, prepared).await?;
+    let rows = async || {
+        let rewrapper = work::rewrapper(&keys, rotation.id, Direction::Backward, None)?;
+        work::drive(session, &rotation, Direction::Backward, rewrapper, how.clone(), stop.clone()).await
+    };
+    let outside = async || leave(session, &connector, &rotation, &keys).await;
+    let (first, took) = match rotation.state {
+        State::Unpromoting => (End::Superseded(State::Unpromoting), Duration::ZERO),
+        _ => rows().await?,
+    };
+    let (end, took, cache) = match first {
+        End::Clean => (first, took, outside().await?),
+        // Rows were back before the outside was touched, by another process or long ago: whatever the application has
+        // written since is swept up once it reads the old key again.
+        End::Superseded(State::Unpromoting | State::RolledBack) => {
+            let cache = outside().await?;
+            let (end, more) = rows().await?;
+            (end, took + more, cache)
+        }
+        _ => (first, took, None),
+    };
+    drop(keys);
+    let mut conn = work::connect_to_tell(&connector, &end).await?;
+    let ended = Ended { direction: Direction::Backward, end, took, before, cache };
+    settle(session, &mut conn, rotation.id, ended).await
+}
+
+/// The outside half, once every row is back: the application is given the old key again. Says what became of the
+/// cache. Repeated, it takes off what a killed one left.
+async fn leave(
+    session: &Session,
+    connector: &Connector,
+    rotation: &Rotation,
+    keys: &KeyPair,
+) -> Result<Option<String>> {
+    let mut conn = connector.connect(Purpose::Control).await?;
+    if quarantine::unaccepted(&mut conn, rotation.id).await? > 0 {
+        return Ok(None);
+    }
+    let to_be_left = async |conn: &mut PgConnection| {
+        Ok(rotation::by_id(conn, rotation.id).await?.state != State::RolledBack)
+    };
+    let Some(alone) = Exclusive::among_rollbacks(&mut conn, to_be_left).await? else {
+        // Another process did all of it, and sees to the cache.
+        return Ok(None);
+    };
+    let now = rotation::by_id(&mut conn, rotation.id).await?;
+    let target = Target::of(&session.sources, &now, None)?;
+    match now.state {
+        // Whoever got so far may have been killed before the rest.
+        State::RolledBack => {
+            clean_up(&target).await;
+            target.drop_new_key_copy(&keys.new.source);
+        }
+        _ => {
+            let (old, new_found_at) = (&keys.old.key, &keys.new.source);
+            unpromote(&mut conn, &alone, &target, old, new_found_at, &session.actor).await?;
+        }
+    }
+    if now.promoting_at.is_some() {
+        target.files().iter().for_each(|path| warn_of_git(path));
+    }
+    let cache = cache_after::purge(session, &mut conn, &now).await;
+    alone.give_back(&mut conn).await?;
+    connect::close(conn).await;
+    Ok(Some(cache))
+}
+
+/// What the engine needs to start, and the keys for what comes after it.
+struct Prepared {
+    rotation: Rotation,
+    keys: KeyPair,
+    how: (Settings, Limits),
+    before: Counters,
+}
+
+/// State, keys, preflight; then the rotation is turned round, in one transaction. May be given up anywhere.
+async fn prepare(session: &Session, request: &RollbackRequest, connector: &Connector) -> Result<Prepared> {
+    let mut conn = connector.connect(Purpose::Control).await?;
+    let found = rotation::latest(&mut conn).await?;
+    let rotation = may_roll_back(found, request)?;
+    let keys = key_pair::for_rotation(session, &request.keys, &rotation).await?;
+    // Before anything turns: a rollback that could not be finished is worse than none.
+    let limits = request.work.limits(Direction::Backward);
+    let asked = Asked {
+        purpose: For::Rollback,
+        allowed: &request.work.allowed,
+        limits: &limits,
+        direction: Direction::Backward,
+        fresh: false,
+    };
+    let report = preflight(session, connector, &mut conn, &keys, asked).await?.into_result()?;
+    let settings = request.work.settings(session, &report.facts);
+
+    if rotation.state.may_roll_back() {
+        // Not while another process is promoting.
+        let to_be_turned = async |conn: &mut PgConnection| {
+            Ok(rotation::by_id(conn, rotation.id).await?.state.may_roll_back())
+        };
+        let alone = Exclusive::among_rollbacks(&mut conn, to_be_turned).await?;
+        let ours = match &alone {
+            Some(_) => rotation::turn_back(&mut conn, rotation.id, &session.actor).await?,
+            None => false,
+        };
+        if !ours {
+            tracing::info!("another process turned the rotation round; joining it");
+        }
+        if let Some(alone) = alone {
+            alone.give_back(&mut conn).await?;
+        }
+    } else if rotation.desired == Desired::Aborted {
+        rotation::set_desired(&mut conn, rotation.id, Desired::Running, &session.actor).await?;
+    }
+    request.work.store_deadline(&mut conn, rotation.id).await?;
+    access::record(session, &mut conn, rotation.id, "rollback", access::both(&keys)).await?;
+    let before = chunk::totals(&mut conn, rotation.id, Direction::Backward).await?;
+    connect::close(conn).await;
+    Ok(Prepared { rotation, keys, how: (settings, limits), before })
+}
+
+fn may_roll_back(found: Option<Rotation>, request: &RollbackRequest) -> Result<Rotation> {
+    let Some(r) = found else {
+        return Err(Error::new(Exit::State, "there is no rotation to roll back").hint("rekey status"));
+    };
+    if matches!(r.state, State::Finalizing | State::Finalized) {
+        return Err(Error::new(
+            Exit::State,
+            format!("rotation {} is {}: there is no way back", r.id, r.state),
+        )
+        .hint("to leave the new key, start a rotation to another one: rekey run"));
+    }
+    if r.compromised && !request.despite_compromise {
+        return Err(Error::new(
+            Exit::Usage,
+            format!("rotation {} was started because the old key is known to others", r.id),
+        )
+        .hint("rekey rollback --yes --i-know-the-old-key-is-compromised"));
+    }
+    Ok(r)
+}

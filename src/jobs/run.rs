@@ -1,0 +1,211 @@
+//! `run`: starts a rotation, or joins or resumes the active one. Checked in this order: state, keys, preflight, work;
+//! usage was checked before it. The rows are re-encrypted by the engine ([`crate::engine::execute`]).
+
+use serde_json::json;
+use sqlx::PgConnection;
+
+use super::interrupt::unless_stopped;
+use super::key_pair::{self, KeyPair, NamedKeys};
+use super::preflight::{Purpose as Asked, preflight};
+use super::settled::{Ended, Settled, settle};
+use super::work::{self, WorkRequest};
+use super::{Session, access};
+use crate::crypto::Rewrapper;
+use crate::engine::{Settings, Stop, lifecycle};
+use crate::error::{Error, Exit, Result};
+use crate::rotation::throttle::Limits;
+use crate::rotation::{Counters, Desired, Direction, State};
+use crate::store::ledger::rotation::{self, NewRotation};
+use crate::store::ledger::{Rotation, chunk};
+use crate::store::preflight::{For, Report};
+use crate::store::{Connector, Purpose, connect, schema};
+
+/// What is asked for.
+pub struct RunRequest {
+    /// The old key is known to others.
+    pub compromised: bool,
+    /// Where the keys are.
+    pub keys: NamedKeys,
+    /// How hard to work.
+    pub work: WorkRequest,
+}
+
+/// Re-encrypts every row, until a closing proof shows that none is left on the old key or something ends it.
+pub async fn run(session: &Session, request: &RunRequest, mut stop: Stop) -> Result<Settled> {
+    let connector = session.connector()?;
+    let prepared = prepare(session, request, &connector);
+    let Prepared { rotation, rewrapper, how, before } = unless_stopped(&mut stop, prepared).await?;
+    let (end, took) = work::drive(session, &rotation, Direction::Forward, rewrapper, how, stop).await?;
+    let mut conn = work::connect_to_tell(&connector, &end).await?;
+    let ended = Ended { direction: Direction::Forward, end, took, before, cache: None };
+    settle(session, &mut conn, rotation.id, ended).await
+}
+
+/// What the engine needs to start.
+struct Prepared {
+    rotation: Rotation,
+    rewrapper: Rewrapper,
+    how: (Settings, Limits),
+    before: Counters,
+}
+
+/// State, keys, preflight; then the rotation is recorded or joined. May be given up anywhere: the
+/// rotation's row is one transaction, and events and pins written before it harm nobody.
+async fn prepare(session: &Session, request: &RunRequest, connector: &Connector) -> Result<Prepared> {
+    let mut conn = connector.connect(Purpose::Control).await?;
+    let mut active = rotation::latest(&mut conn).await?.filter(|r| r.state.is_active());
+    let limits = request.work.limits(Direction::Forward);
+    let (keys, report) = loop {
+        if let Some(active) = &active {
+            may_run(&mut conn, active, request.work.deadline.is_some()).await?;
+        }
+        let keys = match &active {
+            Some(active) => key_pair::for_rotation(session, &request.keys, active).await?,
+            None => key_pair::for_new(session, &request.keys).await?,
+        };
+        if active.is_none() {
+            refuse_compromised(&mut conn, &keys).await?;
+        }
+        let purpose = Asked {
+            purpose: For::Run,
+            allowed: &request.work.allowed,
+            limits: &limits,
+            direction: Direction::Forward,
+            fresh: active.is_none(),
+        };
+        let refused = match preflight(session, connector, &mut conn, &keys, purpose).await?.into_result() {
+            Ok(report) => break (keys, report),
+            Err(refused) => refused,
+        };
+        // What is no state to begin in may be where a rotation stands that another process has begun since.
+        let begun = rotation::latest(&mut conn).await?.filter(|r| r.state.is_active());
+        if active.is_some() || begun.is_none() {
+            return Err(refused);
+        }
+        active = begun;
+    };
+    let settings = request.work.settings(session, &report.facts);
+    let rotation = match active {
+        Some(active) => active,
+        None => begin(session, request, &mut conn, &keys, &report).await?,
+    };
+    if request.compromised && !rotation.compromised {
+        rotation::set_compromised(&mut conn, rotation.id, &session.actor).await?;
+    }
+    access::record(session, &mut conn, rotation.id, "run", access::both(&keys)).await?;
+    if rotation.state == State::Migrating
+        && let Err(error) = lifecycle::pin(&session.sources, &rotation).await
+    {
+        tracing::warn!(%error, "the key versions could not be pinned now; promote will pin them or refuse");
+    }
+    request.work.store_deadline(&mut conn, rotation.id).await?;
+    let before = chunk::totals(&mut conn, rotation.id, Direction::Forward).await?;
+    let rewrapper = work::rewrapper(&keys, rotation.id, Direction::Forward, None)?;
+    drop(keys);
+    connect::close(conn).await;
+    Ok(Prepared { rotation, rewrapper, how: (settings, limits), before })
+}
+
+/// Whether `run` may work in this rotation's state.
+pub async fn may_run(conn: &mut PgConnection, r: &Rotation, new_deadline: bool) -> Result<()> {
+    let refuse = |exit, what: String, hint: &str| Err(Error::new(exit, what).hint(hint));
+    match r.state {
+        State::Migrating | State::Migrated | State::Promoted => {}
+        State::RollingBack | State::Unpromoting => {
+            return refuse(
+                lifecycle::busy_or_state(conn, r).await?,
+                format!("rotation {} is being rolled back", r.id),
+                "rekey rollback finishes it",
+            );
+        }
+        State::Promoting => {
+            return refuse(
+                lifecycle::busy_or_state(conn, r).await?,
+                format!("rotation {} is being promoted", r.id),
+                "rekey promote finishes it",
+            );
+        }
+        State::Finalizing => {
+            return refuse(
+                lifecycle::busy_or_state(conn, r).await?,
+                format!("rotation {} is being finalized", r.id),
+                "rekey finalize finishes it",
+            );
+        }
+        State::Finalized | State::RolledBack => {}
+    }
+    if r.desired == Desired::Aborted {
+        return refuse(
+            Exit::State,
+            format!("rotation {} was aborted", r.id),
+            "rekey resume, then rekey run; or rekey rollback",
+        );
+    }
+    if r.past_deadline && !new_deadline {
+        return refuse(
+            Exit::Stopped,
+            format!("rotation {} is past its deadline, {}", r.id, r.deadline.as_deref().unwrap_or("now")),
+            "rekey run --deadline 2h, or rekey resume, lifts it",
+        );
+    }
+    Ok(())
+}
+
+/// A key that others know is never rotated to again, and the pair of a compromised rotation is used up, whichever
+/// way it ended.
+async fn refuse_compromised(conn: &mut PgConnection, keys: &KeyPair) -> Result<()> {
+    let (old, new) = (keys.old.record.fingerprint, keys.new.record.fingerprint);
+    let refuse = |what: String| {
+        Err(Error::new(Exit::Key, what).hint(
+            "make a fresh key, rekey keys generate encryption --to SOURCE, and name it with --new-key SOURCE",
+        ))
+    };
+    for earlier in rotation::compromised(conn).await? {
+        if earlier.old_fingerprint == new {
+            return refuse(format!("the new key is the compromised key of rotation {}", earlier.id));
+        }
+        if earlier.old_fingerprint == old && earlier.new_fingerprint == new {
+            return refuse(format!("rotation {} was compromised and had this same pair of keys", earlier.id));
+        }
+    }
+    Ok(())
+}
+
+/// Records the rotation, or joins the one that another pod recorded in the same second.
+async fn begin(
+    session: &Session,
+    request: &RunRequest,
+    conn: &mut PgConnection,
+    keys: &KeyPair,
+    preflight: &Report,
+) -> Result<Rotation> {
+    schema::ensure(conn).await?;
+    let new = NewRotation {
+        id: crate::entropy::id(),
+        old: keys.old.record.clone(),
+        new: keys.new.record.clone(),
+        compromised: request.compromised,
+        plan: json!({ "findings": preflight.findings, "rows_estimated": preflight.facts.rows, "sample": preflight.sample }),
+        settings: json!({
+            "workers": request.work.workers, "batch_rows": request.work.batch_rows, "chunk_rows": request.work.chunk_rows,
+            "allow": request.work.allowed.names(), "version": env!("CARGO_PKG_VERSION"),
+        }),
+    };
+    let (rotation, ours) = rotation::begin(conn, &new, &session.actor).await?;
+    if ours {
+        let (old, new) = (rotation.old_fingerprint, rotation.new_fingerprint);
+        tracing::info!(rotation = %rotation.id, %old, %new, "rotation started");
+        return Ok(rotation);
+    }
+    may_run(conn, &rotation, request.work.deadline.is_some()).await?;
+    if rotation.old_fingerprint != keys.old.record.fingerprint
+        || rotation.new_fingerprint != keys.new.record.fingerprint
+    {
+        return Err(Error::new(
+            Exit::Key,
+            format!("rotation {} was started by another process with other keys", rotation.id),
+        )
+        .hint("rekey status shows its fingerprints"));
+    }
+    Ok(rotation)
+}

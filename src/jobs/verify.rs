@@ -1,0 +1,170 @@
+//! `verify`: opens every row with the key it should be on in this state, and compares bytes. `promote` and `finalize`
+//! verify through it too. The reading itself is [`crate::engine::verify`].
+
+use serde_json::Value;
+use sqlx::PgConnection;
+
+use super::key_pair::{self, NamedKeys, Role};
+use super::{Session, access};
+use crate::crypto::{Cipher, TagKey};
+use crate::engine::{self, Stop, StopSource, VerifyKeys, VerifyReport};
+use crate::error::{Error, Exit, Result};
+use crate::rotation::{Direction, State};
+use crate::store::ledger::{Rotation, pass, rotation};
+use crate::store::{Connector, Purpose, audit};
+
+/// What is asked for.
+pub struct VerifyRequest {
+    /// Connections that read at a time.
+    pub workers: usize,
+    /// Where the keys are.
+    pub keys: NamedKeys,
+}
+
+/// What a verify reports.
+pub struct Verified {
+    /// The rotation that was verified.
+    pub rotation: Rotation,
+    /// What was found.
+    pub report: VerifyReport,
+    /// Whether the result is in the ledger; on a standby it cannot be.
+    pub recorded: bool,
+    /// What to do next.
+    pub next: Option<&'static str>,
+    /// The head of the audit chain.
+    pub event_head: Option<String>,
+}
+
+/// Verifies the latest rotation. It may be given up anywhere: it only reads, and records in one transaction.
+pub async fn verify(session: &Session, request: &VerifyRequest) -> Result<Verified> {
+    let connector = session.connector()?;
+    // Whoever stops it drops all of it.
+    let (_never, stop) = StopSource::new();
+    let mut conn = connector.connect(Purpose::Control).await?;
+    let Some(rotation) = rotation::latest(&mut conn).await? else {
+        return Err(Error::new(Exit::State, "there is no rotation to verify").hint("rekey run starts one"));
+    };
+    let connector = connector.to_the_same(&mut conn).await?;
+    // What became of the rows since is nobody's trouble then.
+    let over = matches!(rotation.state, State::Finalized | State::RolledBack);
+    let how = How { workers: request.workers, may_be_empty: over };
+    let mut checked = check(session, &request.keys, &connector, &mut conn, &rotation, how, stop).await?;
+    // The one from before has been idle for as long as the table took, which not every network lets live.
+    let mut conn = connector.connect(Purpose::Control).await?;
+    let now = rotation::latest(&mut conn).await?;
+    if !now.is_some_and(|now| (now.id, now.direction()) == (rotation.id, rotation.direction())) {
+        return Err(turned_meanwhile(&rotation));
+    }
+    let recorded = record(session, &connector, &mut conn, &rotation, "verify", &mut checked).await?;
+    let report = checked.report;
+    Ok(Verified {
+        next: next(&rotation, report.exit()),
+        event_head: audit::head_line(&mut conn).await,
+        rotation,
+        report,
+        recorded,
+    })
+}
+
+/// How a verify is to be made.
+pub struct How {
+    /// Connections that read at a time.
+    pub workers: usize,
+    /// No row is left of those that were moved, and that is no error.
+    pub may_be_empty: bool,
+}
+
+/// A verify that was made, and the keys that were read for it.
+pub struct Checked {
+    /// What it found.
+    pub report: VerifyReport,
+    /// For the audit trail.
+    accessed: Vec<Value>,
+}
+
+/// Verifies the table for a rotation in its present state; the caller records and prints.
+pub async fn check(
+    session: &Session,
+    keys: &NamedKeys,
+    connector: &Connector,
+    conn: &mut PgConnection,
+    rotation: &Rotation,
+    how: How,
+    stop: Stop,
+) -> Result<Checked> {
+    let (expected, other) = match rotation.direction() {
+        Direction::Forward => (Role::New, Role::Old),
+        Direction::Backward => (Role::Old, Role::New),
+    };
+    let wanted = key_pair::one(session, keys, rotation, expected).await?;
+    // The other key only tells what kind of trouble a row is in; verify works without it.
+    let other_role = other;
+    let other = key_pair::if_any(session, keys, rotation, other_role).await?;
+    let mut accessed = vec![access::of(expected.as_str(), &wanted)];
+    accessed.extend(other.as_ref().map(|held| access::of(other_role.as_str(), held)));
+    let new = if expected == Role::New { Some(&wanted) } else { other.as_ref() };
+    let keys = VerifyKeys {
+        expected: Cipher::new(&wanted.key),
+        other: other.as_ref().map(|held| Cipher::new(&held.key)),
+        tags: new.map(|held| TagKey::derive(&held.key, rotation.id.as_bytes())),
+    };
+    let first = pass::first_horizon(conn, rotation.id).await?;
+    drop((wanted, other));
+    let connector = Connector::like(connector).to_the_same(conn).await?;
+    let report =
+        engine::verify(connector, keys, rotation.id, first, how.workers, how.may_be_empty, stop).await?;
+    Ok(Checked { report, accessed })
+}
+
+/// Records the result where the server and our privileges allow it; on a standby it is only printed.
+pub async fn record(
+    session: &Session,
+    connector: &Connector,
+    conn: &mut PgConnection,
+    rotation: &Rotation,
+    by: &str,
+    checked: &mut Checked,
+) -> Result<bool> {
+    if connector.server(conn).await?.in_recovery {
+        return Ok(false);
+    }
+    let report = &checked.report;
+    let result = serde_json::to_value(report).unwrap_or_default();
+    match rotation::record_verify(conn, rotation, report.clean, result, &session.actor).await {
+        Ok(false) => Err(turned_meanwhile(rotation)),
+        Ok(true) => {
+            let accessed = std::mem::take(&mut checked.accessed);
+            access::record(session, conn, rotation.id, by, accessed).await.map(|()| true)
+        }
+        Err(e) if e.class() == crate::store::Class::Denied => {
+            tracing::warn!(error = %e, "the result is printed, not recorded: this role may not write to schema rekey");
+            Ok(false)
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Rows were judged by the key they were on their way to, and sent another way meanwhile: that says nothing.
+fn turned_meanwhile(rotation: &Rotation) -> Error {
+    let message = format!(
+        "rotation {} was turned round while its rows were verified, or another one began",
+        rotation.id
+    );
+    Error::new(Exit::Busy, message).hint("rekey verify, once more")
+}
+
+/// The command to type after a verify with this result.
+fn next(rotation: &Rotation, exit: Exit) -> Option<&'static str> {
+    Some(match exit {
+        Exit::Ok => match rotation.state {
+            State::Migrating => "rekey run",
+            State::Migrated | State::Promoting => "rekey promote",
+            State::Promoted | State::Finalizing => "rekey finalize",
+            State::RollingBack | State::Unpromoting => "rekey rollback --yes",
+            State::Finalized | State::RolledBack => return None,
+        },
+        Exit::Quarantined => "rekey quarantine list",
+        _ if rotation.direction() == Direction::Forward => "rekey run",
+        _ => "rekey rollback --yes",
+    })
+}
