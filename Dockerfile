@@ -8,23 +8,23 @@ ENV CARGO_TERM_COLOR=never
 # Dependencies are a layer of their own: it is made again only when the two manifests change. The empty crate is built
 # so that they compile, and made older than anything that is copied over it.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir -p src fixtures \
+COPY fixtures/Cargo.toml fixtures/
+RUN mkdir -p src \
  && echo 'fn main() {}' >src/main.rs \
  && echo 'fn main() {}' >fixtures/generate.rs \
  && touch src/lib.rs \
- && cargo build --release --locked --bin rekey \
- && rm -rf src fixtures target/release/deps/*rekey* target/release/.fingerprint/rekey-* target/release/rekey*
+ && cargo build --profile dist --locked --bin rekey \
+ && rm -rf src target/dist/deps/*rekey* target/dist/.fingerprint/rekey-* target/dist/rekey*
 # Secrets cannot leak from a folder that is copied by name: only what the build needs is in the context (.dockerignore).
 COPY sqlx.toml ./
 COPY migrations migrations
-COPY fixtures fixtures
 COPY src src
-RUN cargo build --release --locked --bin rekey
+RUN cargo build --profile dist --locked --bin rekey
 # What the runtime image gets, with the folders it goes to.
 RUN mkdir -p /out/usr/local/bin /out/usr/local/share/man/man1 \
       /out/usr/local/share/bash-completion/completions /out/usr/local/share/zsh/site-functions \
       /out/usr/local/share/fish/vendor_completions.d \
- && cp target/release/rekey /out/usr/local/bin/rekey \
+ && cp target/dist/rekey /out/usr/local/bin/rekey \
  && strip /out/usr/local/bin/rekey \
  && /out/usr/local/bin/rekey man --dir /out/usr/local/share/man/man1 \
  && /out/usr/local/bin/rekey completions bash >/out/usr/local/share/bash-completion/completions/rekey \

@@ -41,7 +41,7 @@ class Database:
     def load(self, rows, size, key):
         folder = os.environ.get("CARGO_TARGET_DIR", "target")
         made = subprocess.Popen(
-            [f"{folder}/debug/examples/generate", "--rows", str(rows), "--bytes", str(size), "--nulls", "2"],
+            [f"{folder}/debug/generate", "--rows", str(rows), "--bytes", str(size), "--nulls", "2"],
             stdout=subprocess.PIPE,
             env=os.environ | {"ENCRYPTION_KEY": key},
         )
