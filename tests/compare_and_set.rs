@@ -5,10 +5,13 @@
 #[path = "support/mod.rs"]
 mod support;
 
+use std::time::Duration;
+
+use rekey::crypto::Tag;
 use rekey::rotation::Tid;
-use rekey::store::Xid;
-use rekey::store::rows::{Write, write, write_free};
-use sqlx::{Connection as _, PgConnection, Row as _};
+use rekey::store::rows::{Rehearsal, Write};
+use rekey::store::{Connector, Dsn, Purpose, Xid};
+use sqlx::Row as _;
 use support::load::Load;
 use support::{Db, block_on};
 use uuid::Uuid;
@@ -30,16 +33,19 @@ fn one(db: &Db) -> Row {
 /// Tries to write a row as if it had been read like that; true if it was written.
 fn written(db: &Db, row: &Row, free: bool) -> bool {
     let tid = Tid { block: 0, offset: 1 };
-    let new = Write { id: row.id, tid, xmin: row.xmin, iv: row.iv, envelope: vec![7; 60], tag: [0; 8] };
+    let tag = Tag::from_bytes([0; Tag::LEN]);
+    let new = Write { id: row.id, tid, xmin: row.xmin, iv: row.iv, envelope: vec![7; 60], tag };
+    let dsn = Dsn::parse(&db.url).unwrap();
+    let connector = Connector::new(&dsn, Duration::from_secs(5), Duration::from_secs(30));
     block_on(async {
-        let mut conn = PgConnection::connect(&db.url).await.unwrap();
-        let mut transaction = conn.begin().await.unwrap();
+        let mut conn = connector.connect(Purpose::Write).await.unwrap();
+        let mut rehearsal = Rehearsal::begin(&mut conn, &connector).await.unwrap();
         let done = if free {
-            write_free(&mut transaction, &[&new]).await.unwrap().written.len() as u64
+            rehearsal.write_free(&[&new]).await.unwrap().written.len() as u64
         } else {
-            write(&mut transaction, &[new]).await.unwrap()
+            rehearsal.write(&[new]).await.unwrap()
         };
-        transaction.rollback().await.unwrap();
+        rehearsal.roll_back().await.unwrap();
         done == 1
     })
 }

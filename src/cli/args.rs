@@ -21,9 +21,9 @@ use super::verify::VerifyArgs;
 use crate::error;
 use crate::jobs::Environment;
 use crate::jobs::key_pair::NamedKeys;
-use crate::jobs::work::{NewDeadline, WorkRequest};
+use crate::jobs::work::WorkRequest;
+use crate::rotation::{Deadline, DeadlineAt};
 use crate::secrets::{KeySource, SecretLayout};
-use crate::store::ledger::rotation::Deadline;
 use crate::store::preflight::Allowed;
 use crate::telemetry::logging::LogFormat;
 
@@ -341,17 +341,11 @@ impl WorkArgs {
             chunk_rows: self.chunk_rows,
             batch_rows: self.batch_rows,
             lock_target: self.lock_target,
-            deadline: self.deadline.map(NewDeadline::from),
+            deadline: self.deadline,
             max_sweeps: self.max_sweeps,
             allowed: Allowed::parse(&self.allow)?,
             limits: self.throttle.limits(),
         })
-    }
-}
-
-impl From<Deadline> for NewDeadline {
-    fn from(at: Deadline) -> NewDeadline {
-        NewDeadline { at, standing: deadline_is_standing() }
     }
 }
 
@@ -475,17 +469,21 @@ fn lease_ttl(text: &str) -> Result<Duration, String> {
 }
 
 fn deadline(text: &str) -> Result<Deadline, String> {
+    Ok(Deadline { at: deadline_at(text)?, standing: deadline_is_standing() })
+}
+
+fn deadline_at(text: &str) -> Result<DeadlineAt, String> {
     if let Ok(duration) = duration(text) {
         // Ten years: what comes after is a slip, and beyond what PostgreSQL can add to a time.
         return match duration.as_secs() <= 10 * 366 * 86_400 {
-            true => Ok(Deadline::In(duration)),
+            true => Ok(DeadlineAt::In(duration)),
             false => Err("that is more than ten years from now".to_owned()),
         };
     }
     let time = text
         .parse()
         .map_err(|_| "write a duration like 2h, or a time like 2026-11-24T05:00:00Z".to_owned())?;
-    Ok(Deadline::At(time))
+    Ok(DeadlineAt::At(time))
 }
 
 #[cfg(test)]

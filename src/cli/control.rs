@@ -4,10 +4,9 @@ use serde_json::json;
 
 use super::args::ResumeArgs;
 use super::context::Context;
-use super::parsing::deadline_is_standing;
 use crate::error::{Error, Exit, Result};
 use crate::jobs::preflight::primary_only;
-use crate::rotation::Desired;
+use crate::rotation::{Deadline, Desired};
 use crate::store::ledger::{Rotation, rotation};
 use crate::store::{Purpose, audit};
 
@@ -26,12 +25,7 @@ pub async fn abort(context: &Context) -> Result<Exit> {
     set(context, "abort", Desired::Aborted, None).await
 }
 
-async fn set(
-    context: &Context,
-    name: &str,
-    desired: Desired,
-    deadline: Option<rotation::Deadline>,
-) -> Result<Exit> {
+async fn set(context: &Context, name: &str, desired: Desired, deadline: Option<Deadline>) -> Result<Exit> {
     let connector = context.connector()?;
     let mut conn = connector.connect(Purpose::Control).await?;
     primary_only(&connector, &mut conn, name).await?;
@@ -47,10 +41,9 @@ async fn set(
         return Err(none());
     }
     if let Some(deadline) = deadline {
-        let standing = deadline_is_standing();
         // One of the environment that has passed was lifted just now.
-        if !standing || !rotation::left_until(&mut conn, deadline).await?.is_zero() {
-            rotation::set_deadline(&mut conn, r.id, deadline, standing).await?;
+        if !deadline.standing || !rotation::left_until(&mut conn, deadline.at).await?.is_zero() {
+            rotation::set_deadline(&mut conn, r.id, deadline).await?;
         }
     }
     let now = rotation::by_id(&mut conn, r.id).await?;

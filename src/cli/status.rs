@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 use super::args::StatusArgs;
 use super::context::Context;
 use crate::error::{Exit, Result};
-use crate::rotation::{Counters, Desired, State};
+use crate::rotation::{Addressing, Counters, Desired, PassKind, PassOutcome, State};
 use crate::store::ledger::process::{self, Process};
 use crate::store::ledger::{Rotation, chunk, pass, quarantine, rotation};
 use crate::store::{Purpose, StoreError, audit};
@@ -38,9 +38,9 @@ struct Printed {
 #[derive(Serialize)]
 struct Now {
     pass: i32,
-    pass_kind: &'static str,
-    addressing: &'static str,
-    outcome: Option<String>,
+    pass_kind: PassKind,
+    addressing: Addressing,
+    outcome: Option<PassOutcome>,
     rows_done: i64,
     rows_total: i64,
     rows_per_second: f64,
@@ -133,8 +133,8 @@ async fn look(context: &Context, conn: &mut PgConnection) -> Result<Status, Stor
         chunks = Some(Chunks { waiting, leased, done: finished });
         progress = Some(Now {
             pass: pass.number,
-            pass_kind: if pass.kind == pass::PassKind::Full { "full" } else { "sweep" },
-            addressing: pass.addressing.as_str(),
+            pass_kind: pass.kind,
+            addressing: pass.addressing,
             rows_done: done,
             rows_total: total,
             rows_per_second: rate.round(),
@@ -206,7 +206,7 @@ fn text(s: &Status) {
         println!("  {:<22}{deadline}", "deadline");
     }
     if let Some(p) = &s.progress {
-        let outcome = p.outcome.as_deref().unwrap_or("under way");
+        let outcome = p.outcome.map_or("under way", PassOutcome::as_str);
         println!("  {:<22}{}, {}, by {}: {outcome}", "pass", p.pass, p.pass_kind, p.addressing);
         println!("  {:<22}{} of {} rows", "done", thousands(p.rows_done), thousands(p.rows_total));
         let eta = p.eta_seconds.map_or_else(String::new, |s| format!(", {s:.0} s left"));

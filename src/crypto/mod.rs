@@ -17,4 +17,4 @@ pub use iv::{IvError, IvSource};
 pub use key::{EncryptionKey, Fingerprint, KEY_LEN, KeyError, ParseFingerprintError};
 pub use rewrap::{Outcome, ProofFailure, Rewrapper, Scratch, Unreadable};
 pub use strength::{PUBLISHED_ENCRYPTION_KEYS, PUBLISHED_SECRET_KEYS, Weakness, weakness};
-pub use tag::{TAG_KEY_INFO, TagKey};
+pub use tag::{TAG_KEY_INFO, Tag, TagKey};

@@ -7,64 +7,31 @@
 
 use std::collections::HashSet;
 
-use futures::TryStreamExt;
+use serde_json::json;
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::SharedJob;
 use super::fault::Fault;
-use super::reader::{Rewrapped, by_bytes, rewrap};
-use crate::crypto::{IvSource, Rewrapper, Scratch};
-use crate::fault_point::Side;
-use crate::rotation::Counters;
+use super::row::{Recrypt, Rewrapped, by_bytes, read_large};
+use crate::rotation::{
+    Addressing, Conclusion, Counters, Direction, PassKind, Proven, QuarantineReason, State, Stragglers,
+};
+use crate::store::closing::read_foreign;
 use crate::store::ledger::chunk::{self, Checkpoint};
-use crate::store::ledger::pass::{self, PassKind, Verdict};
-use crate::store::ledger::quarantine::{self, Entry, Finding};
-use crate::store::ledger::{Addressing, Lease, Pass};
-use crate::store::rows::{self, INLINE_BYTES, MAX_ROW_BYTES, Stretch};
-use crate::store::{During, Statement, StoreError, pass_point};
+use crate::store::ledger::quarantine::{self, BadRow, Entry};
+use crate::store::ledger::{Lease, Pass, pass, rotation};
+use crate::store::rows::{self, INLINE_BYTES, MAX_ROW_BYTES};
+use crate::store::{Statement, StoreError, audit};
 
 /// More stragglers than this are walked to, not listed.
 const MAX_LISTED: usize = 10_000;
-
-/// What a row must be to be looked at.
-macro_rules! proof {
-    ($but:literal) => {
-        concat!(
-            "SELECT * FROM (SELECT t.id, t.ctid, t.xmin, octet_length(t.encrypted_credentials), \
-             CASE WHEN octet_length(t.encrypted_credentials) <= $2 THEN t.encrypted_credentials END \
-             FROM public.provider_connections t WHERE t.encrypted_credentials IS NOT NULL",
-            $but,
-            " OFFSET 0) s WHERE age(s.xmin) <= age($1)"
-        )
-    };
-}
-
-/// The fence (OFFSET 0) keeps `age()` above the join: it is not parallel-safe, and below it would keep the scan on one core.
-/// A proof row vouches only for what the very transaction that wrote it wrote: in a ledger that was restored from a dump
-/// its recorded id is another database's, and may be an application's here.
-const PROOF: &str = proof!(
-    " AND NOT EXISTS (SELECT FROM rekey.proofs p WHERE p.rotation = $3 AND p.direction = $4 AND p.xid::xid = t.xmin \
-     AND p.xmin = t.xmin)"
-);
-
-/// Where a trigger of somebody's has a say, our transactions may have written other rows than ours, and other bytes:
-/// every row they touched is opened as well.
-const PROOF_BESIDE_TRIGGERS: &str = proof!("");
-const HAS_TRIGGERS: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = \
-     'public.provider_connections'::regclass AND NOT tgisinternal AND tgenabled IN ('O', 'A') AND tgtype & 16 <> 0 \
-     AND (cardinality(tgattr::int2[]) = 0 OR EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = tgrelid \
-     AND a.attname = 'encrypted_credentials' AND a.attnum = ANY (tgattr::int2[]))))";
-
-/// The proof may be long, and should not be: next to nothing comes back, so sharing the scan costs nothing.
-const PROOF_SETTINGS: &str =
-    "SET LOCAL statement_timeout = 0; SET LOCAL parallel_setup_cost = 0; SET LOCAL parallel_tuple_cost = 0";
 
 /// Sorts rows by what is to be done about them.
 #[derive(Default)]
 struct Sorted {
     stragglers: Vec<Uuid>,
-    bad: Vec<Finding>,
+    bad: Vec<BadRow>,
     /// Rows on the target key; not kept by the proof itself, which may meet any number of them.
     fine: Option<Vec<Uuid>>,
     too_many: bool,
@@ -72,27 +39,21 @@ struct Sorted {
 
 /// Carries out the closing proof under the lease of its chunk, and concludes the pass.
 pub async fn prove(job: &SharedJob, conn: &mut PgConnection, lease: &Lease) -> Result<(), Fault> {
-    let pass = &lease.pass;
-    let (mut scratch, mut ivs) = (Scratch::default(), IvSource::new());
+    let pass = lease.pass();
+    let mut recrypt = Recrypt::new();
     let mut sorted = Sorted::default();
-
-    let next_horizon: String = sqlx::query_scalar("SELECT pg_snapshot_xmin(pg_current_snapshot())::text")
-        .fetch_one(&mut *conn)
-        .during("take the horizon")
-        .await?;
-    let next_horizon: u64 = next_horizon.parse().unwrap_or(pass.horizon);
+    let next_horizon = pass::take_horizon(conn).await?;
 
     // Where a value is damaged, once more without any: they are read by themselves then.
     let mut large = Vec::new();
     let mut max = INLINE_BYTES;
     let filenode = loop {
-        let proven = statement(conn, pass, max, |row| {
-            if row.envelope.is_none() && row.length.is_some_and(|l| l > max && l <= MAX_ROW_BYTES) {
-                large.push((row.id, row.length.unwrap_or_default() as usize));
-                Ok(())
-            } else {
-                sorted.sort(&job.rewrapper, &mut scratch, &mut ivs, row)
+        let proven = read_foreign(conn, pass, max, |row| {
+            if let Some(bytes) = row.left_out(max) {
+                large.push((row.id, bytes));
+                return Ok(());
             }
+            sorted.take(recrypt.row(&job.rewrapper, row)?)
         });
         match proven.await {
             Err(Fault::Store(error)) if error.is_damage() && max == INLINE_BYTES => {
@@ -102,144 +63,129 @@ pub async fn prove(job: &SharedJob, conn: &mut PgConnection, lease: &Lease) -> R
             filenode => break filenode?,
         }
     };
-
-    // What the server rejected is tried once by each run: this proof must not send it round in circles.
-    let tried = pass.kind == PassKind::Full || pass.sweeps > 0;
     let written_since: HashSet<Uuid> =
         sorted.stragglers.iter().copied().chain(large.iter().map(|(id, _)| *id)).collect();
     for group in by_bytes(large, MAX_ROW_BYTES as usize) {
-        let stretch = Stretch::Ids { ids: group, max: MAX_ROW_BYTES };
-        rows::read(conn, &stretch, |row| sorted.sort(&job.rewrapper, &mut scratch, &mut ivs, row)).await?;
+        read_large(conn, group, |row| sorted.take(recrypt.row(&job.rewrapper, row)?)).await?;
     }
-    let mut settled = Vec::new();
-    let mut after = None;
+    let settled = look_at_quarantine(job, conn, pass, &mut recrypt, &mut sorted, &written_since).await?;
+
+    let by_blocks = pass.addressing == Addressing::Blocks && pass.kind == PassKind::Full;
+    let proven = Proven {
+        horizon_usable: pass::horizon_is_usable(conn, pass).await?,
+        rewritten: by_blocks && filenode != pass.filenode,
+        stragglers: sorted.how_many(),
+        sweeps: pass.sweeps,
+        max_sweeps: job.settings.max_sweeps,
+    };
+    if !proven.horizon_usable {
+        tracing::warn!("the horizon of this pass is too old, or of another server: walking the table again");
+    } else if proven.rewritten {
+        tracing::warn!(
+            "the table was rewritten (VACUUM FULL, CLUSTER, a restore) under this pass: walking it again"
+        );
+    }
+    conclude(job, conn, lease, next_horizon, proven.conclusion(), sorted, &settled).await
+}
+
+/// Opens every quarantined row again; returns those that are fine now, or gone.
+async fn look_at_quarantine(
+    job: &SharedJob,
+    conn: &mut PgConnection,
+    pass: &Pass,
+    recrypt: &mut Recrypt,
+    sorted: &mut Sorted,
+    written_since: &HashSet<Uuid>,
+) -> Result<Vec<Uuid>, Fault> {
+    // What the server rejected is tried once by each run: this proof must not send it round in circles.
+    let tried = pass.kind == PassKind::Full || pass.sweeps > 0;
+    let spent = |e: &Entry| tried && e.reason == QuarantineReason::Rejected && !written_since.contains(&e.id);
+    let (mut settled, mut after) = (Vec::new(), None);
     loop {
         let page = quarantine::page(conn, pass.rotation, after).await?;
-        let Some(last) = page.last() else { break };
+        let Some(last) = page.last() else { return Ok(settled) };
         after = Some(last.id);
         let suspects: Vec<Uuid> = page.iter().map(|e| e.id).collect();
         settled.extend(rows::gone(conn, &suspects).await?);
         let mut again = Sorted { fine: Some(Vec::new()), ..Sorted::default() };
-        let sizes = page.iter().map(|e| (e.id, e.length.unwrap_or_default().max(512) as usize)).collect();
+        let sizes = page.iter().map(|e| (e.id, e.length.unwrap_or_default().max(512) as usize));
         for group in by_bytes(sizes, MAX_ROW_BYTES as usize) {
-            let stretch = Stretch::Ids { ids: group, max: MAX_ROW_BYTES };
-            rows::read(conn, &stretch, |row| again.sort(&job.rewrapper, &mut scratch, &mut ivs, row)).await?;
+            read_large(conn, group, |row| again.take(recrypt.row(&job.rewrapper, row)?)).await?;
         }
-        let spent = |e: &Entry| tried && e.reason == "rejected" && !written_since.contains(&e.id);
         settled.extend(sorted.take_up(&page, again, spent));
     }
-
-    let by_blocks = pass.addressing == Addressing::Blocks && pass.kind == PassKind::Full;
-    let rewritten = by_blocks && filenode != pass.filenode;
-    let verdict = if !pass::horizon_is_usable(conn, pass).await? {
-        tracing::warn!("the horizon of this pass is too old, or of another server: walking the table again");
-        Verdict::WalkAgain(job.settings.walk)
-    } else if rewritten {
-        tracing::warn!(
-            "the table was rewritten (VACUUM FULL, CLUSTER, a restore) under this pass: walking it again"
-        );
-        Verdict::WalkAgain(job.settings.walk)
-    } else if sorted.stragglers.is_empty() {
-        Verdict::Clean
-    } else if pass.sweeps >= job.settings.max_sweeps {
-        Verdict::Unsettled
-    } else if sorted.too_many {
-        Verdict::WalkAgain(job.settings.walk)
-    } else {
-        sorted.stragglers.sort_unstable();
-        sorted.stragglers.dedup();
-        Verdict::Stragglers(sorted.stragglers)
-    };
-    conclude(job, conn, lease, next_horizon, &verdict, &sorted.bad, &settled).await
 }
 
-/// Rotation, pass, chunk, audit chain: locked in this order, as fencing does.
+/// Carries out what follows, in one transaction with the end of the pass.
 async fn conclude(
     job: &SharedJob,
     conn: &mut PgConnection,
     lease: &Lease,
     next_horizon: u64,
-    verdict: &Verdict,
-    bad: &[Finding],
+    conclusion: Conclusion,
+    found: Sorted,
     settled: &[Uuid],
 ) -> Result<(), Fault> {
     const OP: &str = "conclude the pass";
-    let pass = &lease.pass;
+    let (pass, actor) = (lease.pass(), &job.actor);
     let mut tx = conn.begin().during(OP).await?;
-    // Nothing of the application's is locked here, and what was found took long to find.
-    sqlx::query("SET LOCAL lock_timeout = '10s'").execute(&mut *tx).during(OP).await?;
-    sqlx::query("SELECT FROM rekey.rotations WHERE id = $1 FOR NO KEY UPDATE")
-        .bind(pass.rotation)
-        .execute(&mut *tx)
-        .during(OP)
-        .await?;
-    sqlx::query("SELECT FROM rekey.passes WHERE rotation = $1 AND pass = $2 FOR NO KEY UPDATE")
-        .bind(pass.rotation)
-        .bind(pass.number)
-        .execute(&mut *tx)
-        .during(OP)
-        .await?;
-    let done = Checkpoint { add: Counters::default(), ids: &[], tags: &[], done: true };
+    pass::lock_to_conclude(&mut tx, pass).await?;
+    let done = Checkpoint { add: Counters::default(), moved: &[], done: true };
     if chunk::checkpoint(&mut tx, lease, &done).during(OP).await?.is_none() {
         tx.rollback().during("roll back").await?;
         return Err(Fault::LeaseLost);
     }
     quarantine::remove(&mut tx, pass.rotation, settled).await?;
-    quarantine::add(&mut tx, pass.rotation, bad, &job.actor).await?;
-    pass::conclude(&mut tx, pass, next_horizon, verdict, &job.actor).await?;
+    quarantine::add(&mut tx, pass.rotation, &found.bad, actor).await?;
+    pass::end(&mut tx, pass, conclusion.outcome(), next_horizon).await?;
+    match conclusion {
+        Conclusion::Clean if pass.direction == Direction::Forward => {
+            let detail = json!({ "pass": pass.number, "closing_proof": "clean" });
+            rotation::advance(&mut tx, pass.rotation, &[State::Migrating], State::Migrated, actor, detail)
+                .await?;
+        }
+        Conclusion::Clean => {}
+        Conclusion::Sweep(pause) => {
+            let rows = found.straggling();
+            pass::open_sweep(&mut tx, pass, next_horizon, &rows, pause).await?;
+        }
+        Conclusion::WalkAgain => {
+            let (walk, sweeps) = (job.settings.walk, pass.sweeps + 1);
+            pass::open_full(&mut tx, pass.rotation, pass.direction, walk, sweeps).await?;
+        }
+        Conclusion::Unsettled => {
+            let detail = json!({ "pass": pass.number });
+            audit::append(&mut tx, Some(pass.rotation), "unsettled", actor, detail).await?;
+        }
+    }
     tx.commit().during(OP).await.map_err(StoreError::into)
 }
 
-/// Carries out the statement, handing each row on that it returns; values longer than `max` bytes are left out. Returns
-/// the file that the heap is in.
-async fn statement(
-    conn: &mut PgConnection,
-    pass: &Pass,
-    max: i32,
-    mut each: impl FnMut(rows::Read<'_>) -> Result<(), Fault>,
-) -> Result<i64, Fault> {
-    const OP: &str = "prove that none is left";
-    let mut tx = conn.begin().during("begin the closing proof").await?;
-    sqlx::raw_sql(PROOF_SETTINGS).execute(&mut *tx).during("begin the closing proof").await?;
-    let triggers: bool =
-        sqlx::query_scalar(HAS_TRIGGERS).fetch_one(&mut *tx).during("look for triggers").await?;
-    {
-        let proof = sqlx::query(if triggers { PROOF_BESIDE_TRIGGERS } else { PROOF });
-        let proof = proof.bind(pass.horizon_xid()).bind(max);
-        let proof = if triggers { proof } else { proof.bind(pass.rotation).bind(pass.direction.as_str()) };
-        let mut found = proof.fetch(&mut *tx);
-        pass_point(Side::Before, OP).during(OP)?;
-        while let Some(row) = found.try_next().await.during(OP)? {
-            each(rows::decode(&row).during(OP)?)?;
-        }
-        pass_point(Side::After, OP).during(OP)?;
-    }
-    // The statement's lock on the table is still held: the heap has not been rewritten since.
-    let filenode: i64 =
-        sqlx::query_scalar("SELECT pg_relation_filenode('public.provider_connections')::bigint")
-            .fetch_one(&mut *tx)
-            .during("look at the heap")
-            .await?;
-    tx.commit().during("end the closing proof").await?;
-    Ok(filenode)
-}
-
 impl Sorted {
-    fn sort(
-        &mut self,
-        keys: &Rewrapper,
-        scratch: &mut Scratch,
-        ivs: &mut IvSource,
-        row: rows::Read<'_>,
-    ) -> Result<(), Fault> {
-        match rewrap(keys, scratch, ivs, row)? {
+    fn take(&mut self, row: Rewrapped) -> Result<(), Fault> {
+        match row {
             Rewrapped::Move(write) if self.stragglers.len() < MAX_LISTED => self.stragglers.push(write.id),
             Rewrapped::Move(_) => self.too_many = true,
             Rewrapped::OnTarget { id, .. } => self.fine.iter_mut().for_each(|fine| fine.push(id)),
             Rewrapped::Null { .. } => {}
-            Rewrapped::Bad(finding) => self.bad.push(finding),
+            Rewrapped::Bad(row) => self.bad.push(row),
         }
         Ok(())
+    }
+
+    fn how_many(&self) -> Stragglers {
+        match (self.too_many, self.stragglers.is_empty()) {
+            (true, _) => Stragglers::TooMany,
+            (false, false) => Stragglers::Listed,
+            (false, true) => Stragglers::None,
+        }
+    }
+
+    /// The rows to sweep, each once: one that moved while it was looked for may have been met twice.
+    fn straggling(mut self) -> Vec<Uuid> {
+        self.stragglers.sort_unstable();
+        self.stragglers.dedup();
+        self.stragglers
     }
 
     /// Takes over what one page of the quarantine turned out to be, and returns the rows that are fine now. Entries
@@ -254,7 +200,7 @@ impl Sorted {
             }
         }
         let news =
-            |f: &Finding| entry(&f.id).is_none_or(|e| e.reason != f.reason || e.length != Some(f.length));
+            |f: &BadRow| entry(&f.id).is_none_or(|e| e.reason != f.reason || e.length != Some(f.length));
         self.bad.extend(again.bad.into_iter().filter(news));
         again.fine.unwrap_or_default()
     }

@@ -13,14 +13,13 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::fault::Fault;
-use super::reader::{Rewrapped, by_bytes, rewrap};
+use super::row::{Recrypt, Rewrapped, read_whole};
 use super::{Settings, Stop};
-use crate::crypto::{IvSource, Rewrapper, Scratch};
+use crate::crypto::Rewrapper;
 use crate::error::{Error, Exit};
-use crate::rotation::{Counters, Progress};
-use crate::store::ledger::chunk::next_key;
-use crate::store::ledger::quarantine::Finding;
-use crate::store::rows::{self, INLINE_BYTES, MAX_ROW_BYTES, READ_ROWS, Stretch};
+use crate::rotation::{Activity, Counters, Progress, QuarantineReason};
+use crate::store::ledger::quarantine::BadRow;
+use crate::store::rows::{MAX_ROW_BYTES, READ_ROWS, Stretch, next_key};
 use crate::store::{Connector, Purpose, Statement, connect};
 
 /// What a dry run found. Rows; nothing was written.
@@ -37,7 +36,7 @@ pub struct DryRun {
     /// Rows that open with neither key.
     pub unreadable: i64,
     /// How many by reason.
-    pub unreadable_by_reason: BTreeMap<&'static str, i64>,
+    pub unreadable_by_reason: BTreeMap<QuarantineReason, i64>,
     /// The first of them.
     pub unreadable_ids: Vec<Uuid>,
     /// Seconds it took.
@@ -88,7 +87,7 @@ pub async fn dry_run(
                     rows_per_second: rate,
                     eta_seconds: Some((total - found.rows) as f64 / rate.max(1.0)),
                     pass: 1,
-                    pass_kind: "dry run",
+                    activity: Some(Activity::DryRun),
                     totals: Counters {
                         re_encrypted: found.would_re_encrypt,
                         already_on_key: found.already_on_key,
@@ -167,7 +166,7 @@ async fn try_range(
     hi: Option<Uuid>,
     stop: &Stop,
 ) -> Result<Option<DryRun>, Fault> {
-    let (mut scratch, mut ivs) = (Scratch::default(), IvSource::new());
+    let mut recrypt = Recrypt::new();
     let mut part = DryRun::default();
     let mut after = lo;
     let hi = hi.unwrap_or(Uuid::max());
@@ -179,26 +178,13 @@ async fn try_range(
             None => Stretch::FromStart { hi, limit: READ_ROWS },
             Some(lo) => Stretch::After { lo, hi, limit: READ_ROWS },
         };
-        let mut large = Vec::new();
-        let seen = rows::read(conn, &stretch, |row| {
-            after = Some(row.id);
-            if row.envelope.is_none() && row.length.is_some_and(|l| l > INLINE_BYTES && l <= MAX_ROW_BYTES) {
-                large.push((row.id, row.length.unwrap_or_default() as usize));
-                return Ok(());
-            }
-            part.count(rewrap(rewrapper, &mut scratch, &mut ivs, row)?);
+        let seen = read_whole(conn, &stretch, MAX_ROW_BYTES as usize, |row| {
+            part.count(recrypt.row(rewrapper, row)?);
             Ok::<(), Fault>(())
         })
         .await?;
-        for group in by_bytes(large, MAX_ROW_BYTES as usize) {
-            let stretch = Stretch::Ids { ids: group, max: MAX_ROW_BYTES };
-            rows::read(conn, &stretch, |row| {
-                part.count(rewrap(rewrapper, &mut scratch, &mut ivs, row)?);
-                Ok::<(), Fault>(())
-            })
-            .await?;
-        }
-        if seen < READ_ROWS {
+        after = seen.last.map(|(id, _)| id).or(after);
+        if seen.rows < READ_ROWS {
             return Ok(Some(part));
         }
     }
@@ -211,7 +197,7 @@ impl DryRun {
             Rewrapped::Move(_) => self.would_re_encrypt += 1,
             Rewrapped::OnTarget { .. } => self.already_on_key += 1,
             Rewrapped::Null { .. } => self.null += 1,
-            Rewrapped::Bad(Finding { id, reason, .. }) => {
+            Rewrapped::Bad(BadRow { id, reason, .. }) => {
                 self.unreadable += 1;
                 *self.unreadable_by_reason.entry(reason).or_default() += 1;
                 if self.unreadable_ids.len() < LISTED {

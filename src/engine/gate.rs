@@ -23,7 +23,7 @@ pub struct Gate {
     /// What the database can bear.
     pub pace: watch::Receiver<Verdict>,
     /// What the process's workers share.
-    pub shared: Arc<Shared>,
+    pub crew: Arc<Crew>,
 }
 
 impl Gate {
@@ -34,13 +34,13 @@ impl Gate {
 
     /// At most this many rows in a batch, so that the rate stays even and nobody is in the others' way.
     pub fn batch_rows(&self, rows: usize) -> usize {
-        let rows = rows.min(share(self.shared.batch_rows, self.shared.company.load(Ordering::Relaxed)));
-        self.shared.rate.map_or(rows, |rate| rows.min(rate.batch_rows()))
+        let rows = rows.min(share(self.crew.batch_rows, self.crew.company.load(Ordering::Relaxed)));
+        self.crew.rate.map_or(rows, |rate| rows.min(rate.batch_rows()))
     }
 
     /// Before a batch of so many rows: returns when it may begin, or that it may not.
     pub async fn pass(&mut self, rows: usize) -> Result<(), Fault> {
-        let booked = self.shared.book(rows);
+        let booked = self.crew.book(rows);
         let pause = match self.pace.borrow_and_update().pace {
             Pace::Go => booked,
             Pace::Slow(pause) => booked.max(pause),
@@ -63,9 +63,9 @@ impl Gate {
 }
 
 /// What the workers of a process share: the rate, and the backends that hold their locks.
-pub struct Shared {
+pub struct Crew {
     rate: Option<Rate>,
-    limiter: Option<Mutex<(Limiter, Held)>>,
+    limiter: Option<Mutex<Booked>>,
     batch_rows: usize,
     /// Workers of all processes.
     company: AtomicUsize,
@@ -73,14 +73,15 @@ pub struct Shared {
     started: Instant,
 }
 
-impl Shared {
+impl Crew {
     /// For a process with this rate, so many rows in a batch, and so many workers.
-    pub fn new(rate: Option<Rate>, batch_rows: u32, workers: usize) -> Arc<Shared> {
-        Arc::new(Shared {
+    pub fn new(rate: Option<Rate>, batch_rows: u32, workers: usize) -> Arc<Crew> {
+        Arc::new(Crew {
             rate,
             batch_rows: batch_rows as usize,
             company: AtomicUsize::new(workers),
-            limiter: rate.map(|rate| Mutex::new((Limiter::new(rate), Held::default()))),
+            limiter: rate
+                .map(|rate| Mutex::new(Booked { limiter: Limiter::new(rate), until: Duration::ZERO })),
             backends: Mutex::default(),
             started: Instant::now(),
         })
@@ -95,9 +96,9 @@ impl Shared {
         let Some(limiter) = &self.limiter else { return Duration::ZERO };
         let mut limiter = limiter.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.started.elapsed();
-        let wait = limiter.0.book(now, rows);
+        let wait = limiter.limiter.book(now, rows);
         if !wait.is_zero() {
-            limiter.1 = Held { until: Some(now + wait) };
+            limiter.until = now + wait;
         }
         wait
     }
@@ -105,8 +106,9 @@ impl Shared {
     /// The rate, if it holds anybody up, or did so just now.
     pub fn held_to(&self) -> Option<Rate> {
         let limiter = self.limiter.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
-        let until = limiter.1.until? + Duration::from_secs(2);
-        (self.started.elapsed() <= until).then_some(self.rate?)
+        let held =
+            !limiter.until.is_zero() && self.started.elapsed() <= limiter.until + Duration::from_secs(2);
+        held.then_some(self.rate?)
     }
 
     /// The backends whose locks are ours.
@@ -117,24 +119,25 @@ impl Shared {
     /// Notes a backend that will hold our locks, until what is returned is dropped.
     pub fn register(self: &Arc<Self>, pid: i32) -> Registered {
         self.backends.lock().unwrap_or_else(PoisonError::into_inner).insert(pid);
-        Registered { shared: self.clone(), pid }
+        Registered { crew: self.clone(), pid }
     }
 }
 
-/// Until when the limiter has somebody wait.
-#[derive(Clone, Copy, Debug, Default)]
-struct Held {
-    until: Option<Duration>,
+/// The rate's limiter.
+struct Booked {
+    limiter: Limiter,
+    /// Until when it holds somebody up, since the start.
+    until: Duration,
 }
 
 /// A backend of ours.
 pub struct Registered {
-    shared: Arc<Shared>,
+    crew: Arc<Crew>,
     pid: i32,
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.shared.backends.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.pid);
+        self.crew.backends.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.pid);
     }
 }

@@ -8,9 +8,9 @@ use sqlx::PgConnection;
 use tokio::sync::watch;
 
 use super::SharedJob;
-use super::gate::Shared;
+use super::gate::Crew;
 use crate::rotation::throttle::{Reason, Verdict};
-use crate::rotation::{Desired, Progress, State};
+use crate::rotation::{Desired, PassOutcome, Progress, State};
 use crate::store::ledger::{chunk, pass, process, rotation};
 use crate::store::{Purpose, StoreError};
 
@@ -26,19 +26,19 @@ pub struct Wish {
     /// The deadline is over.
     pub past_deadline: bool,
     /// How the pass ended, once it has.
-    pub over: Option<String>,
+    pub over: Option<PassOutcome>,
 }
 
 /// Runs until the process ends; a lost connection is made again, for as long as it takes: the workers decide
 /// when a database has been away for too long.
 pub async fn run(
     job: SharedJob,
-    shared: Arc<Shared>,
+    crew: Arc<Crew>,
     wish: watch::Sender<Wish>,
     pace: watch::Receiver<Verdict>,
     progress: watch::Sender<Progress>,
 ) -> Infallible {
-    let mut rate = Rate::default();
+    let mut rate = Speed::default();
     loop {
         let mut conn = match job.connector.try_connect(Purpose::Control).await {
             Ok(conn) => conn,
@@ -48,7 +48,7 @@ pub async fn run(
                 continue;
             }
         };
-        if let Err(error) = beat(&job, &shared, &mut conn, &wish, &pace, &progress, &mut rate).await {
+        if let Err(error) = beat(&job, &crew, &mut conn, &wish, &pace, &progress, &mut rate).await {
             tracing::debug!(%error, "heartbeat interrupted");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -57,12 +57,12 @@ pub async fn run(
 
 async fn beat(
     job: &SharedJob,
-    shared: &Shared,
+    crew: &Crew,
     conn: &mut PgConnection,
     wish: &watch::Sender<Wish>,
     pace: &watch::Receiver<Verdict>,
     progress: &watch::Sender<Progress>,
-    rate: &mut Rate,
+    rate: &mut Speed,
 ) -> Result<(), StoreError> {
     let ttl = job.settings.lease_ttl;
     let pause = (ttl / 4).min(Duration::from_millis(500));
@@ -75,7 +75,7 @@ async fn beat(
         let now = rotation::by_id(conn, job.rotation).await?;
         let workable = State::workable(job.direction).contains(&now.state);
         let pass = pass::latest(conn, job.rotation, job.direction).await?;
-        let over = pass.as_ref().and_then(|pass| pass.outcome.clone()).filter(|o| o != "superseded");
+        let over = pass.as_ref().and_then(|pass| pass.outcome).filter(|o| *o != PassOutcome::Superseded);
         let verdict = match now.desired {
             Desired::Paused => Verdict::wait(Reason::Paused, ""),
             _ => pace.borrow().clone(),
@@ -102,7 +102,7 @@ async fn beat(
                 rows_per_second: per_second,
                 eta_seconds: (per_second > 0.0).then(|| (total - done) as f64 / per_second),
                 pass: pass.number,
-                pass_kind: if pass.kind == pass::PassKind::Full { "full" } else { "sweep" },
+                activity: Some(pass.kind.into()),
                 totals,
                 throttle: throttle.clone(),
                 waiting,
@@ -110,7 +110,7 @@ async fn beat(
             let workers = job.settings.workers as i32;
             let why = throttle.map(|why| why.to_string());
             process::report(conn, &job.process, job.rotation, workers, per_second, why.as_deref()).await?;
-            shared.in_company(process::workers(conn, job.rotation, ttl.as_secs_f64()).await?);
+            crew.in_company(process::workers(conn, job.rotation, ttl.as_secs_f64()).await?);
         }
         tokio::time::sleep(pause).await;
     }
@@ -118,9 +118,9 @@ async fn beat(
 
 /// Rows a second over the last ten seconds or so.
 #[derive(Default)]
-struct Rate(std::collections::VecDeque<(Instant, i64)>);
+struct Speed(std::collections::VecDeque<(Instant, i64)>);
 
-impl Rate {
+impl Speed {
     fn observe(&mut self, rows: i64) {
         let now = Instant::now();
         self.0.push_back((now, rows));

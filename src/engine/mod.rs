@@ -16,6 +16,7 @@ mod heartbeat;
 pub mod lifecycle;
 mod reader;
 mod rehearse;
+mod row;
 mod stop;
 mod supervisor;
 mod throttle;

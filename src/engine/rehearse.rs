@@ -3,17 +3,18 @@
 
 use std::time::{Duration, Instant};
 
-use sqlx::{Connection, PgConnection};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::fault::Fault;
-use super::reader::{Rewrapped, rewrap};
-use super::writer::{MAX_BATCH_BYTES, TOOK_TOO_LONG};
-use crate::crypto::{IvSource, Rewrapper, Scratch};
+use super::row::{Recrypt, Rewrapped};
+use super::writer::MAX_BATCH_BYTES;
+use crate::crypto::Rewrapper;
 use crate::error::Error;
 use crate::rotation::{self, Rehearsal, deal, next_slice};
 use crate::store::rows::{self, READ_ROWS, Stretch, Write};
-use crate::store::{Class, Connector, Purpose, Statement, StoreError, bounded};
+use crate::store::signals::wal_position;
+use crate::store::{Class, Connector, Purpose, StoreError};
 
 /// Rows held at a time.
 const PART: usize = 12_000;
@@ -28,7 +29,7 @@ pub async fn rehearse(
     let mut conn = connector.connect(Purpose::Write).await?;
     let mut total =
         Rehearsal { rows: 0, elapsed: Duration::ZERO, wal_bytes: 0, longest_batch: Duration::ZERO };
-    let from = wal(&mut conn).await?;
+    let from = wal_position(&mut conn).await?;
     let started = Instant::now();
     let mut after = None;
     while total.rows < rows {
@@ -43,7 +44,7 @@ pub async fn rehearse(
         write_and_roll_back(connector, &mut conn, part, batch_rows, &mut total).await?;
     }
     total.elapsed = started.elapsed();
-    total.wal_bytes = (wal(&mut conn).await? - from).max(0) as u64;
+    total.wal_bytes = (wal_position(&mut conn).await? - from).max(0) as u64;
     Ok(total)
 }
 
@@ -62,20 +63,18 @@ async fn write_and_roll_back(
             let (start, rows) = (slice.start, slice.len());
             wave.start = slice.end;
             let began = Instant::now();
-            let limit = connector.answer_limit();
-            let begin = sqlx::AssertSqlSafe(connector.begin_batch());
-            let mut tx = bounded("begin a rehearsal", limit, conn.begin_with(begin)).await?;
-            let written = bounded("rehearse a batch", limit, rows::write(&mut tx, &part[slice])).await;
-            bounded("roll the rehearsal back", limit, tx.rollback()).await?;
+            let mut batch = rows::Rehearsal::begin(conn, connector).await?;
+            let written = batch.write(&part[slice]).await;
+            batch.roll_back().await?;
             match written {
                 Ok(_) => total.rows += rows as u64,
                 // Too much for this server: a run would write less at a time.
-                Err(e) if e.sqlstate().as_deref() == Some(TOOK_TOO_LONG) && rows > 1 => {
+                Err(e) if e.class() == Class::TookTooLong && rows > 1 => {
                     (most, wave.start) = (rows / 2, start);
                     continue;
                 }
                 // Somebody holds a row: a rehearsal gives way.
-                Err(e) if matches!(e.class(), Class::LockTimeout | Class::Retry) => {}
+                Err(e) if matches!(e.class(), Class::LockTimeout | Class::Retry | Class::TookTooLong) => {}
                 Err(e) => return Err(e),
             }
             total.longest_batch = total.longest_batch.max(began.elapsed());
@@ -90,7 +89,7 @@ async fn read(
     after: &mut Option<Uuid>,
     want: usize,
 ) -> Result<Vec<Write>, Fault> {
-    let (mut scratch, mut ivs) = (Scratch::default(), IvSource::new());
+    let mut recrypt = Recrypt::new();
     let mut part = Vec::new();
     while part.len() < want {
         let limit = READ_ROWS.min((want - part.len()) as i64);
@@ -100,25 +99,18 @@ async fn read(
             Some(lo) => Stretch::After { lo, hi, limit },
         };
         let seen = rows::read(conn, &stretch, |row| {
-            *after = Some(row.id);
             if row.envelope.is_some()
-                && let Rewrapped::Move(write) = rewrap(rewrapper, &mut scratch, &mut ivs, row)?
+                && let Rewrapped::Move(write) = recrypt.row(rewrapper, row)?
             {
                 part.push(write);
             }
             Ok::<(), Fault>(())
         })
         .await?;
-        if seen < limit {
+        *after = seen.last.map(|(id, _)| id).or(*after);
+        if seen.rows < limit {
             break;
         }
     }
     Ok(part)
-}
-
-async fn wal(conn: &mut PgConnection) -> Result<i64, StoreError> {
-    sqlx::query_scalar("SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint")
-        .fetch_one(conn)
-        .during("read the WAL position")
-        .await
 }

@@ -6,16 +6,15 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::gate::{Gate, Shared};
+use super::gate::{Crew, Gate};
 use super::heartbeat::{self, Wish};
 use super::throttle::Watchman;
-use super::worker::{Ended, Worker, release_all};
+use super::worker::{Worker, WorkerEnd, release_all};
 use super::{Job, SharedJob, Stop, StopSource};
 use crate::error::{Error, Exit};
-use crate::rotation::{Counted, Counters, Desired, Progress, State};
+use crate::rotation::{Counted, Counters, Desired, PassOutcome, Progress, State};
 use crate::store::connect::jitter;
-use crate::store::ledger::chunk::{self, Owner};
-use crate::store::ledger::{pass, process, rotation};
+use crate::store::ledger::{Owner, chunk, pass, process, rotation};
 use crate::store::{Class, Purpose, StoreError, connect, with_answer_limit};
 
 /// How a process ended, without an error.
@@ -52,12 +51,12 @@ async fn attend(
     stop: Stop,
     progress: &watch::Sender<Progress>,
 ) -> Result<Option<End>, Error> {
-    let shared = Shared::new(job.limits.max_rate, job.settings.batch_rows, job.settings.workers);
+    let crew = Crew::new(job.limits.max_rate, job.settings.batch_rows, job.settings.workers);
     let open = async || {
         let mut conn = job.connector.connect(Purpose::Control).await?;
         let pass = pass::open_or_join(&mut conn, job.rotation, job.direction, job.settings.walk).await?;
         let now = rotation::by_id(&mut conn, job.rotation).await?;
-        let watching = Watchman::first_look(job.clone(), shared.clone(), &mut conn).await?;
+        let watching = Watchman::first_look(job.clone(), crew.clone(), &mut conn).await?;
         connect::close(conn).await;
         Ok::<_, StoreError>((pass, now, watching))
     };
@@ -66,7 +65,10 @@ async fn attend(
         loop {
             let again = match open().await {
                 Err(error)
-                    if matches!(error.class(), Class::ConnectionLost | Class::Retry | Class::LockTimeout) =>
+                    if matches!(
+                        error.class(),
+                        Class::ConnectionLost | Class::Retry | Class::TookTooLong | Class::LockTimeout
+                    ) =>
                 {
                     error
                 }
@@ -100,7 +102,7 @@ async fn attend(
     let limit = job.connector.answer_limit();
     // Kept open here: workers are stopped by who knows why a task ended, not by its channel, which closes sooner.
     let _open = (wish_sender.clone(), pace_sender.clone());
-    let beating = heartbeat::run(job.clone(), shared.clone(), wish_sender, pace.clone(), progress.clone());
+    let beating = heartbeat::run(job.clone(), crew.clone(), wish_sender, pace.clone(), progress.clone());
     let mut tasks = JoinSet::<Error>::new();
     tasks.spawn(with_answer_limit(limit, async { match beating.await {} }));
     tasks.spawn(with_answer_limit(limit, watchman.keep(pace_sender)));
@@ -121,16 +123,11 @@ async fn attend(
             job: job.clone(),
             owner: Owner { process: job.process.clone(), worker: n as i32 },
             pass: pass.clone(),
-            gate: Gate {
-                stop: given_up.clone(),
-                wish: wish.clone(),
-                pace: pace.clone(),
-                shared: shared.clone(),
-            },
+            gate: Gate { stop: given_up.clone(), wish: wish.clone(), pace: pace.clone(), crew: crew.clone() },
         };
         workers.spawn(with_answer_limit(limit, worker.run()));
     }
-    let mut outcome: Option<Ended> = None;
+    let mut outcome: Option<WorkerEnd> = None;
     let mut failed: Option<Error> = None;
     loop {
         let done = tokio::select! {
@@ -146,8 +143,8 @@ async fn attend(
             }
         };
         match done {
-            Ok(Ok(Ended::Pass(p))) => outcome = Some(Ended::Pass(p)),
-            Ok(Ok(Ended::Stopped)) => outcome = outcome.or(Some(Ended::Stopped)),
+            Ok(Ok(WorkerEnd::Pass(p))) => outcome = Some(WorkerEnd::Pass(p)),
+            Ok(Ok(WorkerEnd::Stopped)) => outcome = outcome.or(Some(WorkerEnd::Stopped)),
             Ok(Err(e)) => {
                 failed = failed.or(Some(e));
                 give_up.stop();
@@ -163,7 +160,8 @@ async fn attend(
     let signalled = stop.is_set();
     let last = sign_off(job, signalled || failed.is_some()).await;
     if let Ok((_, totals)) = &last {
-        let counted = if matches!(outcome, Some(Ended::Pass(_))) { Counted::Whole } else { Counted::Partly };
+        let counted =
+            if matches!(outcome, Some(WorkerEnd::Pass(_))) { Counted::Whole } else { Counted::Partly };
         progress.send_modify(|p| p.finish(*totals, counted));
     }
     let last = last.map(|(now, _)| now);
@@ -174,11 +172,11 @@ async fn attend(
         None => {}
     }
     Ok(Some(match (outcome, last) {
-        (Some(Ended::Pass(p)), _) if p == "clean" => End::Clean,
-        (Some(Ended::Pass(p)), _) if p == "unsettled" => End::Unsettled,
+        (Some(WorkerEnd::Pass(PassOutcome::Clean)), _) => End::Clean,
+        (Some(WorkerEnd::Pass(PassOutcome::Unsettled)), _) => End::Unsettled,
         _ if signalled => End::Signalled,
         // Turned, or another rotation began after this one had ended.
-        (Some(Ended::Pass(p)), Ok(now)) if p == "cancelled" => End::Superseded(now.state),
+        (Some(WorkerEnd::Pass(PassOutcome::Cancelled)), Ok(now)) => End::Superseded(now.state),
         (_, Ok(now)) if !State::workable(job.direction).contains(&now.state) => End::Superseded(now.state),
         (_, Ok(now)) if now.desired == Desired::Aborted => End::Aborted,
         (_, Ok(now)) if now.past_deadline => End::PastDeadline,

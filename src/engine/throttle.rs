@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::SharedJob;
 use super::fault::Fault;
-use super::gate::Shared;
+use super::gate::Crew;
 use crate::error::{Error, Exit};
 use crate::rotation::Pace;
 use crate::rotation::throttle::{Reason, Throttle, Verdict, Why};
@@ -29,7 +29,7 @@ const IN_RECOVERY: &str = "55000";
 /// Looks, decides, and tells.
 pub struct Watchman {
     job: SharedJob,
-    shared: Arc<Shared>,
+    crew: Arc<Crew>,
     throttle: Throttle,
     watch: Watch,
     started: Instant,
@@ -40,13 +40,13 @@ impl Watchman {
     /// Takes the first look, before anybody works.
     pub async fn first_look(
         job: SharedJob,
-        shared: Arc<Shared>,
+        crew: Arc<Crew>,
         conn: &mut PgConnection,
     ) -> Result<(Watchman, Verdict), StoreError> {
         let server = job.connector.server(conn).await?;
         let watch = Watch::of(conn, server).await?;
         let (throttle, started) = (Throttle::new(job.limits.clone()), Instant::now());
-        let mut watchman = Watchman { job, shared, throttle, watch, started, unreadable_since: None };
+        let mut watchman = Watchman { job, crew, throttle, watch, started, unreadable_since: None };
         let verdict = watchman.look(conn).await?;
         tell(&Verdict::default(), &verdict);
         Ok((watchman, verdict))
@@ -101,10 +101,10 @@ impl Watchman {
     }
 
     async fn look(&mut self, conn: &mut PgConnection) -> Result<Verdict, StoreError> {
-        let signals = self.watch.look(conn, &self.shared.backends()).await?;
+        let signals = self.watch.look(conn, &self.crew.backends()).await?;
         self.job.metrics.looked(&signals);
         let mut verdict = self.throttle.decide(self.started.elapsed(), &signals);
-        if let (Pace::Go, Some(rate)) = (verdict.pace, self.shared.held_to()) {
+        if let (Pace::Go, Some(rate)) = (verdict.pace, self.crew.held_to()) {
             let detail = format!("held to {:.0} rows/s", rate.rows_per_second());
             verdict.why = Some(Why { reason: Reason::MaxRate, detail });
         }

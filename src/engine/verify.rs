@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use sqlx::{Connection as _, PgConnection};
+use sqlx::PgConnection;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -19,14 +19,14 @@ pub use report::{CleanVerify, VerifyReport};
 
 use super::Stop;
 use super::fault::Fault;
-use super::reader::by_bytes;
-use crate::crypto::{Cipher, OpenError, TagKey};
+use super::row::read_whole;
+use crate::crypto::{Cipher, OpenError, Tag, TagKey};
 use crate::error::{Error, Exit};
-use crate::store::ledger::chunk::next_key;
+use crate::store::counting::{self, Began};
 use crate::store::ledger::proof;
 use crate::store::ledger::proof::Tagged;
 use crate::store::ledger::quarantine::{self, Standing};
-use crate::store::rows::{self, INLINE_BYTES, MAX_ROW_BYTES, Stretch};
+use crate::store::rows::{self, MAX_ROW_BYTES, Stretch, next_key};
 use crate::store::{Backend, Connector, Purpose, Statement, StoreError, Xid, connect, with_answer_limit};
 
 /// Rows one worker holds tags for at a time: at most, and at least where the table is small.
@@ -43,7 +43,7 @@ pub struct Keys {
     pub tags: Option<TagKey>,
 }
 
-struct Shared {
+struct Verifier {
     connector: Connector,
     keys: Keys,
     rotation: Uuid,
@@ -73,7 +73,7 @@ pub async fn verify(
             Err(e) => connector.again(Purpose::ReadOnly, &mut conn, started, e).await?,
         }
     };
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(Verifier {
         connector,
         keys,
         rotation,
@@ -134,66 +134,22 @@ pub async fn verify(
     Ok(report)
 }
 
-/// Where the database stood when the verify began.
-struct Began {
-    /// Younger rows may have been written since.
-    horizon: Xid,
-    /// The next transaction id, where nobody was writing.
-    quiet: Option<String>,
-}
-
 /// The beginning, now, and about how many rows have a tag.
 async fn begin(conn: &mut PgConnection, rotation: Uuid) -> Result<(Began, i64), StoreError> {
-    let (xmin, xmax): (String, String) = sqlx::query_as(
-        "SELECT pg_snapshot_xmin(s)::text, pg_snapshot_xmax(s)::text FROM pg_current_snapshot() s",
-    )
-    .fetch_one(&mut *conn)
-    .during("take the horizon")
-    .await?;
-    let tagged = proof::count(conn, rotation).await?;
-    let horizon = Xid(xmin.parse::<u64>().unwrap_or_default() as u32);
-    Ok((Began { horizon, quiet: (xmin == xmax).then_some(xmax) }, tagged))
+    Ok((counting::begin(conn).await?, proof::count(conn, rotation).await?))
 }
 
-/// Rows older than the horizon, and rows that the index on their id does not lead to: two ways of counting, in one
-/// snapshot. The second is needed only where somebody wrote meanwhile, and left to the primary: a standby has the same
-/// index, and might cancel so long a snapshot again and again.
+/// Rows older than the horizon, and rows that the index on their id does not lead to.
 async fn count(
     connector: &Connector,
     conn: &mut PgConnection,
     began: &Began,
 ) -> Result<(i64, i64), StoreError> {
-    const OP: &str = "count the connections";
-    sqlx::query("SET statement_timeout = 0").execute(&mut *conn).during(OP).await?;
     let backend = Backend::of(conn).await?;
-    let counts = async {
-        let mut tx = conn.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-        let (rows, older, next, standby): (i64, i64, String, bool) = sqlx::query_as(
-            "SELECT count(*), count(*) FILTER (WHERE age(xmin) > age($1)), \
-             pg_snapshot_xmax(pg_current_snapshot())::text, pg_is_in_recovery() FROM public.provider_connections",
-        )
-        .bind(began.horizon)
-        .fetch_one(&mut *tx)
-        .await?;
-        if standby || began.quiet == Some(next) {
-            tx.rollback().await?;
-            return Ok((older, 0));
-        }
-        sqlx::raw_sql("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
-            .execute(&mut *tx)
-            .await?;
-        let indexed: i64 =
-            sqlx::query_scalar("SELECT count(*) FROM public.provider_connections WHERE id >= $1")
-                .bind(Uuid::nil())
-                .fetch_one(&mut *tx)
-                .await?;
-        tx.rollback().await?;
-        Ok((older, rows - indexed))
-    };
-    backend.outlives(connector, OP, counts.however_long(OP)).await
+    backend.outlives(connector, counting::OP, counting::count(conn, began)).await
 }
 
-async fn work(shared: Arc<Shared>, stop: Stop) -> Result<(VerifyReport, i64), Error> {
+async fn work(shared: Arc<Verifier>, stop: Stop) -> Result<(VerifyReport, i64), Error> {
     let mut conn = shared.connector.connect(Purpose::ReadOnly).await?;
     let (mut report, mut old) = (VerifyReport::default(), 0);
     loop {
@@ -235,7 +191,7 @@ async fn work(shared: Arc<Shared>, stop: Stop) -> Result<(VerifyReport, i64), Er
 
 /// One range: its tags, then its rows, both in key order.
 async fn part(
-    shared: &Shared,
+    shared: &Verifier,
     conn: &mut PgConnection,
     lo: Option<Uuid>,
     hi: Option<Uuid>,
@@ -245,7 +201,7 @@ async fn part(
         Some(_) => proof::tags_in(conn, shared.rotation, lo, hi).await?,
         None => Vec::new(),
     };
-    let mut judge = Judge {
+    let mut check = RowCheck {
         shared,
         seen: vec![false; tags.len()],
         tags,
@@ -266,36 +222,23 @@ async fn part(
             None => Stretch::FromStart { hi, limit: READ },
             Some(lo) => Stretch::After { lo, hi, limit: READ },
         };
-        let mut large = Vec::new();
-        let seen = rows::read(conn, &stretch, |row| {
-            after = Some(row.id);
-            if row.envelope.is_none() && row.length.is_some_and(|l| l > INLINE_BYTES && l <= MAX_ROW_BYTES) {
-                large.push((row.id, row.length.unwrap_or_default() as usize));
-            } else {
-                judge.judge(row);
-            }
+        let seen = read_whole(conn, &stretch, MAX_ROW_BYTES as usize, |row| {
+            check.row(row);
             Ok::<(), Fault>(())
         })
         .await?;
-        for group in by_bytes(large, MAX_ROW_BYTES as usize) {
-            let stretch = Stretch::Ids { ids: group, max: MAX_ROW_BYTES };
-            rows::read(conn, &stretch, |row| {
-                judge.judge(row);
-                Ok::<(), Fault>(())
-            })
-            .await?;
-        }
-        judge.settle(conn).await?;
-        if seen < READ {
+        after = seen.last.map(|(id, _)| id).or(after);
+        check.settle(conn).await?;
+        if seen.rows < READ {
             break;
         }
     }
-    judge.report.deleted_since = judge.seen.iter().filter(|seen| !**seen).count() as i64;
-    Ok((judge.report, judge.old))
+    check.report.deleted_since = check.seen.iter().filter(|seen| !**seen).count() as i64;
+    Ok((check.report, check.old))
 }
 
-struct Judge<'a> {
-    shared: &'a Shared,
+struct RowCheck<'a> {
+    shared: &'a Verifier,
     tags: Vec<Tagged>,
     seen: Vec<bool>,
     /// Rows mostly come in key order: where the last one's tag was.
@@ -304,7 +247,7 @@ struct Judge<'a> {
     /// Rows the expected key does not open, and what is known of each; until the ledger has been asked about them.
     unopened: Vec<(Uuid, Why)>,
     /// Rows whose tag differs, who wrote them, and the tag of what they hold; until the ledger has been asked about them.
-    differing: Vec<(Uuid, Xid, [u8; 8])>,
+    differing: Vec<(Uuid, Xid, Tag)>,
     report: VerifyReport,
     old: i64,
 }
@@ -320,8 +263,8 @@ enum Why {
     Saved,
 }
 
-impl Judge<'_> {
-    fn tag(&mut self, id: &[u8; 16]) -> Option<[u8; 8]> {
+impl RowCheck<'_> {
+    fn tag(&mut self, id: &[u8; 16]) -> Option<Tag> {
         let at = match self.tags.get(self.at) {
             Some((next, _)) if next == id => self.at,
             _ => self.tags.binary_search_by(|(t, _)| t.cmp(id)).ok()?,
@@ -336,7 +279,7 @@ impl Judge<'_> {
         self.shared.first_horizon.is_some_and(|horizon| row.xmin.precedes(horizon))
     }
 
-    fn judge(&mut self, row: rows::Read<'_>) {
+    fn row(&mut self, row: rows::Read<'_>) {
         let shared = self.shared;
         self.report.rows += 1;
         self.old += i64::from(row.xmin.precedes(shared.horizon));

@@ -11,17 +11,16 @@ use super::reader::{Next, Reader, Segment};
 use super::writer::Writer;
 use super::{SharedJob, closing};
 use crate::error::{Error, Exit};
-use crate::rotation::{Desired, State};
+use crate::rotation::{Desired, PassOutcome, State};
 use crate::store::connect::{close, jitter};
-use crate::store::ledger::chunk::{self, Owner};
-use crate::store::ledger::{Lease, Pass, pass};
+use crate::store::ledger::{Lease, Owner, Pass, chunk, pass};
 use crate::store::{Backend, Class, Purpose, StoreError, signals, with_answer_limit};
 
 /// Why a worker ended without an error.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// The pass is over: `clean`, `unsettled` or `cancelled`.
-    Pass(String),
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkerEnd {
+    /// The pass is over.
+    Pass(PassOutcome),
     /// A signal, an abort, a deadline, or the rotation was turned round.
     Stopped,
 }
@@ -48,7 +47,7 @@ impl Drop for Ahead {
 
 impl Worker {
     /// Works until the pass is over or something ends it. Leases are given back by the supervisor.
-    pub async fn run(mut self) -> Result<Ended, Error> {
+    pub async fn run(mut self) -> Result<WorkerEnd, Error> {
         let mut last_lease: Option<Lease> = None;
         let mut faults = Faults::new(self.job.connector.retry_for);
         loop {
@@ -93,16 +92,16 @@ impl Worker {
     }
 
     /// Blocks while paused or throttled; says why to end, if there is a reason.
-    async fn wait_until_wanted(&mut self) -> Option<Ended> {
+    async fn wait_until_wanted(&mut self) -> Option<WorkerEnd> {
         let gate = &mut self.gate;
         loop {
             if gate.stop.is_set() {
-                return Some(Ended::Stopped);
+                return Some(WorkerEnd::Stopped);
             }
             let wish = gate.wish.borrow_and_update().clone();
             let workable = State::workable(self.pass.direction).contains(&wish.state);
             if wish.past_deadline || wish.desired == Desired::Aborted || !workable {
-                return Some(Ended::Stopped);
+                return Some(WorkerEnd::Stopped);
             }
             let waits = gate.pace.borrow_and_update().waits();
             if wish.work && !waits {
@@ -110,18 +109,18 @@ impl Worker {
             }
             // Others may finish what this process waits to do.
             if let Some(outcome) = wish.over {
-                return Some(Ended::Pass(outcome));
+                return Some(WorkerEnd::Pass(outcome));
             }
             tokio::select! {
-                changed = gate.wish.changed() => if changed.is_err() { return Some(Ended::Stopped) },
-                changed = gate.pace.changed() => if changed.is_err() { return Some(Ended::Stopped) },
+                changed = gate.wish.changed() => if changed.is_err() { return Some(WorkerEnd::Stopped) },
+                changed = gate.pace.changed() => if changed.is_err() { return Some(WorkerEnd::Stopped) },
                 () = gate.stop.wait() => {}
             }
         }
     }
 
     /// Two connections and everything done on them. Ends with a fault as soon as either is in doubt.
-    async fn session(&mut self, last: &mut Option<Lease>, faults: &mut Faults) -> Result<Ended, Fault> {
+    async fn session(&mut self, last: &mut Option<Lease>, faults: &mut Faults) -> Result<WorkerEnd, Fault> {
         let mut reading = self.connect(Purpose::Read).await?;
         tokio::select! {
             settled = Writer::settle(&mut reading, last.as_ref(), &self.owner.process, self.owner.worker) => settled?,
@@ -132,7 +131,7 @@ impl Worker {
         let (rotation, direction) = (self.job.rotation, self.pass.direction);
         self.pass = pass::latest(&mut reading, rotation, direction).await?.ok_or_else(pass::vanished)?;
         let mut writing = self.connect(Purpose::Write).await?;
-        let _ours = self.gate.shared.register(signals::backend_pid(&mut writing).await?);
+        let _ours = self.gate.crew.register(signals::backend_pid(&mut writing).await?);
         let mut writer = Writer::new(self.job.clone(), writing, self.gate.clone());
         let reader = Reader::new(self.job.clone(), self.owner.clone(), reading, self.pass.clone());
         let limit = self.job.connector.answer_limit();
@@ -172,7 +171,7 @@ impl Worker {
                     self.pause_briefly().await?;
                     ahead = read_ahead(reader, limit);
                 }
-                Next::Ended(outcome) => return Ok(Ended::Pass(outcome)),
+                Next::Ended(outcome) => return Ok(WorkerEnd::Pass(outcome)),
             }
         }
     }
@@ -251,7 +250,11 @@ impl Faults {
     /// Waits before another attempt, or gives the error back when trying again cannot help or has not.
     async fn note(&mut self, e: StoreError) -> Result<(), Error> {
         let hopeless = match e.class() {
-            Class::ConnectionLost | Class::Retry | Class::LockTimeout | Class::Exhausted => false,
+            Class::ConnectionLost
+            | Class::Retry
+            | Class::TookTooLong
+            | Class::LockTimeout
+            | Class::Exhausted => false,
             Class::Data | Class::Denied | Class::Fatal => true,
         };
         if e.class() == Class::LockTimeout {

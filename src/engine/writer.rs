@@ -1,33 +1,32 @@
 //! Writes a segment: wave by wave, batch by batch, each batch one transaction whose last statement is the checkpoint.
 
+mod batch;
 mod contested;
 
 use std::time::{Duration, Instant};
 
-use sqlx::{Connection, PgConnection, Postgres, Transaction};
+use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
+use batch::{Batch, Begin};
 use contested::{Contested, Left};
 
 use super::SharedJob;
 use super::fault::Fault;
 use super::gate::Gate;
-use super::reader::{Segment, by_bytes};
-use crate::crypto::{IvSource, Scratch};
-use crate::rotation::{BatchServo, Counters, Desired, Held, batch_rows, deal, next_slice};
+use super::reader::Segment;
+use super::row::{Recrypt, by_bytes};
+use crate::rotation::{BatchServo, BatchTiming, Counters, Desired, batch_rows, deal, next_slice};
 use crate::store::connect::jitter;
-use crate::store::ledger::Lease;
-use crate::store::ledger::chunk::{self, Checkpoint, Noted, Owner};
-use crate::store::ledger::quarantine::{self, Finding};
-use crate::store::rows::{self, Write};
+use crate::store::ledger::chunk::{self, Checkpoint, Noted};
+use crate::store::ledger::quarantine::{self, BadRow};
+use crate::store::ledger::{Lease, Owner};
+use crate::store::rows::Write;
 use crate::store::{Class, Statement, StoreError, audit, bounded};
 
 /// Bytes of new ciphertext in one transaction, beyond its first row. Values out of line weigh more than their locks show:
 /// more and shorter waves leave more pages that can be pruned in time (benches/README.md).
 pub const MAX_BATCH_BYTES: usize = 1 << 20;
-
-/// query_canceled: by `statement_timeout`.
-pub const TOOK_TOO_LONG: &str = "57014";
 
 /// Writes for one worker.
 pub struct Writer {
@@ -36,8 +35,7 @@ pub struct Writer {
     /// See [`Connector::begin_batch`](crate::store::Connector::begin_batch).
     begin: String,
     servo: BatchServo,
-    scratch: Scratch,
-    ivs: IvSource,
+    recrypt: Recrypt,
     gate: Gate,
     /// Races lost since the last commit.
     lost: i64,
@@ -47,60 +45,12 @@ pub struct Writer {
     left: Left,
 }
 
-/// When a transaction began, took its locks and committed.
-struct Timed {
-    start: Instant,
-    locks: Instant,
-    commit: Instant,
-}
-
-impl Timed {
-    fn start() -> Timed {
-        let start = Instant::now();
-        Timed { start, locks: start, commit: start }
-    }
-
-    /// BEGIN was answered; the next statement locks rows.
-    fn begun(&mut self) {
-        self.locks = Instant::now();
-    }
-
-    fn commits(&mut self) {
-        self.commit = Instant::now();
-    }
-
-    /// COMMIT was answered. BEGIN does nothing but travel: UPDATE and checkpoint travel as far, each.
-    fn held(&self, add: &Counters) -> Held {
-        let fixed = (self.locks - self.start) * 2 + self.commit.elapsed();
-        let (rows, bytes) = (add.re_encrypted as usize, add.bytes as usize);
-        Held { rows, bytes, held: self.locks.elapsed(), fixed }
-    }
-}
-
 /// How one transaction went.
-enum Batch {
+enum Wrote {
     /// Everything is in.
-    Committed,
+    All,
     /// Some rows were not as we read them, or are held by someone: nothing is in.
     Contested,
-}
-
-/// Writes the checkpoint and commits; what the checkpoint met, and how long the transaction held its locks.
-async fn commit_with(
-    mut tx: Transaction<'_, Postgres>,
-    lease: &Lease,
-    checkpoint: &Checkpoint<'_>,
-    mut timed: Timed,
-    limit: Duration,
-) -> Result<(Noted, Held), Fault> {
-    let noted = bounded("write a checkpoint", limit, chunk::checkpoint(&mut tx, lease, checkpoint)).await?;
-    let Some(noted) = noted else {
-        bounded("roll back", limit, tx.rollback()).await?;
-        return Err(Fault::LeaseLost);
-    };
-    timed.commits();
-    bounded("commit a batch", limit, tx.commit()).await?;
-    Ok((noted, timed.held(&checkpoint.add)))
 }
 
 impl Writer {
@@ -109,18 +59,7 @@ impl Writer {
         let servo = BatchServo::new(job.settings.batch_rows, MAX_BATCH_BYTES, job.settings.lock_target);
         let left = Left::default();
         let begin = job.connector.begin_batch();
-        Writer {
-            job,
-            conn,
-            begin,
-            servo,
-            scratch: Scratch::default(),
-            ivs: IvSource::new(),
-            gate,
-            lost: 0,
-            committed: false,
-            left,
-        }
+        Writer { job, conn, begin, servo, recrypt: Recrypt::new(), gate, lost: 0, committed: false, left }
     }
 
     /// Whether a batch was committed since this was asked last.
@@ -147,8 +86,8 @@ impl Writer {
                 let batch = &mut segment.rows[slice];
                 match self.commit(&segment.lease, batch).await? {
                     // Room for the segment that is being read meanwhile.
-                    Batch::Committed => batch.iter_mut().for_each(|row| row.envelope = Vec::new()),
-                    Batch::Contested => {
+                    Wrote::All => batch.iter_mut().for_each(|row| row.envelope = Vec::new()),
+                    Wrote::Contested => {
                         contested.extend(batch.iter().map(|r| (r.id, r.envelope.len())));
                         seen.extend(batch.iter().map(|r| (r.id, ((r.xmin, r.iv), r.tag))));
                     }
@@ -166,7 +105,7 @@ impl Writer {
         }
         segment.quarantine.append(&mut left.quarantine);
         let mut add = segment.counters;
-        if segment.lease.pass.first {
+        if segment.lease.pass().first {
             add += left.counters;
         }
         self.finish(&segment.lease, add, &segment.quarantine, &left.put_off).await
@@ -177,19 +116,18 @@ impl Writer {
     }
 
     /// One transaction over rows nobody is expected to contest.
-    async fn commit(&mut self, lease: &Lease, batch: &[Write]) -> Result<Batch, Fault> {
+    async fn commit(&mut self, lease: &Lease, batch: &[Write]) -> Result<Wrote, Fault> {
         let (mut tries, since) = (0, Instant::now());
         let patience = self.job.connector.retry_for;
         loop {
             match self.attempt(lease, batch).await {
                 Ok(done) => return Ok(done),
                 Err(Fault::Store(e))
-                    if matches!(e.class(), Class::LockTimeout | Class::Data)
-                        || e.sqlstate().as_deref() == Some(TOOK_TOO_LONG) =>
+                    if matches!(e.class(), Class::LockTimeout | Class::TookTooLong | Class::Data) =>
                 {
                     self.job.metrics.retry(e.sqlstate());
                     self.roll_back().await?;
-                    return Ok(Batch::Contested);
+                    return Ok(Wrote::Contested);
                 }
                 Err(Fault::Store(e))
                     if e.class() == Class::Retry && tries < 20 && since.elapsed() < patience =>
@@ -211,45 +149,34 @@ impl Writer {
         bounded("roll back", limit, sqlx::raw_sql("ROLLBACK").execute(&mut self.conn)).await.map(drop)
     }
 
-    async fn attempt(&mut self, lease: &Lease, batch: &[Write]) -> Result<Batch, Fault> {
-        let limit = self.job.connector.answer_limit();
-        let counted = self.job.metrics.batch();
-        let mut timed = Timed::start();
-        let begin = sqlx::AssertSqlSafe(self.begin.clone());
-        let mut tx = bounded("begin a batch", limit, self.conn.begin_with(begin)).await?;
-        timed.begun();
-        let matched = bounded("write a batch", limit, rows::write(&mut tx, batch)).await;
-        let matched = match matched {
+    async fn attempt(&mut self, lease: &Lease, rows: &[Write]) -> Result<Wrote, Fault> {
+        let begin = Begin::Limited(&self.begin);
+        let mut batch = Batch::begin(&mut self.conn, &self.job, lease, begin).await?;
+        match batch.write(rows).await {
+            Ok(written) if written == rows.len() as u64 => {}
+            Ok(_) => {
+                batch.roll_back().await?;
+                return Ok(Wrote::Contested);
+            }
             // Held up by the server rather than by anybody, the next batch should be smaller.
-            Err(e) if e.sqlstate().as_deref() == Some(TOOK_TOO_LONG) => {
-                let bytes = batch.iter().map(|row| row.envelope.len()).sum();
+            Err(e) if e.class() == Class::TookTooLong => {
+                let bytes = rows.iter().map(|row| row.envelope.len()).sum();
                 // Whatever locks may last: this is more than the server grants.
-                let held = timed.locks.elapsed().max(self.job.settings.lock_target * 2);
-                self.servo.observe(Held { rows: batch.len(), bytes, held, fixed: Duration::ZERO });
+                let held = batch.held().max(self.job.settings.lock_target * 2);
+                self.servo.observe(BatchTiming { rows: rows.len(), bytes, held, fixed: Duration::ZERO });
                 return Err(e.into());
             }
-            matched => matched?,
-        };
-        if matched != batch.len() as u64 {
-            bounded("roll back", limit, tx.rollback()).await?;
-            return Ok(Batch::Contested);
+            Err(e) => return Err(e.into()),
         }
-        let ids: Vec<Uuid> = batch.iter().map(|r| r.id).collect();
-        let tags: Vec<u8> = batch.iter().flat_map(|r| r.tag).collect();
-        let bytes = batch.iter().map(|r| r.envelope.len() as i64).sum();
-        let add =
-            Counters { re_encrypted: batch.len() as i64, bytes, lost_races: self.lost, ..Default::default() };
-        let checkpoint = Checkpoint { add, ids: &ids, tags: &tags, done: false };
-        let (noted, held) = commit_with(tx, lease, &checkpoint, timed, limit).await?;
-        counted.committed(&checkpoint.add, held.held);
-        self.committed(held, &noted)?;
-        Ok(Batch::Committed)
+        let (noted, timing) = batch.commit(rows.iter(), self.lost).await?;
+        self.committed(timing, &noted)?;
+        Ok(Wrote::All)
     }
 
     /// A batch is in. Whether to go on after it.
-    fn committed(&mut self, held: Held, noted: &Noted) -> Result<(), Fault> {
+    fn committed(&mut self, timing: BatchTiming, noted: &Noted) -> Result<(), Fault> {
         (self.lost, self.committed) = (0, true);
-        self.servo.observe(held);
+        self.servo.observe(timing);
         if noted.desired != Desired::Running || noted.past_deadline { Err(Fault::Yield) } else { Ok(()) }
     }
 
@@ -258,19 +185,15 @@ impl Writer {
         &mut self,
         lease: &Lease,
         mut add: Counters,
-        bad: &[Finding],
+        bad: &[BadRow],
         put_off: &[Uuid],
     ) -> Result<(), Fault> {
         let limit = self.job.connector.answer_limit();
         add.lost_races += std::mem::take(&mut self.lost);
         let work = async {
             let mut tx = self.conn.begin().during("begin").await?;
-            // Never weaker than what was asked of this server.
-            sqlx::query("SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'")
-                .execute(&mut *tx)
-                .during("finish a chunk")
-                .await?;
-            let done = Checkpoint { add, ids: &[], tags: &[], done: true };
+            chunk::make_durable(&mut tx).await?;
+            let done = Checkpoint { add, moved: &[], done: true };
             let noted = chunk::checkpoint(&mut tx, lease, &done).during("finish a chunk").await?;
             let Some(_) = noted else {
                 tx.rollback().during("roll back").await?;
@@ -278,7 +201,7 @@ impl Writer {
             };
             chunk::put_off(&mut tx, lease, put_off).await?;
             // After the checkpoint: chunk rows are locked before the audit chain, everywhere.
-            quarantine::add(&mut tx, lease.pass.rotation, bad, &self.job.actor).await?;
+            quarantine::add(&mut tx, lease.pass().rotation, bad, &self.job.actor).await?;
             tx.commit().during("finish a chunk").await?;
             Ok(true)
         };
@@ -298,7 +221,7 @@ impl Writer {
         tracing::error!(rows = ids.len(), "rows of ours do not hold the bytes they held before the rotation");
         let detail =
             serde_json::json!({ "rows": ids.len(), "ids": ids.iter().take(100).collect::<Vec<_>>() });
-        let rotation = segment.lease.pass.rotation;
+        let rotation = segment.lease.pass().rotation;
         audit::append(&mut self.conn, Some(rotation), "other_bytes", &self.job.actor, detail).await?;
         Ok(())
     }
@@ -319,7 +242,7 @@ impl Writer {
         if let Some(lease) = lease {
             let now = chunk::settle(conn, lease).await?;
             tracing::info!(
-                chunk = lease.chunk,
+                chunk = lease.chunk(),
                 batches_committed = now,
                 "settled the last batch after a lost connection"
             );

@@ -52,7 +52,7 @@ pub async fn verify(session: &Session, request: &VerifyRequest) -> Result<Verifi
     // The one from before has been idle for as long as the table took, which not every network lets live.
     let mut conn = connector.connect(Purpose::Control).await?;
     let now = rotation::latest(&mut conn).await?;
-    if !now.is_some_and(|now| (now.id, now.direction()) == (rotation.id, rotation.direction())) {
+    if now.is_none_or(|now| (now.id, now.direction()) != (rotation.id, rotation.direction())) {
         return Err(turned_meanwhile(&rotation));
     }
     let recorded = record(session, &connector, &mut conn, &rotation, "verify", &mut checked).await?;

@@ -14,10 +14,10 @@ use crate::crypto::{EncryptionKey, Rewrapper, TagKey};
 use crate::engine::{End, Job, Settings, Stop, execute};
 use crate::error::Result;
 use crate::rotation::throttle::Limits;
-use crate::rotation::{ChunkSize, Direction, Progress, TableFacts};
+use crate::rotation::{Addressing, ChunkSize, Deadline, Direction, Progress, TableFacts};
 use crate::store::ledger::Rotation;
-use crate::store::ledger::pass::{Addressing, Walk};
-use crate::store::ledger::rotation::{self, Deadline};
+use crate::store::ledger::pass::Walk;
+use crate::store::ledger::rotation;
 use crate::store::preflight::{Allowed, Kind};
 use crate::store::{Connector, Purpose};
 
@@ -33,22 +33,13 @@ pub struct WorkRequest {
     /// How long a batch should hold its row locks.
     pub lock_target: Duration,
     /// The end of the window, where one is given.
-    pub deadline: Option<NewDeadline>,
+    pub deadline: Option<Deadline>,
     /// Maximum sweeps for rows that writers keep saving under the wrong key.
     pub max_sweeps: i32,
     /// Findings that the operator allows.
     pub allowed: Allowed,
     /// What the database may be made to bear, before what is allowed is taken off.
     pub limits: Limits,
-}
-
-/// A deadline that is given with a command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NewDeadline {
-    /// When.
-    pub at: Deadline,
-    /// It stands in the environment, which each pod of a Job brings along, not on the command line.
-    pub standing: bool,
 }
 
 impl WorkRequest {
@@ -91,7 +82,7 @@ impl WorkRequest {
     /// Stores the deadline, where one is given.
     pub async fn store_deadline(&self, conn: &mut PgConnection, rotation: Uuid) -> Result<()> {
         if let Some(deadline) = self.deadline {
-            rotation::set_deadline(conn, rotation, deadline.at, deadline.standing).await?;
+            rotation::set_deadline(conn, rotation, deadline).await?;
         }
         Ok(())
     }

@@ -1,12 +1,13 @@
-//! What is decided, apart from what is done: states and what they permit, chunk bounds, waves, batch sizes, the throttle,
-//! counters, forecast.
+//! What is decided, apart from what is done: states, chunk bounds, waves, batch sizes, the throttle, counters, forecast.
 //!
 //! Pure: no clock, no randomness, no I/O. Everything here can be tested by calling it.
 
 mod bounds;
+mod closing;
 mod counters;
+mod deadline;
 mod forecast;
-pub mod permits;
+mod pass;
 mod pressure;
 mod progress;
 mod rate;
@@ -16,16 +17,19 @@ mod state;
 pub mod throttle;
 mod waves;
 mod window;
+mod words;
 
 pub use bounds::{Bounds, ChunkSize};
+pub use closing::{Conclusion, Proven, Stragglers};
 pub use counters::Counters;
+pub use deadline::{Deadline, DeadlineAt};
 pub use forecast::{Forecast, Rehearsal, TableFacts};
-pub use permits::{Command, Refusal, Standing, Step, next, permits};
+pub use pass::{Addressing, PassKind, PassOutcome, QuarantineReason};
 pub use pressure::Pace;
-pub use progress::{Counted, Progress};
+pub use progress::{Activity, Counted, Progress};
 pub use rate::{Limiter, Rate};
 pub use recorded::RecordedSource;
-pub use servo::{BatchServo, Held};
+pub use servo::{BatchServo, BatchTiming};
 pub use state::{Desired, Direction, State};
 pub use waves::{Slice, Tid, Wavable, batch_rows, deal, next_slice, share};
 pub use window::Window;

@@ -1,7 +1,29 @@
 //! How far a run is: one shape for bars, log lines, metrics and `status`.
 
-use super::Counters;
 use super::throttle::Why;
+use super::words::words;
+use super::{Counters, PassKind};
+
+words! {
+    /// What a process does to the table.
+    Activity {
+        /// Walks over all of it.
+        Full = "full",
+        /// Moves known stragglers.
+        Sweep = "sweep",
+        /// Tries every row, and writes nothing.
+        DryRun = "dry run",
+    }
+}
+
+impl From<PassKind> for Activity {
+    fn from(kind: PassKind) -> Activity {
+        match kind {
+            PassKind::Full => Activity::Full,
+            PassKind::Sweep => Activity::Sweep,
+        }
+    }
+}
 
 /// Rows and seconds.
 #[derive(Clone, Debug, Default)]
@@ -16,8 +38,8 @@ pub struct Progress {
     pub eta_seconds: Option<f64>,
     /// The pass under way.
     pub pass: i32,
-    /// What it is: `full`, `sweep` or `dry run`.
-    pub pass_kind: &'static str,
+    /// What it is; none before anything is known.
+    pub activity: Option<Activity>,
     /// Counters so far.
     pub totals: Counters,
     /// Why this process is slow or waiting.

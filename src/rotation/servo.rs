@@ -17,7 +17,7 @@ pub struct BatchServo {
 
 /// One batch, as it was measured.
 #[derive(Clone, Copy, Debug)]
-pub struct Held {
+pub struct BatchTiming {
     /// Its rows.
     pub rows: usize,
     /// Bytes of their new ciphertexts.
@@ -71,7 +71,7 @@ impl BatchServo {
     }
 
     /// Takes in one batch.
-    pub fn observe(&mut self, batch: Held) {
+    pub fn observe(&mut self, batch: BatchTiming) {
         if batch.rows == 0 {
             return;
         }
@@ -113,7 +113,7 @@ mod tests {
         let mut servo = servo();
         for _ in 0..40 {
             let (bytes, held) = (servo.bytes(), Duration::from_secs(10));
-            servo.observe(Held { rows: 1, bytes, held, fixed: Duration::ZERO });
+            servo.observe(BatchTiming { rows: 1, bytes, held, fixed: Duration::ZERO });
         }
         assert_eq!(servo.bytes(), 65_536);
     }
@@ -144,7 +144,7 @@ mod tests {
             let sizes = noise.iter().map(|noise| {
                 let (rows, time) = self.batch(servo);
                 let held = time.mul_f64(*noise) + self.fixed;
-                servo.observe(Held { rows, bytes: rows * self.row_bytes, held, fixed: self.fixed });
+                servo.observe(BatchTiming { rows, bytes: rows * self.row_bytes, held, fixed: self.fixed });
                 rows
             });
             sizes.collect()
@@ -178,7 +178,7 @@ mod tests {
     fn a_fast_database_is_left_alone() {
         let mut servo = servo();
         let held = Duration::from_millis(10);
-        servo.observe(Held { rows: 1000, bytes: 500_000, held, fixed: Duration::ZERO });
+        servo.observe(BatchTiming { rows: 1000, bytes: 500_000, held, fixed: Duration::ZERO });
         assert_eq!((servo.rows(), servo.bytes()), (1000, MAX_BYTES));
     }
 
@@ -199,7 +199,7 @@ mod tests {
             (206, 1, 0, 413),
             (413, 25, 0, 619),
         ] {
-            servo.observe(Held { rows, bytes: rows, held: ms(held), fixed: ms(fixed) });
+            servo.observe(BatchTiming { rows, bytes: rows, held: ms(held), fixed: ms(fixed) });
             assert_eq!((servo.rows(), servo.bytes()), (limit, MAX_BYTES), "{rows} rows in {held} ms");
         }
     }
@@ -208,10 +208,10 @@ mod tests {
     fn two_limits_that_hold_alike_move_together() {
         let mut servo = servo();
         let held = Duration::from_millis(100);
-        servo.observe(Held { rows: 1000, bytes: MAX_BYTES, held, fixed: Duration::ZERO });
+        servo.observe(BatchTiming { rows: 1000, bytes: MAX_BYTES, held, fixed: Duration::ZERO });
         assert_eq!((servo.rows(), servo.bytes()), (750, MAX_BYTES / 4 * 3));
         let held = Duration::from_millis(1);
-        servo.observe(Held { rows: 375, bytes: MAX_BYTES / 8 * 3, held, fixed: Duration::ZERO });
+        servo.observe(BatchTiming { rows: 375, bytes: MAX_BYTES / 8 * 3, held, fixed: Duration::ZERO });
         assert_eq!((servo.rows(), servo.bytes()), (750, MAX_BYTES / 4 * 3), "half a batch is too little");
     }
 
@@ -240,7 +240,7 @@ mod tests {
             let mut servo = servo();
             if start_slow {
                 let held = Duration::from_secs(30);
-                servo.observe(Held { rows: 1000, bytes: 500_000, held, fixed: Duration::ZERO });
+                servo.observe(BatchTiming { rows: 1000, bytes: 500_000, held, fixed: Duration::ZERO });
             }
             let sizes = costs.write(&mut servo, &[1.0; 80]);
             let last = sizes[79];
@@ -280,7 +280,7 @@ mod tests {
             let mut servo = servo();
             for (rows, bytes, held, fixed) in batches {
                 let (held, fixed) = (Duration::from_micros(held), Duration::from_micros(fixed));
-                servo.observe(Held { rows, bytes, held, fixed });
+                servo.observe(BatchTiming { rows, bytes, held, fixed });
                 prop_assert!((1..=1000).contains(&servo.rows()));
                 prop_assert!((BatchServo::MIN_BYTES..=MAX_BYTES).contains(&servo.bytes()));
             }

@@ -1,33 +1,6 @@
 //! The states of a rotation and who may move them (`docs/lifecycle.md`); which key rows should be on in each.
 
-use std::fmt;
-use std::str::FromStr;
-
-macro_rules! words {
-    ($(#[doc = $doc:literal])* $name:ident { $($(#[doc = $vdoc:literal])* $variant:ident = $word:literal),* $(,)? }) => {
-        $(#[doc = $doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum $name { $($(#[doc = $vdoc])* $variant),* }
-
-        impl $name {
-            /// Every value.
-            pub const ALL: &[$name] = &[$($name::$variant),*];
-            /// The word that stands in the database and in JSON.
-            pub const fn as_str(self) -> &'static str { match self { $($name::$variant => $word),* } }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.pad(self.as_str()) }
-        }
-
-        impl FromStr for $name {
-            type Err = String;
-            fn from_str(s: &str) -> Result<Self, String> {
-                match s { $($word => Ok($name::$variant),)* _ => Err(format!("{s:?} is not a {}", stringify!($name))) }
-            }
-        }
-    };
-}
+use super::words::words;
 
 words! {
     /// Where a rotation stands.
@@ -97,9 +70,14 @@ impl State {
         }
     }
 
-    /// A rollback turns the rotation round here. Elsewhere there is nothing to turn, or it is too late.
+    /// `rollback` may start here.
     pub const fn may_roll_back(self) -> bool {
         matches!(self, State::Migrating | State::Migrated | State::Promoting | State::Promoted)
+    }
+
+    /// `run` sweeps again here instead of starting anew.
+    pub const fn may_run(self) -> bool {
+        matches!(self, State::Migrating | State::Migrated | State::Promoted)
     }
 }
 
@@ -131,23 +109,23 @@ mod tests {
         assert_eq!(inactive, [&State::Finalized, &State::RolledBack]);
     }
 
-    /// docs/lifecycle.md's table, line by line: way of the rows, may be turned round, workers may claim.
+    /// docs/lifecycle.md's table, line by line: way of the rows, may run, may roll back, workers may claim.
     #[test]
     fn what_each_state_allows() {
         use Direction::{Backward, Forward};
-        for (state, direction, back, work) in [
-            (State::Migrating, Forward, true, true),
-            (State::Migrated, Forward, true, true),
-            (State::Promoting, Forward, true, false),
-            (State::Promoted, Forward, true, true),
-            (State::Finalizing, Forward, false, false),
-            (State::Finalized, Forward, false, false),
-            (State::RollingBack, Backward, false, true),
-            (State::Unpromoting, Backward, false, false),
-            (State::RolledBack, Backward, false, true),
+        for (state, direction, run, back, work) in [
+            (State::Migrating, Forward, true, true, true),
+            (State::Migrated, Forward, true, true, true),
+            (State::Promoting, Forward, false, true, false),
+            (State::Promoted, Forward, true, true, true),
+            (State::Finalizing, Forward, false, false, false),
+            (State::Finalized, Forward, false, false, false),
+            (State::RollingBack, Backward, false, false, true),
+            (State::Unpromoting, Backward, false, false, false),
+            (State::RolledBack, Backward, false, false, true),
         ] {
             assert_eq!(state.direction(), direction, "{state}");
-            assert_eq!(state.may_roll_back(), back, "{state}");
+            assert_eq!((state.may_run(), state.may_roll_back()), (run, back), "{state}");
             assert_eq!(State::workable(direction).contains(&state), work, "{state}");
             let other = if direction == Forward { Backward } else { Forward };
             assert!(!State::workable(other).contains(&state), "{state}");
@@ -166,5 +144,11 @@ mod tests {
         for &direction in Direction::ALL {
             assert_eq!(direction.as_str().parse(), Ok(direction));
         }
+    }
+
+    #[test]
+    fn nothing_rolls_back_from_an_end_and_nothing_runs_while_turning() {
+        assert!(!State::Finalized.may_roll_back() && !State::Finalizing.may_roll_back());
+        assert!(!State::RollingBack.may_run() && !State::Unpromoting.may_run());
     }
 }

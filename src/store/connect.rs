@@ -177,7 +177,7 @@ impl Connector {
                 *self.deadlock_timeout.get_or_init(|| server.deadlock_timeout)
             }
         };
-        // The application must never be the deadlock's victim: rekey gives up first († in docs/design.md).
+        // The application must never be the deadlock's victim: rekey gives up first.
         let settings = self.session(purpose, deadlock_timeout * 3 / 10);
         bounded(
             "configure the session",
@@ -283,7 +283,9 @@ impl Connector {
         }
         tracing::debug!(%error, "reading again");
         match error.class() {
-            Class::Retry | Class::LockTimeout => tokio::time::sleep(jitter(Duration::from_millis(200))).await,
+            Class::Retry | Class::TookTooLong | Class::LockTimeout => {
+                tokio::time::sleep(jitter(Duration::from_millis(200))).await;
+            }
             Class::ConnectionLost => *conn = self.connect(purpose).await?,
             Class::Exhausted | Class::Data | Class::Denied | Class::Fatal => return Err(error),
         }

@@ -10,8 +10,10 @@ use crate::fault_point::{self, Fault, Side};
 pub enum Class {
     /// The connection is gone, or may be: discard everything buffered, reconnect.
     ConnectionLost,
-    /// Serialization failure, deadlock, statement timeout: do the same again.
+    /// Serialization failure, deadlock: do the same again.
     Retry,
+    /// The server cut the statement off, at its time limit or because it was asked to: do less, or the same later.
+    TookTooLong,
     /// Someone holds a row: take what is free.
     LockTimeout,
     /// The server ran out of disk, memory or another resource: that may pass, but not by trying at once.
@@ -104,7 +106,8 @@ fn class_of(e: &sqlx::Error) -> Class {
     use sqlx::Error as E;
     match e {
         E::Database(db) => match db.code().as_deref().unwrap_or_default() {
-            "40001" | "40P01" | "57014" => Class::Retry,
+            "40001" | "40P01" => Class::Retry,
+            "57014" => Class::TookTooLong,
             "55P03" => Class::LockTimeout,
             // Shutdown, crash, cannot connect now; idle, idle-in-transaction and transaction timeout; too many
             // connections; read-only.
@@ -189,7 +192,7 @@ impl From<StoreError> for Error {
             .hint("after a restore, or a failover to a standby that had not got it yet: run the same command again, and `rekey status` shows what there is");
         }
         let (exit, hint) = match (e.class(), &e) {
-            (Class::ConnectionLost | Class::LockTimeout | Class::Retry, _) => (
+            (Class::ConnectionLost | Class::LockTimeout | Class::Retry | Class::TookTooLong, _) => (
                 Exit::Unavailable,
                 "check that the database is up and reachable, then run the same command again",
             ),

@@ -4,7 +4,9 @@
 
 pub mod audit;
 mod backend;
+pub mod closing;
 pub mod connect;
+pub mod counting;
 mod dsn;
 mod error;
 pub mod facts;

@@ -1,4 +1,6 @@
-//! PostgreSQL's `xid` and `tid` for sqlx, which knows neither. Binary format only.
+//! PostgreSQL's `xid` and `tid` for sqlx, which knows neither (binary format only), and rekey's own words.
+
+use std::str::FromStr;
 
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
@@ -79,6 +81,25 @@ impl Decode<'_, Postgres> for Tid {
             block: u32::from_be_bytes(block.try_into()?),
             offset: u16::from_be_bytes(offset.try_into()?),
         })
+    }
+}
+
+/// A word of rekey's own, as a text column holds it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Word<T>(pub T);
+
+impl<T> Type<Postgres> for Word<T> {
+    fn type_info() -> PgTypeInfo {
+        <str as Type<Postgres>>::type_info()
+    }
+    fn compatible(ty: &PgTypeInfo) -> bool {
+        <str as Type<Postgres>>::compatible(ty)
+    }
+}
+
+impl<'r, T: FromStr<Err: Into<BoxDynError>>> Decode<'r, Postgres> for Word<T> {
+    fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
+        value.as_str()?.parse().map(Word).map_err(Into::into)
     }
 }
 

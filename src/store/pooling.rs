@@ -32,7 +32,7 @@ pub(super) async fn probe(conn: &mut PgConnection, connector: &Connector) -> Res
             // Its settings are the role's own, which may well end it.
             Err(e)
                 if retries < RETRIES
-                    && matches!(e.class(), Class::ConnectionLost | Class::Retry)
+                    && matches!(e.class(), Class::ConnectionLost | Class::Retry | Class::TookTooLong)
                     && !matches!(e, StoreError::Timeout { .. }) =>
             {
                 retries += 1;

@@ -3,13 +3,17 @@
 //! No transaction is held open while reading: an open snapshot stops the pruning that waves live on.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use futures::TryStreamExt;
-use sqlx::{PgConnection, Row};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Row, Transaction};
 use uuid::Uuid;
 
-use super::error::{During, Statement, StoreError, answered, pass_point};
+use super::connect::Connector;
+use super::error::{During, Statement, StoreError, answered, bounded, pass_point};
+use super::ledger::Lease;
 use super::pg_types::Xid;
+use crate::crypto::Tag;
 use crate::fault_point::Side;
 use crate::rotation::{Tid, Wavable};
 
@@ -37,6 +41,15 @@ pub struct Read<'a> {
     pub damaged: bool,
 }
 
+impl Read<'_> {
+    /// Bytes of a credential that the statement left out because it is longer than `carried`, and that can be read by
+    /// itself.
+    pub fn left_out(&self, carried: i32) -> Option<usize> {
+        let length = self.length.filter(|_| self.envelope.is_none() && !self.damaged)?;
+        (carried < length && length <= MAX_ROW_BYTES).then_some(length as usize)
+    }
+}
+
 /// A row ready to be written: the version that was decrypted, and what replaces it.
 pub struct Write {
     /// Primary key.
@@ -50,7 +63,7 @@ pub struct Write {
     /// The new ciphertext.
     pub envelope: Vec<u8>,
     /// Proof tag of the plaintext.
-    pub tag: [u8; 8],
+    pub tag: Tag,
 }
 
 impl Wavable for Write {
@@ -62,15 +75,23 @@ impl Wavable for Write {
     }
 }
 
+/// The five columns that [`decode`] reads, of the table as `t`; values longer than `$max` bytes are left out.
+macro_rules! read_columns {
+    ($max:literal) => {
+        concat!(
+            "t.id, t.ctid, t.xmin, octet_length(t.encrypted_credentials), \
+             CASE WHEN octet_length(t.encrypted_credentials) <= ",
+            $max,
+            " THEN t.encrypted_credentials END"
+        )
+    };
+}
+pub(super) use read_columns;
+
 // $1: the longest value to be carried.
 macro_rules! select {
     ($rest:literal) => {
-        concat!(
-            "SELECT id, ctid, xmin, octet_length(encrypted_credentials), \
-             CASE WHEN octet_length(encrypted_credentials) <= $1 THEN encrypted_credentials END \
-             FROM public.provider_connections WHERE ",
-            $rest
-        )
+        concat!("SELECT ", read_columns!("$1"), " FROM public.provider_connections t WHERE ", $rest)
     };
 }
 
@@ -81,16 +102,26 @@ pub enum Stretch {
     FromStart { hi: Uuid, limit: i64 },
     /// Keys after `lo`, up to `hi` inclusive.
     After { lo: Uuid, hi: Uuid, limit: i64 },
-    /// Heap blocks `[lo, hi)`.
-    Blocks { lo: u32, hi: u32 },
+    /// Places in the heap after `after`, in blocks before `hi`; in the order of their places.
+    Places { after: Tid, hi: u32, limit: i64 },
     /// These rows; values longer than `max` bytes are left out.
     Ids { ids: Vec<Uuid>, max: i32 },
 }
 
 impl Stretch {
     /// The longest value that the statement carries.
-    fn max(&self) -> i32 {
+    pub fn max(&self) -> i32 {
         if let Stretch::Ids { max, .. } = self { *max } else { INLINE_BYTES }
+    }
+
+    /// The most rows it has; none for rows that are named.
+    pub fn limit(&self) -> Option<i64> {
+        match self {
+            Stretch::FromStart { limit, .. }
+            | Stretch::After { limit, .. }
+            | Stretch::Places { limit, .. } => Some(*limit),
+            Stretch::Ids { .. } => None,
+        }
     }
 
     fn query(&self, max: i32) -> Query<'_> {
@@ -105,10 +136,13 @@ impl Stretch {
                     .bind(hi)
                     .bind(limit)
             }
-            Stretch::Blocks { lo, hi } => sqlx::query(select!("ctid >= $2 AND ctid < $3"))
+            // No ORDER BY: a TID range scan has its order without being asked, and the planner would not know. It is
+            // checked as rows come in.
+            Stretch::Places { after, hi, limit } => sqlx::query(select!("ctid > $2 AND ctid < $3 LIMIT $4"))
                 .bind(max)
-                .bind(Tid { block: *lo, offset: 0 })
-                .bind(Tid { block: *hi, offset: 0 }),
+                .bind(after)
+                .bind(Tid { block: *hi, offset: 0 })
+                .bind(limit),
             Stretch::Ids { ids, .. } => sqlx::query(select!("id = ANY($2)")).bind(max).bind(ids),
         }
     }
@@ -116,15 +150,39 @@ impl Stretch {
 
 type Query<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
 
-/// Reads one stretch, handing each row on as it arrives. Returns how many rows it has: fewer than its limit, and nothing
-/// is left behind it.
+/// How far a stretch was read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seen {
+    /// Rows it has: fewer than its limit, and nothing is left behind it.
+    pub rows: i64,
+    /// The last of them, and its place.
+    pub last: Option<(Uuid, Tid)>,
+}
+
+impl Seen {
+    /// Notes a row of a statement over `stretch`.
+    fn note(&mut self, stretch: &Stretch, row: &Read<'_>) -> Result<(), StoreError> {
+        let out_of_order =
+            matches!(stretch, Stretch::Places { .. }) && self.last.is_some_and(|(_, at)| at >= row.tid);
+        if out_of_order {
+            // What is read next begins behind the last place: a row would be missed.
+            let what = "rows came in another order than that of their places".into();
+            return Err(StoreError::Sql { op: READ, source: sqlx::Error::Protocol(what) });
+        }
+        *self = Seen { rows: self.rows + 1, last: Some((row.id, row.tid)) };
+        Ok(())
+    }
+}
+
+/// Reads one stretch, handing each row on as it arrives.
 pub async fn read<E: From<StoreError>>(
     conn: &mut PgConnection,
     stretch: &Stretch,
     mut each: impl FnMut(Read<'_>) -> Result<(), E>,
-) -> Result<i64, E> {
-    let mut handed_on = HashSet::new();
+) -> Result<Seen, E> {
+    let (mut handed_on, mut seen) = (HashSet::new(), Seen::default());
     let whole = hand_on(conn, stretch.query(stretch.max()), |row| {
+        seen.note(stretch, &row)?;
         handed_on.insert(row.id);
         each(row)
     });
@@ -132,17 +190,16 @@ pub async fn read<E: From<StoreError>>(
         Err(Failed::Server(error)) if error.is_damage() => {
             tracing::warn!(%error, "a value is damaged; reading its neighbours one by one");
         }
-        done => return done.map(|()| handed_on.len() as i64).map_err(Failed::into),
+        done => return done.map(|()| seen).map_err(Failed::into),
     }
     // The rest of the stretch without values, and each by itself: what cannot be read then is the damaged one.
-    let mut rest = Vec::new();
+    let (mut rest, mut seen) = (Vec::new(), Seen::default());
     let bare = hand_on(conn, stretch.query(-1), |row| {
         rest.push((row.id, row.tid, row.xmin, row.length));
-        Ok::<(), StoreError>(())
+        // One that is deleted before its turn comes was there all the same.
+        seen.note(stretch, &row)
     });
     bare.await.map_err(Failed::into)?;
-    // One that is deleted before its turn comes was there all the same.
-    let found = rest.len() as i64;
     for (id, tid, xmin, length) in rest.into_iter().filter(|row| !handed_on.contains(&row.0)) {
         let alone = Stretch::Ids { ids: vec![id], max: stretch.max() };
         match hand_on(conn, alone.query(alone.max()), &mut each).await {
@@ -152,8 +209,10 @@ pub async fn read<E: From<StoreError>>(
             done => done.map_err(Failed::into)?,
         }
     }
-    Ok(found)
+    Ok(seen)
 }
+
+const READ: &str = "read connections";
 
 /// Why reading ended: the server, or whoever was handed a row.
 enum Failed<E> {
@@ -175,18 +234,17 @@ async fn hand_on<E>(
     query: Query<'_>,
     mut each: impl FnMut(Read<'_>) -> Result<(), E>,
 ) -> Result<(), Failed<E>> {
-    const OP: &str = "read connections";
     let server = Failed::Server;
-    pass_point(Side::Before, OP).during(OP).map_err(server)?;
+    pass_point(Side::Before, READ).during(READ).map_err(server)?;
     let mut rows = query.fetch(conn);
-    while let Some(row) = answered(OP, rows.try_next()).await.map_err(server)? {
-        each(decode(&row).during(OP).map_err(server)?).map_err(Failed::Row)?;
+    while let Some(row) = answered(READ, rows.try_next()).await.map_err(server)? {
+        each(decode(&row).during(READ).map_err(server)?).map_err(Failed::Row)?;
     }
-    pass_point(Side::After, OP).during(OP).map_err(server)
+    pass_point(Side::After, READ).during(READ).map_err(server)
 }
 
-/// Decodes the five columns every reading statement selects.
-pub fn decode(row: &sqlx::postgres::PgRow) -> Result<Read<'_>, sqlx::Error> {
+/// Decodes the columns of `read_columns`.
+pub(super) fn decode(row: &sqlx::postgres::PgRow) -> Result<Read<'_>, sqlx::Error> {
     Ok(Read {
         id: row.try_get(0)?,
         tid: row.try_get(1)?,
@@ -223,11 +281,53 @@ macro_rules! nobody_interferes {
 }
 
 /// Writes rows that still hold the very version that was decrypted; returns how many did and now hold what was sent.
-/// Where that is not all of them, roll back.
-///
+/// Where that is not all of them, roll back. The transaction's checkpoint, under the same lease, decides whether they stay.
+pub async fn write(conn: &mut PgConnection, _right: &Lease, rows: &[Write]) -> Result<u64, sqlx::Error> {
+    overwrite(conn, rows).await
+}
+
+/// The same for rows that may be contested: takes only what nobody holds.
+pub async fn write_free(
+    conn: &mut PgConnection,
+    _right: &Lease,
+    rows: &[&Write],
+) -> Result<FreeWrites, sqlx::Error> {
+    overwrite_free(conn, rows).await
+}
+
+/// A transaction over the application's rows that needs no lease: it can only be rolled back.
+pub struct Rehearsal<'c> {
+    tx: Transaction<'c, Postgres>,
+    limit: Duration,
+}
+
+impl<'c> Rehearsal<'c> {
+    /// Begins one, with the limits of a batch.
+    pub async fn begin(conn: &'c mut PgConnection, connector: &Connector) -> Result<Self, StoreError> {
+        let limit = connector.answer_limit();
+        let begin = conn.begin_with(AssertSqlSafe(connector.begin_batch()));
+        Ok(Rehearsal { tx: bounded("begin a rehearsal", limit, begin).await?, limit })
+    }
+
+    /// As [`write`].
+    pub async fn write(&mut self, rows: &[Write]) -> Result<u64, StoreError> {
+        bounded("rehearse a batch", self.limit, overwrite(&mut self.tx, rows)).await
+    }
+
+    /// As [`write_free`].
+    pub async fn write_free(&mut self, rows: &[&Write]) -> Result<FreeWrites, StoreError> {
+        bounded("rehearse a batch", self.limit, overwrite_free(&mut self.tx, rows)).await
+    }
+
+    /// Leaves nothing but dead row versions.
+    pub async fn roll_back(self) -> Result<(), StoreError> {
+        bounded("roll the rehearsal back", self.limit, self.tx.rollback()).await
+    }
+}
+
 /// What now stands there is looked at only where a trigger could have changed it: it costs a row of 3 KB as much as
 /// writing it.
-pub async fn write(conn: &mut PgConnection, rows: &[Write]) -> Result<u64, sqlx::Error> {
+async fn overwrite(conn: &mut PgConnection, rows: &[Write]) -> Result<u64, sqlx::Error> {
     let plain = concat!(update!(), nobody_interferes!());
     let (ids, envelopes, xmins, ivs) = columns(rows.iter());
     let update = sqlx::query(plain).bind(&ids).bind(&envelopes).bind(&xmins).bind(&ivs);
@@ -249,7 +349,7 @@ pub async fn write(conn: &mut PgConnection, rows: &[Write]) -> Result<u64, sqlx:
 
 /// What became of rows that may have been contested.
 #[derive(Debug, Default)]
-pub struct Taken {
+pub struct FreeWrites {
     /// Held by nobody else.
     pub free: Vec<Uuid>,
     /// Of these, written.
@@ -258,8 +358,7 @@ pub struct Taken {
     pub altered: Vec<Uuid>,
 }
 
-/// The same for rows that may be contested: takes only what nobody holds.
-pub async fn write_free(conn: &mut PgConnection, rows: &[&Write]) -> Result<Taken, sqlx::Error> {
+async fn overwrite_free(conn: &mut PgConnection, rows: &[&Write]) -> Result<FreeWrites, sqlx::Error> {
     let wanted: Vec<Uuid> = rows.iter().map(|r| r.id).collect();
     let free: Vec<Uuid> = sqlx::query_scalar(
         "SELECT id FROM public.provider_connections WHERE id = ANY($1) FOR NO KEY UPDATE SKIP LOCKED",
@@ -274,7 +373,7 @@ pub async fn write_free(conn: &mut PgConnection, rows: &[&Write]) -> Result<Take
     let (written, altered): (Vec<_>, Vec<_>) =
         update.fetch_all(conn).await?.into_iter().partition(|(_, as_sent)| *as_sent);
     let ids = |rows: Vec<(Uuid, bool)>| rows.into_iter().map(|(id, _)| id).collect();
-    Ok(Taken { free, written: ids(written), altered: ids(altered) })
+    Ok(FreeWrites { free, written: ids(written), altered: ids(altered) })
 }
 
 type Columns<'a> = (Vec<Uuid>, Vec<&'a [u8]>, Vec<Xid>, Vec<&'a [u8]>);
@@ -288,6 +387,28 @@ fn columns<'a>(rows: impl Iterator<Item = &'a Write>) -> Columns<'a> {
         c.3.push(&row.iv);
     }
     c
+}
+
+/// The id that ends the next `rows` keys; `None` when fewer are left. An OFFSET of one chunk from the frontier: it
+/// reads only the index entries the chunk will read anyway.
+pub async fn next_key(
+    conn: &mut PgConnection,
+    lo: Option<Uuid>,
+    rows: i64,
+) -> Result<Option<Uuid>, sqlx::Error> {
+    let next = match lo {
+        None => {
+            sqlx::query_scalar("SELECT id FROM public.provider_connections ORDER BY id OFFSET $1 LIMIT 1")
+        }
+        Some(_) => sqlx::query_scalar(
+            "SELECT id FROM public.provider_connections WHERE id > $2 ORDER BY id OFFSET $1 LIMIT 1",
+        ),
+    };
+    let next = next.bind(rows - 1);
+    match lo {
+        None => next.fetch_optional(conn).await,
+        Some(lo) => next.bind(lo).fetch_optional(conn).await,
+    }
 }
 
 /// Which of these rows no longer exist, or hold no credential.

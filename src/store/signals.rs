@@ -50,6 +50,12 @@ pub async fn backend_pid(conn: &mut PgConnection) -> Result<i32, StoreError> {
         .await
 }
 
+/// Bytes of WAL since the cluster was made.
+pub async fn wal_position(conn: &mut PgConnection) -> Result<i64, StoreError> {
+    let position = sqlx::query_scalar("SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint");
+    bounded("read the WAL position", LIMIT, position.fetch_one(conn)).await
+}
+
 /// What to ask a server.
 #[derive(Clone, Copy, Debug)]
 pub struct Watch {

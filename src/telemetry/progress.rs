@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::logging::LogFormat;
-use crate::rotation::Progress;
+use crate::rotation::{Activity, Progress};
 
 /// Shows progress until dropped; the last line tells how far it went, however short the work was.
 pub struct Shown {
@@ -59,7 +59,7 @@ fn line(p: &Progress) {
         rows_per_second = p.rows_per_second.round(),
         eta_seconds = p.eta_seconds.map(f64::round),
         pass = p.pass,
-        pass_kind = p.pass_kind,
+        pass_kind = p.activity.map(Activity::as_str),
         re_encrypted = p.totals.re_encrypted,
         already_on_key = p.totals.already_on_key,
         null = p.totals.null_rows,
@@ -76,10 +76,11 @@ async fn bars(bar: ProgressBar, mut progress: watch::Receiver<Progress>) {
         if p.pass == 0 {
             continue;
         }
-        bar.set_prefix(match p.pass_kind {
-            "full" => format!("pass {}", p.pass),
-            "sweep" => format!("sweep {}", p.pass),
-            other => other.to_owned(),
+        bar.set_prefix(match p.activity {
+            Some(Activity::Full) => format!("pass {}", p.pass),
+            Some(Activity::Sweep) => format!("sweep {}", p.pass),
+            Some(Activity::DryRun) => Activity::DryRun.to_string(),
+            None => String::new(),
         });
         bar.set_length(p.rows_total.max(0) as u64);
         bar.set_position(p.rows_done.max(0) as u64);
@@ -148,7 +149,7 @@ mod tests {
             rows_per_second: 123_456.7,
             eta_seconds: Some(8999.0),
             pass: 12,
-            pass_kind: "sweep",
+            activity: Some(crate::rotation::Activity::Sweep),
             totals: Counters { quarantined: 1234, ..Counters::default() },
             throttle: Some(Why { reason: Reason::ReplicationLag, detail: "x".repeat(90) }),
             waiting: true,

@@ -3,21 +3,21 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use sqlx::Connection;
 use uuid::Uuid;
 
-use super::{TOOK_TOO_LONG, Timed, Writer, commit_with};
+use super::Writer;
+use super::batch::{Batch, Begin};
+use crate::crypto::Tag;
 use crate::engine::fault::Fault;
-use crate::engine::reader::{Rewrapped, by_bytes, rewrap};
+use crate::engine::row::{PutAside, Rewrapped, by_bytes, read_large};
 use crate::error::{Error, Exit};
-use crate::rotation::Counters;
+use crate::rotation::{Counters, QuarantineReason};
 use crate::store::connect::jitter;
 use crate::store::ledger::Lease;
-use crate::store::ledger::chunk::Checkpoint;
 use crate::store::ledger::proof;
-use crate::store::ledger::quarantine::Finding;
-use crate::store::rows::{self, MAX_ROW_BYTES, Stretch, Taken, Write};
-use crate::store::{Class, Xid, bounded};
+use crate::store::ledger::quarantine::BadRow;
+use crate::store::rows::{FreeWrites, Write};
+use crate::store::{Class, Xid};
 
 /// Rows that somebody holds for longer than this are put off, so that the rest of the table does not wait for them.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -28,7 +28,7 @@ const MAX_PUT_OFF: usize = 1000;
 pub(super) type Version = (Xid, [u8; 12]);
 
 /// Rows whose batch was contested: the version that was to be replaced, and the tag that goes with it.
-pub(super) type Contested = HashMap<Uuid, (Version, [u8; 8])>;
+pub(super) type Contested = HashMap<Uuid, (Version, Tag)>;
 
 /// A row that could not be written at once.
 struct Attempt {
@@ -40,7 +40,7 @@ struct Attempt {
 #[derive(Default)]
 pub(super) struct Left {
     pub counters: Counters,
-    pub quarantine: Vec<Finding>,
+    pub quarantine: Vec<BadRow>,
     pub put_off: Vec<Uuid>,
 }
 
@@ -98,19 +98,17 @@ impl Writer {
         lease: &Lease,
         pending: &mut HashMap<Uuid, Attempt>,
         left: &mut Left,
-    ) -> Result<(HashMap<Uuid, Write>, Vec<(Uuid, usize)>), Fault> {
-        let (mut batch, mut sizes, mut gone) = (HashMap::new(), Vec::new(), pending.len());
+    ) -> Result<(HashMap<Uuid, Write>, Vec<PutAside>), Fault> {
+        let (mut batch, mut sizes) = (HashMap::new(), Vec::new());
         let (mut settled, mut on_target) = (Vec::new(), Vec::new());
-        let stretch = Stretch::Ids { ids: pending.keys().copied().collect(), max: MAX_ROW_BYTES };
+        let ids = pending.keys().copied().collect();
         let mut found = HashSet::new();
         {
-            let (keys, scratch, ivs) = (&self.job.rewrapper, &mut self.scratch, &mut self.ivs);
-            let lost = &mut self.lost;
-            rows::read(&mut self.conn, &stretch, |row| {
+            let (keys, recrypt, lost) = (&self.job.rewrapper, &mut self.recrypt, &mut self.lost);
+            read_large(&mut self.conn, ids, |row| {
                 let id = row.id;
                 found.insert(id);
-                gone -= 1;
-                match rewrap(keys, scratch, ivs, row)? {
+                match recrypt.row(keys, row)? {
                     Rewrapped::Move(write) => {
                         sizes.push((id, write.envelope.len()));
                         batch.insert(id, write);
@@ -124,8 +122,8 @@ impl Writer {
                         left.counters.null_rows += 1;
                         settled.push(id);
                     }
-                    Rewrapped::Bad(finding) => {
-                        left.quarantine.push(finding);
+                    Rewrapped::Bad(row) => {
+                        left.quarantine.push(row);
                         settled.push(id);
                     }
                 }
@@ -135,7 +133,7 @@ impl Writer {
         }
         if !on_target.is_empty() {
             // Where the heap was rewritten between two reads a row is read twice: then it was us who moved it.
-            let (pass, xmins) = (&lease.pass, on_target.iter().copied().collect());
+            let (pass, xmins) = (lease.pass(), on_target.iter().copied().collect());
             let ours = proof::ours(&mut self.conn, pass.rotation, Some(pass.direction), &xmins).await?;
             let others = on_target.iter().filter(|x| !ours.contains(x)).count() as i64;
             self.lost += others;
@@ -170,7 +168,7 @@ impl Writer {
         left: &mut Left,
     ) -> Result<(), Fault> {
         match self.attempt_free(lease, part).await {
-            Ok(Taken { free, written, .. }) => {
+            Ok(FreeWrites { free, written, .. }) => {
                 for id in &written {
                     pending.remove(id);
                 }
@@ -189,10 +187,7 @@ impl Writer {
                 Ok(())
             }
             // Nobody is waited for here: a statement that was cut off was held up by the server.
-            Err(Fault::Store(e))
-                if matches!(e.class(), Class::LockTimeout | Class::Retry)
-                    && e.sqlstate().as_deref() != Some(TOOK_TOO_LONG) =>
-            {
+            Err(Fault::Store(e)) if matches!(e.class(), Class::LockTimeout | Class::Retry) => {
                 Ok(self.roll_back().await?)
             }
             // Bisect to the row the server rejects.
@@ -201,7 +196,7 @@ impl Writer {
                 if let [row] = part {
                     tracing::warn!(id = %row.id, error = %e, "the server rejects this row");
                     let length = row.envelope.len() as i32;
-                    left.quarantine.push(Finding { id: row.id, reason: "rejected", length });
+                    left.quarantine.push(BadRow { id: row.id, reason: QuarantineReason::Rejected, length });
                     pending.remove(&row.id);
                     return Ok(());
                 }
@@ -213,15 +208,11 @@ impl Writer {
         }
     }
 
-    async fn attempt_free(&mut self, lease: &Lease, part: &[&Write]) -> Result<Taken, Fault> {
-        let limit = self.job.connector.answer_limit();
-        let counted = self.job.metrics.batch();
-        let mut timed = Timed::start();
-        let mut tx = bounded("begin a batch", limit, self.conn.begin()).await?;
-        timed.begun();
-        let taken = bounded("write contested rows", limit, rows::write_free(&mut tx, part)).await?;
-        if let [id, ..] = taken.altered[..] {
-            bounded("roll back", limit, tx.rollback()).await?;
+    async fn attempt_free(&mut self, lease: &Lease, part: &[&Write]) -> Result<FreeWrites, Fault> {
+        let mut batch = Batch::begin(&mut self.conn, &self.job, lease, Begin::Plain).await?;
+        let done = batch.write_free(part).await?;
+        if let [id, ..] = done.altered[..] {
+            batch.roll_back().await?;
             return Err(Error::new(
                 Exit::Preflight,
                 format!("connection {id} does not hold what was written to it: a trigger changes encrypted_credentials"),
@@ -229,24 +220,14 @@ impl Writer {
             .hint("see `rekey plan`, finding user-triggers; disable that trigger and run again")
             .into());
         }
-        let written = &taken.written;
-        if written.is_empty() {
-            bounded("roll back", limit, tx.rollback()).await?;
-            return Ok(taken);
+        if done.written.is_empty() {
+            batch.roll_back().await?;
+            return Ok(done);
         }
-        let by_id: HashMap<Uuid, &&Write> = part.iter().map(|w| (w.id, w)).collect();
-        let tags: Vec<u8> = written.iter().filter_map(|id| by_id.get(id)).flat_map(|w| w.tag).collect();
-        let bytes = written.iter().filter_map(|id| by_id.get(id)).map(|w| w.envelope.len() as i64).sum();
-        let add = Counters {
-            re_encrypted: written.len() as i64,
-            bytes,
-            lost_races: self.lost,
-            ..Default::default()
-        };
-        let checkpoint = Checkpoint { add, ids: written, tags: &tags, done: false };
-        let (noted, held) = commit_with(tx, lease, &checkpoint, timed, limit).await?;
-        counted.committed(&checkpoint.add, held.held);
-        self.committed(held, &noted)?;
-        Ok(taken)
+        let by_id: HashMap<Uuid, &Write> = part.iter().map(|w| (w.id, *w)).collect();
+        let written = done.written.iter().filter_map(|id| by_id.get(id).copied());
+        let (noted, timing) = batch.commit(written, self.lost).await?;
+        self.committed(timing, &noted)?;
+        Ok(done)
     }
 }

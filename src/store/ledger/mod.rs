@@ -4,12 +4,14 @@
 //! what is under way.
 
 pub mod chunk;
+pub mod lease;
 pub mod pass;
 pub mod process;
 pub mod proof;
 pub mod quarantine;
 pub mod rotation;
 
-pub use chunk::{Checkpoint, Lease};
-pub use pass::{Addressing, Pass, PassKind};
+pub use chunk::Checkpoint;
+pub use lease::{Lease, Owner};
+pub use pass::Pass;
 pub use rotation::{NewRotation, Rotation};

@@ -1,42 +1,14 @@
 //! `rekey.passes`: one walk over the table, its frontier, its horizon H, and how it ended.
 
-use serde_json::json;
+use std::time::Duration;
+
 use sqlx::{Connection, PgConnection, Row};
 use uuid::Uuid;
 
 use super::rotation;
-use crate::rotation::{Direction, State};
-use crate::store::audit::{self, Actor};
+use crate::rotation::{Addressing, Direction, PassKind, PassOutcome};
 use crate::store::error::{During, Statement, StoreError};
-use crate::store::pg_types::Xid;
-
-/// How a pass's chunks are addressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Addressing {
-    /// Primary-key ranges: ids follow the heap.
-    Keys,
-    /// Block ranges: they do not.
-    Blocks,
-}
-
-impl Addressing {
-    /// The word in the database.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Addressing::Keys => "keys",
-            Addressing::Blocks => "blocks",
-        }
-    }
-}
-
-/// What a pass walks over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PassKind {
-    /// The whole table.
-    Full,
-    /// Known stragglers, or none: only the closing proof.
-    Sweep,
-}
+use crate::store::pg_types::{Word, Xid};
 
 /// A pass as recorded.
 #[derive(Clone, Debug)]
@@ -62,7 +34,7 @@ pub struct Pass {
     /// The planner's estimate of rows when it began.
     pub estimated_rows: i64,
     /// How it ended; none while it is under way.
-    pub outcome: Option<String>,
+    pub outcome: Option<PassOutcome>,
     /// Whether this is the first full pass of its direction, the one that counts rows it leaves alone.
     pub first: bool,
 }
@@ -80,18 +52,19 @@ const SELECT: &str = "SELECT p.pass, p.direction, p.kind, p.horizon::text, p.fil
      p.next_horizon::text FROM rekey.passes p WHERE p.rotation = $1 AND p.direction = $2 ORDER BY p.pass DESC LIMIT 1";
 
 fn decode(row: &sqlx::postgres::PgRow) -> Result<Pass, sqlx::Error> {
-    let bad = |e: Box<dyn std::error::Error + Send + Sync>| sqlx::Error::Decode(e);
+    let number =
+        |text: &str| text.parse().map_err(|e: std::num::ParseIntError| sqlx::Error::Decode(e.into()));
     Ok(Pass {
         number: row.try_get(0)?,
-        direction: row.try_get::<String, _>(1)?.parse().map_err(|e: String| bad(e.into()))?,
-        kind: if row.try_get::<&str, _>(2)? == "full" { PassKind::Full } else { PassKind::Sweep },
-        horizon: row.try_get::<&str, _>(3)?.parse().map_err(|e: std::num::ParseIntError| bad(e.into()))?,
+        direction: row.try_get::<Word<_>, _>(1)?.0,
+        kind: row.try_get::<Word<_>, _>(2)?.0,
+        horizon: number(row.try_get(3)?)?,
         filenode: row.try_get(4)?,
-        addressing: if row.try_get::<&str, _>(5)? == "keys" { Addressing::Keys } else { Addressing::Blocks },
+        addressing: row.try_get::<Word<_>, _>(5)?.0,
         chunk_rows: row.try_get(6)?,
         sweeps: row.try_get(7)?,
         estimated_rows: row.try_get(8)?,
-        outcome: row.try_get(9)?,
+        outcome: row.try_get::<Option<Word<_>>, _>(9)?.map(|word| word.0),
         first: row.try_get(10)?,
         rotation: row.try_get(11)?,
     })
@@ -197,6 +170,18 @@ pub async fn horizon_is_usable(conn: &mut PgConnection, pass: &Pass) -> Result<b
     .await
 }
 
+/// An H for now: every transaction before it has ended.
+pub async fn take_horizon(conn: &mut PgConnection) -> Result<u64, StoreError> {
+    let horizon: String = sqlx::query_scalar("SELECT pg_snapshot_xmin(pg_current_snapshot())::text")
+        .fetch_one(conn)
+        .during("take the horizon")
+        .await?;
+    horizon.parse().map_err(|_| StoreError::Sql {
+        op: "take the horizon",
+        source: sqlx::Error::Decode("not a number".into()),
+    })
+}
+
 /// Opens a full pass. H is taken here, before the first chunk is read and before the heap is measured.
 pub async fn open_full(
     conn: &mut PgConnection,
@@ -205,10 +190,7 @@ pub async fn open_full(
     walk: Walk,
     sweeps: i32,
 ) -> Result<(), StoreError> {
-    let horizon: String = sqlx::query_scalar("SELECT pg_snapshot_xmin(pg_current_snapshot())::text")
-        .fetch_one(&mut *conn)
-        .during("take the horizon")
-        .await?;
+    let horizon = take_horizon(conn).await?;
     sqlx::query(
         "INSERT INTO rekey.passes (rotation, pass, direction, kind, addressing, horizon, filenode, frontier_block, end_block, \
          chunk_rows, estimated_rows, sweeps) \
@@ -219,7 +201,7 @@ pub async fn open_full(
     .bind(rotation)
     .bind(direction.as_str())
     .bind(walk.addressing.as_str())
-    .bind(horizon)
+    .bind(horizon.to_string())
     .bind(walk.chunk_rows)
     .bind(walk.estimated_rows)
     .bind(sweeps)
@@ -229,7 +211,7 @@ pub async fn open_full(
     .map(drop)
 }
 
-/// When every chunk is done, adds the one that stands for the closing proof. True if something is left to do.
+/// When every chunk is done, adds the one that stands for the closing proof.
 pub async fn add_proof(conn: &mut PgConnection, pass: &Pass) -> Result<(), StoreError> {
     // Idle workers ask some forty times a second: without a lock, as long as the answer is no.
     let not_yet: bool = sqlx::query_scalar(
@@ -266,90 +248,81 @@ pub async fn add_proof(conn: &mut PgConnection, pass: &Pass) -> Result<(), Store
     tx.commit().during("open the closing proof").await
 }
 
-/// How a closing proof came out.
-pub enum Verdict {
-    /// Nothing on the source key at one instant.
-    Clean,
-    /// These rows are; sweep them, then prove again.
-    Stragglers(Vec<Uuid>),
-    /// More than a list should hold, or the heap was rewritten under block ranges: walk the table again.
-    WalkAgain(Walk),
-    /// Writers would not stop.
-    Unsettled,
+/// Locks what concluding a pass touches, in the order that fencing locks it: rotation, pass, then chunk and audit chain.
+/// Call inside a transaction of the caller's.
+pub async fn lock_to_conclude(conn: &mut PgConnection, pass: &Pass) -> Result<(), StoreError> {
+    const OP: &str = "conclude the pass";
+    // Nothing of the application's is locked here, and what was found took long to find.
+    sqlx::query("SET LOCAL lock_timeout = '10s'").execute(&mut *conn).during(OP).await?;
+    sqlx::query("SELECT FROM rekey.rotations WHERE id = $1 FOR NO KEY UPDATE")
+        .bind(pass.rotation)
+        .execute(&mut *conn)
+        .during(OP)
+        .await?;
+    sqlx::query("SELECT FROM rekey.passes WHERE rotation = $1 AND pass = $2 FOR NO KEY UPDATE")
+        .bind(pass.rotation)
+        .bind(pass.number)
+        .execute(conn)
+        .during(OP)
+        .await
+        .map(drop)
 }
 
-/// Ends a pass with its proof's verdict, in one transaction with the proof chunk's checkpoint `lease_held`:
-/// the caller has just updated the chunk under its lease in this transaction.
-pub async fn conclude(
+/// Ends a pass. The caller has just updated its proof's chunk under its lease, in this transaction.
+pub async fn end(
     conn: &mut PgConnection,
     pass: &Pass,
+    outcome: PassOutcome,
     next_horizon: u64,
-    verdict: &Verdict,
-    actor: &Actor,
 ) -> Result<(), StoreError> {
-    let outcome = match verdict {
-        Verdict::Clean => "clean",
-        Verdict::Stragglers(_) | Verdict::WalkAgain(_) => "superseded",
-        Verdict::Unsettled => "unsettled",
-    };
     sqlx::query(
         "UPDATE rekey.passes SET outcome = $3, next_horizon = $4::xid8, ended_at = clock_timestamp() \
          WHERE rotation = $1 AND pass = $2",
     )
     .bind(pass.rotation)
     .bind(pass.number)
-    .bind(outcome)
+    .bind(outcome.as_str())
     .bind(next_horizon.to_string())
-    .execute(&mut *conn)
+    .execute(conn)
     .during("end the pass")
+    .await
+    .map(drop)
+}
+
+/// Opens a sweep over these rows after a pass that has just ended, to begin after a pause.
+pub async fn open_sweep(
+    conn: &mut PgConnection,
+    pass: &Pass,
+    horizon: u64,
+    rows: &[Uuid],
+    pause: Duration,
+) -> Result<(), StoreError> {
+    let next: i32 = sqlx::query_scalar(
+        "INSERT INTO rekey.passes (rotation, pass, direction, kind, addressing, horizon, filenode, carved, chunk_rows, \
+         estimated_rows, sweeps, not_before) SELECT $1, (SELECT max(pass) + 1 FROM rekey.passes WHERE rotation = $1), \
+         $2, 'sweep', $3, $4::xid8, $5::bigint::oid, true, $6, $7, $8, clock_timestamp() + make_interval(secs => $9) \
+         RETURNING pass",
+    )
+    .bind(pass.rotation)
+    .bind(pass.direction.as_str())
+    .bind(pass.addressing.as_str())
+    .bind(horizon.to_string())
+    .bind(pass.filenode)
+    .bind(pass.chunk_rows)
+    .bind(rows.len() as i64)
+    .bind(pass.sweeps + 1)
+    .bind(pause.as_secs_f64())
+    .fetch_one(&mut *conn)
+    .during("open a sweep")
     .await?;
-    match verdict {
-        Verdict::Clean => {
-            let detail = json!({ "pass": pass.number, "closing_proof": "clean" });
-            if pass.direction == Direction::Forward {
-                rotation::advance(conn, pass.rotation, &[State::Migrating], State::Migrated, actor, detail)
-                    .await?;
-            }
-        }
-        Verdict::Stragglers(ids) => {
-            let pause = f64::min(2.0, 0.05 * f64::from(1 << pass.sweeps.min(6)));
-            let next: i32 = sqlx::query_scalar(
-                "INSERT INTO rekey.passes (rotation, pass, direction, kind, addressing, horizon, filenode, carved, chunk_rows, \
-                 estimated_rows, sweeps, not_before) SELECT $1, (SELECT max(pass) + 1 FROM rekey.passes WHERE rotation = $1), \
-                 $2, 'sweep', $3, $4::xid8, $5::bigint::oid, true, $6, $7, $8, clock_timestamp() + make_interval(secs => $9) \
-                 RETURNING pass",
-            )
+    for part in rows.chunks(1000) {
+        sqlx::query("INSERT INTO rekey.chunks (rotation, pass, kind, ids) VALUES ($1, $2, 'ids', $3)")
             .bind(pass.rotation)
-            .bind(pass.direction.as_str())
-            .bind(pass.addressing.as_str())
-            .bind(next_horizon.to_string())
-            .bind(pass.filenode)
-            .bind(pass.chunk_rows)
-            .bind(ids.len() as i64)
-            .bind(pass.sweeps + 1)
-            .bind(if pass.sweeps < 2 { 0.0 } else { pause })
-            .fetch_one(&mut *conn)
-            .during("open a sweep")
+            .bind(next)
+            .bind(part)
+            .execute(&mut *conn)
+            .during("list the stragglers")
             .await?;
-            for part in ids.chunks(1000) {
-                sqlx::query(
-                    "INSERT INTO rekey.chunks (rotation, pass, kind, ids) VALUES ($1, $2, 'ids', $3)",
-                )
-                .bind(pass.rotation)
-                .bind(next)
-                .bind(part)
-                .execute(&mut *conn)
-                .during("list the stragglers")
-                .await?;
-            }
-        }
-        Verdict::WalkAgain(walk) => {
-            open_full(conn, pass.rotation, pass.direction, *walk, pass.sweeps + 1).await?
-        }
-        Verdict::Unsettled => {
-            let detail = json!({ "pass": pass.number });
-            audit::append(conn, Some(pass.rotation), "unsettled", actor, detail).await?;
-        }
     }
     Ok(())
 }

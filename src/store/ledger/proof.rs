@@ -9,6 +9,7 @@ use futures::TryStreamExt;
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
+use crate::crypto::Tag;
 use crate::rotation::Direction;
 use crate::store::error::{Statement, StoreError, answered};
 use crate::store::pg_types::Xid;
@@ -60,7 +61,7 @@ pub async fn tags_of(
     rotation: Uuid,
     direction: Option<Direction>,
     xmins: &HashSet<Xid>,
-) -> Result<HashMap<(Xid, Uuid), [u8; 8]>, StoreError> {
+) -> Result<HashMap<(Xid, Uuid), Tag>, StoreError> {
     const OP: &str = "read proof tags";
     let mut found = HashMap::new();
     if xmins.is_empty() {
@@ -78,8 +79,8 @@ pub async fn tags_of(
     while let Some(row) = answered(OP, rows.try_next()).await? {
         let xid: u64 = row.get::<&str, _>(0).parse().unwrap_or_default();
         let (ids, tags): (Vec<Uuid>, &[u8]) = (row.get(1), row.get(2));
-        for (id, tag) in ids.into_iter().zip(tags.as_chunks::<8>().0) {
-            found.insert((Xid(xid as u32), id), *tag);
+        for (id, tag) in ids.into_iter().zip(Tag::split(tags)) {
+            found.insert((Xid(xid as u32), id), tag);
         }
     }
     Ok(found)
@@ -125,7 +126,7 @@ pub async fn count(conn: &mut PgConnection, rotation: Uuid) -> Result<i64, Store
 const PAGE: i64 = 200;
 
 /// Id and tag of one row.
-pub type Tagged = ([u8; 16], [u8; 8]);
+pub type Tagged = ([u8; 16], Tag);
 
 /// The latest tag of every row with an id in `(lo, hi]`, `None` being open, in either direction, ordered by id.
 pub async fn tags_in(
@@ -155,11 +156,11 @@ pub async fn tags_in(
         while let Some(row) = answered(OP, rows.try_next()).await? {
             (read, after) = (read + 1, row.get(2));
             let (ids, bytes): (Vec<Uuid>, &[u8]) = (row.get(0), row.get(1));
-            let pairs = ids.into_iter().zip(bytes.as_chunks::<8>().0);
+            let pairs = ids.into_iter().zip(Tag::split(bytes));
             tags.extend(
                 pairs
                     .filter(|(id, _)| above.is_none_or(|a| *id > a) && *id <= to)
-                    .map(|(id, t)| (*id.as_bytes(), *t)),
+                    .map(|(id, t)| (*id.as_bytes(), t)),
             );
         }
         whole = read == PAGE;

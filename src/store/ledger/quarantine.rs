@@ -4,30 +4,33 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 use serde_json::json;
-use sqlx::{Connection, FromRow, PgConnection};
+use sqlx::postgres::PgRow;
+use sqlx::{Connection, FromRow, PgConnection, Row};
 use uuid::Uuid;
 
+use crate::rotation::QuarantineReason;
 use crate::store::audit::{self, Actor};
 use crate::store::error::{Statement, StoreError};
+use crate::store::pg_types::Word;
 
 /// A row to quarantine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub struct BadRow {
     /// The row.
     pub id: Uuid,
-    /// `empty`, `too_short`, `neither_key`, `too_large`, `damaged`, `rejected`.
-    pub reason: &'static str,
+    /// Why.
+    pub reason: QuarantineReason,
     /// Bytes it holds.
     pub length: i32,
 }
 
 /// An entry as recorded.
-#[derive(Clone, Debug, Serialize, FromRow)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Entry {
     /// The row.
     pub id: Uuid,
     /// Why.
-    pub reason: String,
+    pub reason: QuarantineReason,
     /// Bytes it holds.
     pub length: Option<i32>,
     /// When it was found, RFC 3339.
@@ -38,6 +41,20 @@ pub struct Entry {
     pub accepted_by: Option<String>,
     /// Why.
     pub accept_reason: Option<String>,
+}
+
+impl FromRow<'_, PgRow> for Entry {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        Ok(Entry {
+            id: row.try_get("id")?,
+            reason: row.try_get::<Word<_>, _>("reason")?.0,
+            length: row.try_get("length")?,
+            found_at: row.try_get("found_at")?,
+            accepted: row.try_get("accepted")?,
+            accepted_by: row.try_get("accepted_by")?,
+            accept_reason: row.try_get("accept_reason")?,
+        })
+    }
 }
 
 macro_rules! columns {
@@ -99,20 +116,20 @@ pub async fn among(
     rotation: Uuid,
     ids: &[Uuid],
 ) -> Result<HashMap<Uuid, Standing>, StoreError> {
-    let found: Vec<(Uuid, bool, bool)> = sqlx::query_as(
-        "SELECT row_id, accepted_at IS NOT NULL, reason = 'rejected' FROM rekey.quarantine WHERE rotation = $1 AND row_id = ANY($2)",
+    let found: Vec<(Uuid, bool, Word<QuarantineReason>)> = sqlx::query_as(
+        "SELECT row_id, accepted_at IS NOT NULL, reason FROM rekey.quarantine WHERE rotation = $1 AND row_id = ANY($2)",
     )
     .bind(rotation)
     .bind(ids)
     .fetch_all(conn)
     .during("look rows up in the quarantine")
     .await?;
-    let standing = |accepted, rejected| match (accepted, rejected) {
+    let standing = |accepted, reason| match (accepted, reason) {
         (false, _) => Standing::Open,
-        (true, false) => Standing::Accepted,
-        (true, true) => Standing::AcceptedAsItIs,
+        (true, QuarantineReason::Rejected) => Standing::AcceptedAsItIs,
+        (true, _) => Standing::Accepted,
     };
-    Ok(found.into_iter().map(|(id, accepted, rejected)| (id, standing(accepted, rejected))).collect())
+    Ok(found.into_iter().map(|(id, accepted, Word(reason))| (id, standing(accepted, reason))).collect())
 }
 
 /// Entries nobody accepted.
@@ -129,17 +146,17 @@ pub async fn unaccepted(conn: &mut PgConnection, rotation: Uuid) -> Result<i64, 
 pub async fn add(
     conn: &mut PgConnection,
     rotation: Uuid,
-    findings: &[Finding],
+    rows: &[BadRow],
     actor: &Actor,
 ) -> Result<(), StoreError> {
-    if findings.is_empty() {
+    if rows.is_empty() {
         return Ok(());
     }
     // A row may have been met twice: it moved while it was read, or the closing proof met it in both of its places.
-    let last: BTreeMap<Uuid, &Finding> = findings.iter().map(|f| (f.id, f)).collect();
+    let last: BTreeMap<Uuid, &BadRow> = rows.iter().map(|f| (f.id, f)).collect();
     let (ids, reasons, lengths): (Vec<Uuid>, Vec<&str>, Vec<i32>) = (
         last.keys().copied().collect(),
-        last.values().map(|f| f.reason).collect(),
+        last.values().map(|f| f.reason.as_str()).collect(),
         last.values().map(|f| f.length).collect(),
     );
     let new: Vec<Uuid> = sqlx::query_scalar(

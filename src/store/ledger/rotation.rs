@@ -4,21 +4,20 @@ mod turn;
 
 pub use turn::{is_workable, lock, set_desired, turn_back};
 
-use std::str::FromStr;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use sqlx::error::BoxDynError;
 use sqlx::postgres::PgRow;
 use sqlx::{Connection, PgConnection, Row};
 use uuid::Uuid;
 
 use crate::crypto::Fingerprint;
 use crate::error::{Error, Exit};
-use crate::rotation::{Desired, Direction, RecordedSource, State};
+use crate::rotation::{Deadline, DeadlineAt, Desired, Direction, RecordedSource, State};
 use crate::store::audit::{self, Actor};
 use crate::store::error::{Statement, StoreError};
+use crate::store::pg_types::Word;
 use crate::store::{TABLE, schema};
 
 /// A rotation as recorded.
@@ -27,10 +26,8 @@ pub struct Rotation {
     /// UUIDv7.
     pub id: Uuid,
     /// Where it stands.
-    #[serde(serialize_with = "word")]
     pub state: State,
     /// What the operator wants.
-    #[serde(serialize_with = "word")]
     pub desired: Desired,
     /// The key rows come from.
     pub old_fingerprint: Fingerprint,
@@ -76,10 +73,6 @@ pub struct Rotation {
     pub age_seconds: f64,
 }
 
-fn word<T: std::fmt::Display, S: serde::Serializer>(word: &T, s: S) -> Result<S::Ok, S::Error> {
-    s.collect_str(word)
-}
-
 macro_rules! columns {
     () => {
         "id, state, desired, old_fingerprint, new_fingerprint, old_source, new_source, old_arn, new_arn, old_version, \
@@ -93,22 +86,14 @@ macro_rules! columns {
     };
 }
 
-fn parse<T: FromStr>(row: &PgRow, column: &str) -> Result<T, sqlx::Error>
-where
-    T::Err: Into<BoxDynError>,
-{
-    let text: String = row.try_get(column)?;
-    text.parse().map_err(|e: T::Err| sqlx::Error::Decode(e.into()))
-}
-
 impl sqlx::FromRow<'_, PgRow> for Rotation {
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
         Ok(Rotation {
             id: row.try_get("id")?,
-            state: parse(row, "state")?,
-            desired: parse(row, "desired")?,
-            old_fingerprint: parse(row, "old_fingerprint")?,
-            new_fingerprint: parse(row, "new_fingerprint")?,
+            state: row.try_get::<Word<_>, _>("state")?.0,
+            desired: row.try_get::<Word<_>, _>("desired")?.0,
+            old_fingerprint: row.try_get::<Word<_>, _>("old_fingerprint")?.0,
+            new_fingerprint: row.try_get::<Word<_>, _>("new_fingerprint")?.0,
             old_source: row.try_get::<String, _>("old_source")?.into(),
             new_source: row.try_get::<String, _>("new_source")?.into(),
             old_arn: row.try_get("old_arn")?,
@@ -363,38 +348,32 @@ pub async fn set_promoted_version(
         .map(drop)
 }
 
-/// Stores when the window ends. One that is `standing`, in the environment that each pod of a Job brings along, opens a
-/// window, and never moves the end of one that is open; nor does a duration open another one where one has just ended.
-pub async fn set_deadline(
-    conn: &mut PgConnection,
-    id: Uuid,
-    deadline: Deadline,
-    standing: bool,
-) -> Result<(), StoreError> {
-    let query = match deadline {
-        Deadline::In(duration) => sqlx::query(
+/// Stores when the window ends; what one that is standing may not do is in [`Deadline::standing`].
+pub async fn set_deadline(conn: &mut PgConnection, id: Uuid, deadline: Deadline) -> Result<(), StoreError> {
+    let query = match deadline.at {
+        DeadlineAt::In(duration) => sqlx::query(
             "UPDATE rekey.rotations SET deadline = clock_timestamp() + make_interval(secs => $2) \
              WHERE id = $1 AND NOT ($3 AND coalesce(deadline > clock_timestamp() - make_interval(secs => $2), false))",
         )
         .bind(id)
         .bind(duration.as_secs_f64())
-        .bind(standing),
-        Deadline::At(time) => sqlx::query(
+        .bind(deadline.standing),
+        DeadlineAt::At(time) => sqlx::query(
             "UPDATE rekey.rotations SET deadline = $2::timestamptz \
              WHERE id = $1 AND NOT ($3 AND coalesce(deadline > clock_timestamp(), false))",
         )
         .bind(id)
         .bind(time.to_string())
-        .bind(standing),
+        .bind(deadline.standing),
     };
     query.execute(conn).during("store the deadline").await.map(drop)
 }
 
 /// How long it is until then, by the database's clock.
-pub async fn left_until(conn: &mut PgConnection, deadline: Deadline) -> Result<Duration, StoreError> {
+pub async fn left_until(conn: &mut PgConnection, deadline: DeadlineAt) -> Result<Duration, StoreError> {
     let time = match deadline {
-        Deadline::In(duration) => return Ok(duration),
-        Deadline::At(time) => time.to_string(),
+        DeadlineAt::In(duration) => return Ok(duration),
+        DeadlineAt::At(time) => time.to_string(),
     };
     let left: f64 = sqlx::query_scalar(
         "SELECT greatest(0, extract(epoch FROM $1::timestamptz - clock_timestamp()))::float8",
@@ -404,15 +383,6 @@ pub async fn left_until(conn: &mut PgConnection, deadline: Deadline) -> Result<D
     .during("look how long it is until the deadline")
     .await?;
     Ok(Duration::from_secs_f64(left))
-}
-
-/// When the window ends: a duration from now by the database's clock, or a point in time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deadline {
-    /// From now.
-    In(Duration),
-    /// RFC 3339.
-    At(jiff::Timestamp),
 }
 
 /// Records a verify's result with its event; `false`, and nothing is, where the rotation was turned round meanwhile.

@@ -77,7 +77,7 @@ pub async fn examine(
         let looked = look(conn, server, &asked, &mut report, &mut found).await;
         match &looked {
             Err(e)
-                if matches!(e.class(), Class::LockTimeout | Class::Retry)
+                if matches!(e.class(), Class::LockTimeout | Class::Retry | Class::TookTooLong)
                     && started.elapsed() < connector.retry_for =>
             {
                 tracing::debug!(error = %e, "asking again");

@@ -99,12 +99,7 @@ impl Opener {
 
 macro_rules! select {
     ($rest:literal) => {
-        concat!(
-            "SELECT id, ctid, xmin, octet_length(encrypted_credentials), \
-             CASE WHEN octet_length(encrypted_credentials) <= 65536 THEN encrypted_credentials END \
-             FROM public.provider_connections ",
-            $rest
-        )
+        concat!("SELECT ", rows::read_columns!("65536"), " FROM public.provider_connections t ", $rest)
     };
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{BOUNDS, Histogram, Recorded};
 use crate::rotation::throttle::Signals;
-use crate::rotation::{Counters, Progress};
+use crate::rotation::{Activity, Counters, Progress};
 
 /// All metrics, each with its HELP and TYPE.
 pub(super) fn write(r: &Recorded) -> String {
@@ -79,7 +79,8 @@ fn rotation(out: &mut Text, p: &Progress) {
         out.sample("rekey_rotation_eta_seconds", &[], eta);
     }
     out.head("rekey_rotation_pass", "gauge", "Number of the pass under way.");
-    out.sample("rekey_rotation_pass", &[("kind", p.pass_kind)], f64::from(p.pass));
+    let kind = p.activity.map_or("", Activity::as_str);
+    out.sample("rekey_rotation_pass", &[("kind", kind)], f64::from(p.pass));
 }
 
 fn database(out: &mut Text, signals: &Signals) {

@@ -47,8 +47,9 @@ async fn wait_patiently(conn: &mut PgConnection) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Cancels every open chunk and pass, raising each epoch: waits for batches in flight, and fences what comes
-/// later († in docs/design.md). Part of the transaction that changes state or desired state.
+/// Cancels every open chunk, raising each epoch: waits for batches in flight, and fences what comes later. A batch that
+/// read the state before it changed could otherwise commit after it (provoked in `tests/engine/rollback.rs`). Part of the
+/// transaction that changes state or desired state.
 async fn fence(conn: &mut PgConnection, id: Uuid) -> Result<(), StoreError> {
     // The frontier first: carving locks it, so that no chunk appears behind our back.
     sqlx::query("SELECT FROM rekey.passes WHERE rotation = $1 AND outcome IS NULL FOR NO KEY UPDATE")
