@@ -3,15 +3,15 @@
 use clap::builder::BoolishValueParser;
 use clap::{Args, Subcommand};
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use super::confirm::confirm;
 use super::context::Context;
 use super::examples;
-use super::keys::Trail;
 use super::signals;
-use crate::cache::{CacheError, Mode, Purged, Target, purge};
-use crate::error::{Error, Exit, Result};
-use crate::jobs::interrupt::unless_stopped;
+use crate::cache::{CacheError, Mode, Target};
+use crate::error::{Exit, Result};
+use crate::jobs::cache::purge;
 use crate::telemetry::progress::thousands;
 
 /// `rekey cache …`
@@ -49,39 +49,29 @@ pub struct PurgeArgs {
 pub async fn run(command: CacheCommand, context: &Context) -> Result<Exit> {
     let CacheCommand::Purge(args) = command;
     let url = args.redis_url.filter(|url| !url.trim().is_empty()).ok_or(CacheError::NoUrl)?;
-    let url = zeroize::Zeroizing::new(url);
+    let url = Zeroizing::new(url);
     let target = Target::parse(&url, &args.prefix)?;
     let mode = if args.dry_run { Mode::DryRun } else { Mode::Delete };
     if mode == Mode::Delete {
-        let question = format!("Delete {} on {target}?", target.patterns().join(", "));
-        confirm(args.yes, &question)?;
+        confirm(args.yes, &format!("Delete {} on {target}?", target.patterns().join(", ")))?;
     }
     let mut stop = signals::listen()?;
-    let purging = async { purge(&target, mode, context.retry_for).await.map_err(Error::from) };
-    let purged = unless_stopped(&mut stop, purging).await?;
-    let head = match mode {
-        Mode::Delete => Trail::open(context).await.record(super::keys::PURGE, detail(&target, &purged)).await,
-        Mode::DryRun => None,
-    };
+    let done = purge(context, &target, mode, &mut stop).await?;
     if context.json() {
-        let result = json!({
-            "server": target.to_string(), "dry_run": mode == Mode::DryRun, "purged": purged, "event_head": head,
-        });
-        context.print_json(&result)?;
+        context.print_json(&json!({
+            "server": target.to_string(), "dry_run": mode == Mode::DryRun, "purged": done.purged, "event_head": done.head,
+        }))?;
         return Ok(Exit::Ok);
     }
-    for p in &purged {
-        match mode {
-            Mode::DryRun => println!("{:<34}{:>14} would be deleted", p.pattern, thousands(p.found as i64)),
-            Mode::Delete => println!("{:<34}{:>14} deleted", p.pattern, thousands(p.deleted as i64)),
-        }
+    for p in &done.purged {
+        let (count, what) = match mode {
+            Mode::DryRun => (p.found, "would be deleted"),
+            Mode::Delete => (p.deleted, "deleted"),
+        };
+        println!("{:<34}{:>14} {what}", p.pattern, thousands(count as i64));
     }
-    if let Some(head) = head {
+    if let Some(head) = &done.head {
         println!("audit chain head: {head}");
     }
     Ok(Exit::Ok)
-}
-
-fn detail(target: &Target, purged: &[Purged]) -> serde_json::Value {
-    json!({ "server": target.to_string(), "purged": purged })
 }

@@ -4,12 +4,15 @@
 //! in, and turns the outcome into text, JSON and an exit code. So every job can be called from a test.
 
 pub mod access;
+pub mod audit_trail;
+pub mod cache;
 pub mod cache_after;
 pub mod dry_run;
 mod environment;
 pub mod exposure;
 pub mod interrupt;
 pub mod key_pair;
+pub mod keys;
 pub mod preflight;
 pub mod rollback;
 pub mod run;

@@ -17,6 +17,8 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
+use serde::{Serialize, Serializer};
+
 pub use aws::AwsSource;
 pub(super) use aws::check_secret_id;
 pub use dotenv::DotenvVariable;
@@ -192,6 +194,13 @@ impl KeySource {
 impl From<AwsSource> for KeySource {
     fn from(aws: AwsSource) -> Self {
         KeySource::Aws(aws)
+    }
+}
+
+/// As text.
+impl Serialize for KeySource {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

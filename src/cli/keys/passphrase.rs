@@ -4,25 +4,33 @@
 use std::io::{BufRead, IsTerminal, Read, Write};
 use std::os::unix::ffi::OsStringExt;
 
+use clap::Args;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
-use super::args;
 use crate::error::{Error, Exit, Result};
+
+/// Where the passphrase comes from: this, else REKEY_BACKUP_PASSPHRASE, else a prompt.
+#[derive(Args)]
+pub struct PassphraseArgs {
+    /// Read the passphrase from this file descriptor, up to its first line end [default: REKEY_BACKUP_PASSPHRASE, or a prompt]
+    #[arg(long, env = "REKEY_PASSPHRASE_FD", hide_env_values = true, value_name = "FD")]
+    pub passphrase_fd: Option<u32>,
+}
 
 /// What one is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// To encrypt: asked for twice.
-    Encrypt,
-    /// To decrypt.
-    Decrypt,
+pub enum PassphraseFor {
+    /// Asked for twice.
+    Encrypting,
+    /// Asked for once.
+    Decrypting,
 }
 
 const MAX_BYTES: usize = 4096;
 
 /// Gets the passphrase.
-pub fn get(args: &args::Passphrase, purpose: Purpose) -> Result<Zeroizing<Vec<u8>>> {
+pub fn get(args: &PassphraseArgs, purpose: PassphraseFor) -> Result<Zeroizing<Vec<u8>>> {
     let passphrase = match (args.passphrase_fd, std::env::var_os("REKEY_BACKUP_PASSPHRASE")) {
         (Some(fd), _) => from_fd(fd)?,
         (None, Some(value)) => Zeroizing::new(value.into_vec()),
@@ -62,12 +70,12 @@ fn first_line(mut from: impl Read) -> std::io::Result<Zeroizing<Vec<u8>>> {
     Ok(line)
 }
 
-fn prompt(purpose: Purpose) -> Result<Zeroizing<Vec<u8>>> {
+fn prompt(purpose: PassphraseFor) -> Result<Zeroizing<Vec<u8>>> {
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
         return Err(usage("there is no passphrase, and nobody can be asked here"));
     }
     let passphrase = ask("Passphrase of the backup: ")?;
-    if purpose == Purpose::Encrypt && *ask("The same again: ")? != *passphrase {
+    if purpose == PassphraseFor::Encrypting && *ask("The same again: ")? != *passphrase {
         return Err(Error::new(Exit::Usage, "the two passphrases differ; nothing was written"));
     }
     Ok(passphrase)

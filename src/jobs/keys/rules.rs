@@ -19,7 +19,7 @@ pub enum Severity {
 
 /// One rule that a key does not keep. Holds no key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub struct KeyFinding {
     /// Which key.
     pub key: String,
     /// How bad.
@@ -31,12 +31,12 @@ pub struct Finding {
 }
 
 /// A finding about a key.
-pub fn finding(key: &str, severity: Severity, rule: &'static str, says: impl Into<String>) -> Finding {
-    Finding { key: key.to_owned(), severity, rule, says: says.into() }
+pub fn finding(key: &str, severity: Severity, rule: &'static str, says: impl Into<String>) -> KeyFinding {
+    KeyFinding { key: key.to_owned(), severity, rule, says: says.into() }
 }
 
 /// Judges one key by itself.
-pub fn judge(title: &str, kind: AppKey, value: &[u8], environment: Environment) -> Vec<Finding> {
+pub fn judge(title: &str, kind: AppKey, value: &[u8], environment: Environment) -> Vec<KeyFinding> {
     let mut found = Vec::new();
     let mut add = |severity, rule, says: String| found.push(finding(title, severity, rule, says));
     let length = value.len();

@@ -1,19 +1,19 @@
 //! What must not be overwritten, `--force` or not: the keys of a rotation that is not over.
 //!
-//! The database knows them, where it can be asked; in Secrets Manager our pins say the same without it.
+//! The database knows them, where it can be asked; in Secrets Manager rekey's pins say the same without it.
 
 use uuid::Uuid;
 
 use super::subject::kind_of;
-use super::trail::Trail;
 use crate::crypto::Fingerprint;
 use crate::error::{Error, Exit, Result};
+use crate::jobs::audit_trail::AuditTrail;
 use crate::secrets::aws::{is_pin, new_pin, old_pin};
 use crate::secrets::{AppKey, AwsSource, KeySource, Sources};
 
 /// Keys that an unfinished rotation needs.
 #[derive(Default)]
-pub struct Needed {
+pub(super) struct Needed {
     keys: Vec<(Fingerprint, String)>,
     /// Pins of these rotations were left by an end that was killed, or are on a secret that was to be deleted.
     over: Vec<Uuid>,
@@ -21,7 +21,7 @@ pub struct Needed {
 
 impl Needed {
     /// As the database knows.
-    pub async fn by_database(trail: &mut Trail) -> Needed {
+    pub async fn by_database(trail: &mut AuditTrail) -> Needed {
         let keys = match trail.unfinished().await {
             Some((rotation, keys)) => keys.map(|key| (key, format!("rotation {rotation}"))).to_vec(),
             None => Vec::new(),
@@ -29,7 +29,7 @@ impl Needed {
         Needed { keys, over: trail.over().await }
     }
 
-    /// Adds what our pins on a secret's versions say.
+    /// Adds what the pins on a secret's versions say.
     pub async fn add_pins(&mut self, sources: &Sources, target: &AwsSource) -> Result<()> {
         // Pins are for encryption keys; a JSON secret's other field is on the pinned version, too.
         if kind_of(&target.clone().into()) == Some(AppKey::Secret) {

@@ -1,4 +1,4 @@
-//! Which keys a command is about: a source given, a dotenv file's two variables, or the application's settings.
+//! Which keys a job is about: a source given, a dotenv file's two variables, or the application's settings.
 
 use std::path::Path;
 
@@ -14,10 +14,9 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// A source as given; its name says which key it is.
-    pub fn given(text: &str, kind: Option<AppKey>) -> Result<Subject> {
-        let source = KeySource::parse(text)?;
-        Ok(Subject { kind: kind.or_else(|| kind_of(&source)), source })
+    /// A source as given; its name says which key it is, unless `kind` does.
+    pub fn given(source: KeySource, kind: Option<AppKey>) -> Subject {
+        Subject { kind: kind.or_else(|| kind_of(&source)), source }
     }
 
     /// One of a dotenv file's variables.

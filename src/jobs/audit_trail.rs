@@ -1,52 +1,72 @@
-//! The audit trail of commands that need no database: written where there is one, its absence said where not.
+//! The audit trail of jobs that need no database: written where there is one, its absence logged where not.
 
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
-use super::super::context::Context;
+use super::Session;
 use crate::crypto::Fingerprint;
+use crate::error::Result;
+use crate::secrets::KeySource;
 use crate::store::audit::{self, Actor};
 use crate::store::ledger::rotation;
-use crate::store::{Purpose, schema};
+use crate::store::{Purpose, Statement, schema};
 
-/// What is done: our word, and the application's.
+/// What a job outside any rotation did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Action(pub &'static str, pub &'static str);
-
-impl Action {
+pub enum KeyEvent {
     /// Keys were made.
-    pub const GENERATE: Action = Action("generate", "KEY_GENERATED");
+    Generate,
     /// A key was read.
-    pub const ACCESS: Action = Action("access", "KEY_ACCESSED");
+    Access,
     /// Keys were written to an encrypted file.
-    pub const BACKUP: Action = Action("backup", "KEY_BACKED_UP");
+    Backup,
     /// A key was put back.
-    pub const RESTORE: Action = Action("restore", "KEY_RESTORED");
-    /// SECRET_KEY was replaced; the guide's own name for it.
-    pub const ROTATE_SECRET_KEY: Action = Action("rotate_secret_key", "SECRET_KEY_ROTATED");
+    Restore,
+    /// SECRET_KEY was replaced.
+    RotateSecretKey,
     /// The former SECRET_KEY is back.
-    pub const ROLL_BACK_SECRET_KEY: Action = Action("rollback_secret_key", "SECRET_KEY_ROLLED_BACK");
+    RollBackSecretKey,
     /// A retired key was let go of.
-    pub const DESTROY: Action = Action("destroy", "KEY_DESTROYED");
+    Destroy,
     /// Stale cache entries were deleted.
-    pub const PURGE: Action = Action("purge", "CACHE_PURGED");
+    PurgeCache,
+}
+
+impl KeyEvent {
+    /// Its word in rekey's own trail, and in the application's.
+    const fn words(self) -> (&'static str, &'static str) {
+        match self {
+            KeyEvent::Generate => ("generate", "KEY_GENERATED"),
+            KeyEvent::Access => ("access", "KEY_ACCESSED"),
+            KeyEvent::Backup => ("backup", "KEY_BACKED_UP"),
+            KeyEvent::Restore => ("restore", "KEY_RESTORED"),
+            // The guide's own name for it.
+            KeyEvent::RotateSecretKey => ("rotate_secret_key", "SECRET_KEY_ROTATED"),
+            KeyEvent::RollBackSecretKey => ("rollback_secret_key", "SECRET_KEY_ROLLED_BACK"),
+            KeyEvent::Destroy => ("destroy", "KEY_DESTROYED"),
+            KeyEvent::PurgeCache => ("purge", "CACHE_PURGED"),
+        }
+    }
 }
 
 /// The database, if there is one to write to.
-pub struct Trail {
+pub struct AuditTrail {
     conn: Result<PgConnection, String>,
     has_database: bool,
     actor: Actor,
-    environment: String,
+    environment: &'static str,
 }
 
-impl Trail {
-    /// Connects once, without waiting for a database that is away: these commands must work without it.
-    pub async fn open(context: &Context) -> Trail {
-        let environment = context.environment.as_str().to_owned();
-        let has_database = context.database_url.is_some();
-        Trail { conn: connect(context).await, has_database, actor: context.actor.clone(), environment }
+impl AuditTrail {
+    /// Connects once, without waiting for a database that is away: these jobs must work without it.
+    pub async fn open(session: &Session) -> AuditTrail {
+        AuditTrail {
+            conn: connect(session).await,
+            has_database: session.database_url.is_some(),
+            actor: session.actor.clone(),
+            environment: session.environment.as_str(),
+        }
     }
 
     /// The unfinished rotation and the fingerprints of its two keys, as far as the database can be asked.
@@ -73,7 +93,7 @@ impl Trail {
         }
     }
 
-    /// The chain's head as it is, for commands that had nothing to append.
+    /// The chain's head as it is, for jobs that had nothing to append.
     pub async fn head(&mut self) -> Option<String> {
         match &mut self.conn {
             Ok(conn) => audit::head_line(conn).await,
@@ -89,33 +109,34 @@ impl Trail {
         }
     }
 
-    /// Appends that these sources were read. Those that yielded nothing do not belong here: what was typed for one may be a key.
-    pub async fn accessed(&mut self, sources: Vec<String>, mut detail: Value) -> Option<String> {
+    /// Appends that these sources were read. Those that yielded nothing do not belong here: what was typed for one may
+    /// be a key.
+    pub async fn accessed(&mut self, sources: Vec<&KeySource>, mut detail: Value) -> Option<String> {
         if sources.is_empty() {
             return self.head().await;
         }
         detail["sources"] = json!(sources);
-        self.record(Action::ACCESS, detail).await
+        self.record(KeyEvent::Access, detail).await
     }
 
     /// Appends an event, and the application's entry where it keeps a trail; returns the chain's head.
-    pub async fn record(&mut self, action: Action, mut detail: Value) -> Option<String> {
+    pub async fn record(&mut self, event: KeyEvent, mut detail: Value) -> Option<String> {
         if let Some(detail) = detail.as_object_mut() {
             detail.insert("environment".into(), json!(self.environment));
         }
         let written = match &mut self.conn {
-            Ok(conn) => append(conn, &self.actor, action, detail).await.map_err(|e| e.to_string()),
+            Ok(conn) => append(conn, &self.actor, event, detail).await.map_err(|e| e.to_string()),
             Err(why) => Err(why.clone()),
         };
         written.map_err(|why| tracing::warn!("no audit entry was made: {why}")).ok()
     }
 }
 
-async fn connect(context: &Context) -> Result<PgConnection, String> {
-    if context.database_url.is_none() {
+async fn connect(session: &Session) -> Result<PgConnection, String> {
+    if session.database_url.is_none() {
         return Err("DATABASE_URL is not set".into());
     }
-    let connector = context.connector().map_err(|e| e.message)?;
+    let connector = session.connector().map_err(|e| e.message)?;
     let mut conn = connector.try_connect(Purpose::Control).await.map_err(|e| e.to_string())?;
     match schema::exists(&mut conn).await {
         Ok(true) => Ok(conn),
@@ -124,24 +145,13 @@ async fn connect(context: &Context) -> Result<PgConnection, String> {
     }
 }
 
-async fn append(
-    conn: &mut PgConnection,
-    actor: &Actor,
-    action: Action,
-    detail: Value,
-) -> crate::error::Result<String> {
-    use crate::store::Statement;
+async fn append(conn: &mut PgConnection, actor: &Actor, event: KeyEvent, detail: Value) -> Result<String> {
+    let (own, of_the_application) = event.words();
     let mut tx = conn.begin().during("begin").await?;
-    audit::append_to_application(&mut tx, crate::entropy::id(), None, action.1, actor, &detail).await?;
-    audit::append(&mut tx, None, action.0, actor, detail).await?;
+    audit::append_to_application(&mut tx, crate::entropy::id(), None, of_the_application, actor, &detail)
+        .await?;
+    audit::append(&mut tx, None, own, actor, detail).await?;
     let (seq, hash) = audit::head(&mut tx).await?;
     tx.commit().during("append to the audit trail").await?;
     Ok(format!("{seq}:{hash}"))
-}
-
-/// The last line of a command's text output.
-pub fn print_head(head: Option<&String>) {
-    if let Some(head) = head {
-        println!("audit chain head: {head}");
-    }
 }

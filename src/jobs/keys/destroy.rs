@@ -1,0 +1,62 @@
+//! The label that keeps a retired key comes off, and AWS lets go of it.
+//!
+//! Database backups taken before that key's rotation can then never be read again.
+
+use serde::Serialize;
+use serde_json::json;
+
+use crate::crypto::Fingerprint;
+use crate::error::{Error, Exit, Result};
+use crate::jobs::Session;
+use crate::jobs::audit_trail::KeyEvent;
+use crate::secrets::aws::{is_pin, retired_label};
+use crate::secrets::{AwsSource, KeySource};
+
+/// The version that the label is off.
+#[derive(Serialize)]
+pub struct Destroyed {
+    /// Which key.
+    pub fingerprint: Fingerprint,
+    /// The secret.
+    pub source: KeySource,
+    /// Its ARN.
+    #[serde(rename = "secret")]
+    pub arn: String,
+    /// The version that held the key.
+    pub version: String,
+    /// The labels that still hold it.
+    pub still_at: Vec<String>,
+    /// The head of the audit chain.
+    #[serde(rename = "event_head")]
+    pub head: Option<String>,
+}
+
+/// Takes the label off, unless the key is needed.
+pub async fn destroy(session: &Session, secret: &AwsSource, fingerprint: Fingerprint) -> Result<Destroyed> {
+    let source = KeySource::from(secret.clone());
+    let (mut trail, mut needed) = super::open(session).await;
+    let client = session.sources.aws().await?;
+    let info = client.describe(&secret.secret_id).await?;
+    let label = retired_label(fingerprint);
+    let Some(version) = info.holder(&label).map(str::to_owned) else {
+        return Err(Error::new(Exit::Key, format!("{source} keeps no retired key {fingerprint}"))
+            .hint("rekey keys status lists the retired keys"));
+    };
+    needed.add_pins(&session.sources, secret).await?;
+    needed.refuse(&source, fingerprint)?;
+    let still_at: Vec<String> = info.versions[&version].iter().filter(|l| **l != label).cloned().collect();
+    if let Some(holds) = still_at.iter().find(|l| *l == "AWSCURRENT" || (is_pin(l) && !needed.is_over(l))) {
+        return Err(Error::new(
+            Exit::State,
+            format!("the key {fingerprint} is in use: its version is at {holds}"),
+        )
+        .hint("rekey status, rekey keys status"));
+    }
+    client.detach(&secret.secret_id, &label).await?;
+    let detail = json!({
+        "fingerprint": fingerprint, "source": source, "secret": info.arn,
+        "version": version, "still_at": still_at,
+    });
+    let head = trail.record(KeyEvent::Destroy, detail).await;
+    Ok(Destroyed { fingerprint, source, arn: info.arn, version, still_at, head })
+}

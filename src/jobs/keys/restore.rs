@@ -1,0 +1,157 @@
+//! A key from a backup back to where the application reads it.
+//!
+//! The passphrase is tried before the target is looked at; what is there is kept in a backup, or at AWSPREVIOUS.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
+
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::subject::{kind_of, writable};
+use super::write::{LABEL, Present, Write, Written};
+use crate::crypto::Fingerprint;
+use crate::engine::Stop;
+use crate::error::{Error, Exit, Result};
+use crate::jobs::Session;
+use crate::jobs::audit_trail::KeyEvent;
+use crate::jobs::interrupt::unless_stopped;
+use crate::secrets::aws::read_field;
+use crate::secrets::backup::{BackupError, Bundle, Entry, decrypt};
+use crate::secrets::{AppKey, KeySource};
+
+/// Many times what a backup of keys is.
+const MAX_BYTES: u64 = 16 << 20;
+
+/// A backup as it was read, not yet decrypted.
+pub struct SealedBackup {
+    file: PathBuf,
+    message: Vec<u8>,
+}
+
+impl SealedBackup {
+    /// Reads a file made by `keys backup`, or by gpg.
+    pub fn read(file: PathBuf) -> Result<SealedBackup> {
+        let failed = |e: std::io::Error| {
+            Error::new(Exit::Key, format!("{}: cannot read the backup: {e}", file.display()))
+                .hint("name the backup's file")
+        };
+        let mut message = Vec::new();
+        let opened = File::open(&file).map_err(failed)?;
+        opened.take(MAX_BYTES).read_to_end(&mut message).map_err(failed)?;
+        Ok(SealedBackup { file, message })
+    }
+
+    fn open(&self, passphrase: &[u8]) -> Result<Bundle> {
+        let named = |e: BackupError| {
+            let e = Error::from(e);
+            Error { message: format!("{}: {}", self.file.display(), e.message), ..e }
+        };
+        let content = decrypt(&self.message, passphrase).map_err(named)?;
+        Bundle::decode(content).map_err(named)
+    }
+}
+
+/// What to restore, and where to.
+pub struct RestoreRequest {
+    /// The backup.
+    pub backup: SealedBackup,
+    /// What opens it.
+    pub passphrase: Zeroizing<Vec<u8>>,
+    /// Which of several keys in it: the source that it was read from. `None`: the one that `target` names.
+    pub from: Option<KeySource>,
+    /// Where it goes.
+    pub target: KeySource,
+}
+
+/// What was done.
+pub struct Restored {
+    /// The place, and what is there now.
+    pub written: Written,
+    /// The head of the audit chain.
+    pub head: Option<String>,
+}
+
+/// Refuses a place that cannot be written: asked before anyone is.
+pub fn refuse_place(target: &KeySource) -> Result<()> {
+    writable(target)
+}
+
+/// Puts the key there.
+pub async fn restore(session: &Session, request: RestoreRequest, stop: &mut Stop) -> Result<Restored> {
+    let RestoreRequest { backup, passphrase, from, target } = request;
+    refuse_place(&target)?;
+    let bundle = backup.open(&passphrase)?;
+    drop(passphrase);
+    let value = chosen(bundle, &target, from.as_ref())?;
+    fits(&target, &value)?;
+    let opening = async { Ok(super::open(session).await) };
+    let (mut trail, mut needed) = unless_stopped(stop, opening).await?;
+    let write = Write {
+        target: &target,
+        value: &value,
+        present: Present::Replace,
+        backup: "bak",
+        made: None,
+        label: LABEL,
+    };
+    let written = write.apply(session, &mut needed).await?;
+    drop(value);
+    let head = match written.changed {
+        true => {
+            let detail = json!({ "file": backup.file.display().to_string(), "key": written });
+            trail.record(KeyEvent::Restore, detail).await
+        }
+        false => trail.head().await,
+    };
+    Ok(Restored { written, head })
+}
+
+/// The key to restore, out of what was decrypted.
+fn chosen(bundle: Bundle, target: &KeySource, from: Option<&KeySource>) -> Result<Zeroizing<Vec<u8>>> {
+    let keys = match bundle {
+        Bundle::List(keys) => keys,
+        Bundle::One(content) => return one(content, target),
+    };
+    let wanted = from.unwrap_or(target).to_string();
+    if let Some(found) = keys.iter().find(|k| k.source == wanted) {
+        return Ok(found.value()?);
+    }
+    if let ([only], None) = (keys.as_slice(), from) {
+        return Ok(only.value()?);
+    }
+    let held: Vec<&str> = keys.iter().map(|k: &Entry| k.source.as_str()).collect();
+    Err(Error::new(Exit::Key, format!("the backup holds no key from {wanted}; it holds {}", held.join(", ")))
+        .hint("say which with --from SOURCE"))
+}
+
+/// A whole JSON secret, exported and encrypted by hand, yields the field that the target names.
+fn one(content: Zeroizing<Vec<u8>>, target: &KeySource) -> Result<Zeroizing<Vec<u8>>> {
+    if let Some(aws) = target.aws()
+        && let Some(field) = &aws.field
+        && content.starts_with(b"{")
+        && let Ok(value) = read_field(&content, field)
+    {
+        return Ok(value);
+    }
+    Ok(content)
+}
+
+/// A backup of the other key, or of a whole file, is not put where it does not belong.
+fn fits(target: &KeySource, value: &[u8]) -> Result<()> {
+    let wrong = match kind_of(target) {
+        Some(AppKey::Encryption) if value.len() != 32 => "exactly 32",
+        Some(AppKey::Secret) if value.len() < 32 => "at least 32",
+        _ => return Ok(()),
+    };
+    Err(Error::new(
+        Exit::Key,
+        format!(
+            "the backup's key has {} bytes (fingerprint {}), and {target} needs {wrong}; nothing was changed",
+            value.len(),
+            Fingerprint::of(value)
+        ),
+    )
+    .hint("this is probably the backup of another key"))
+}

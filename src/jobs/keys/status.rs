@@ -1,0 +1,157 @@
+//! Where keys are, how old, when due by the guide's schedule (90 days), and what would change them.
+
+use jiff::{Timestamp, ToSpan};
+use serde::Serialize;
+use serde_json::json;
+
+use super::subject::Subject;
+use crate::crypto::Fingerprint;
+use crate::error::{Error, Exit, Result};
+use crate::jobs::Session;
+use crate::jobs::audit_trail::AuditTrail;
+use crate::secrets::aws::is_pin;
+use crate::secrets::{AwsSource, KeySource};
+
+/// The guide's section 3.1: quarterly.
+pub const CRYPTOPERIOD_DAYS: i64 = 90;
+
+/// How each key stands.
+pub struct KeysStatus {
+    /// In the order asked for.
+    pub keys: Vec<KeyStatus>,
+    /// The exit code of what could not be looked at: 69 before any other.
+    pub exit: Exit,
+    /// The head of the audit chain.
+    pub head: Option<String>,
+}
+
+/// How one key stands. Holds no key.
+#[derive(Serialize)]
+pub struct KeyStatus {
+    /// SECRET_KEY or ENCRYPTION_KEY, where that is known.
+    pub key: Option<&'static str>,
+    /// Where it is.
+    pub source: KeySource,
+    /// Which key.
+    pub fingerprint: Option<Fingerprint>,
+    /// Its length.
+    pub bytes: Option<usize>,
+    /// Secrets Manager: the version's id.
+    pub version: Option<String>,
+    /// When the version was made, or the file last changed: the key is at least this old.
+    pub since: Option<String>,
+    /// Its age.
+    pub age_days: Option<i64>,
+    /// When it should be changed.
+    pub due: Option<String>,
+    /// That day is over.
+    pub overdue: Option<bool>,
+    /// AWS changes it by itself, which loses credentials.
+    pub automatic_rotation: Option<bool>,
+    /// Versions that an unfinished rotation needs.
+    pub pins: Vec<LabelOnVersion>,
+    /// Versions that are kept for backups of the database.
+    pub retired: Vec<LabelOnVersion>,
+    /// Why the rest is not known.
+    pub problem: Option<String>,
+}
+
+/// A staging label, and the version it is on.
+#[derive(Serialize)]
+pub struct LabelOnVersion {
+    /// The label.
+    pub label: String,
+    /// The version's id.
+    pub version: String,
+}
+
+/// Looks at each key; one that cannot be read does not keep the others from being told.
+pub async fn status(session: &Session, subjects: Vec<Subject>) -> KeysStatus {
+    let mut trail = AuditTrail::open(session).await;
+    let (mut keys, mut exit) = (Vec::new(), Exit::Ok);
+    for s in subjects {
+        let mut status = KeyStatus {
+            key: s.kind.map(|k| k.variable()),
+            source: s.source,
+            fingerprint: None,
+            bytes: None,
+            version: None,
+            since: None,
+            age_days: None,
+            due: None,
+            overdue: None,
+            automatic_rotation: None,
+            pins: Vec::new(),
+            retired: Vec::new(),
+            problem: None,
+        };
+        if let Err(e) = status.look(session).await {
+            if exit != Exit::Unavailable {
+                exit = e.exit;
+            }
+            status.problem = Some(e.message);
+        }
+        keys.push(status);
+    }
+    let read = keys.iter().filter(|k| k.fingerprint.is_some()).map(|k| &k.source);
+    let head = trail.accessed(read.collect(), json!({ "by": "status" })).await;
+    KeysStatus { keys, exit, head }
+}
+
+impl KeyStatus {
+    async fn look(&mut self, session: &Session) -> Result<()> {
+        let since = match self.source.aws().cloned() {
+            Some(aws) => self.of_secret(&aws, session).await?,
+            None => {
+                let fetched = session.sources.fetch(&self.source).await?;
+                self.is(&fetched.value);
+                changed_at(&self.source)
+            }
+        };
+        let Some(since) = since else { return Ok(()) };
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "an age in days, told to people; there may be no database"
+        )]
+        let now = Timestamp::now();
+        let due = since.checked_add((CRYPTOPERIOD_DAYS * 24).hours());
+        let due = due.map_err(|e| Error::new(Exit::Internal, format!("cannot add days: {e}")))?;
+        self.since = Some(since.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+        self.age_days = Some(now.duration_since(since).as_hours() / 24);
+        self.due = Some(due.strftime("%Y-%m-%d").to_string());
+        self.overdue = Some(due < now);
+        Ok(())
+    }
+
+    fn is(&mut self, value: &[u8]) {
+        self.fingerprint = Some(Fingerprint::of(value));
+        self.bytes = Some(value.len());
+    }
+
+    async fn of_secret(&mut self, aws: &AwsSource, session: &Session) -> Result<Option<Timestamp>> {
+        let client = session.sources.aws().await?;
+        let info = client.describe(&aws.secret_id).await?;
+        self.automatic_rotation = Some(info.rotation_enabled);
+        for (version, labels) in &info.versions {
+            for label in labels {
+                let found = || LabelOnVersion { label: label.clone(), version: version.clone() };
+                if is_pin(label) {
+                    self.pins.push(found());
+                } else if label.starts_with("rekey-retired-") {
+                    self.retired.push(found());
+                }
+            }
+        }
+        let fetched = session.sources.fetch(&self.source).await?;
+        self.is(&fetched.value);
+        self.version = fetched.version_id;
+        let created = client.version(aws).await?.created;
+        Ok(created.and_then(|s| Timestamp::from_second(s).ok()))
+    }
+}
+
+/// When the file last changed.
+fn changed_at(source: &KeySource) -> Option<Timestamp> {
+    let modified = std::fs::metadata(source.file()?).ok()?.modified().ok()?;
+    Timestamp::try_from(modified).ok()
+}
