@@ -1,4 +1,5 @@
-//! What is decided, apart from what is done: states, chunk bounds, waves, batch sizes, the throttle, counters, forecast.
+//! What is decided, apart from what is done: states and what they permit, chunk bounds, waves, batch sizes, the throttle,
+//! counters, forecast.
 //!
 //! Pure: no clock, no randomness, no I/O. Everything here can be tested by calling it.
 
@@ -8,6 +9,7 @@ mod counters;
 mod deadline;
 mod forecast;
 mod pass;
+pub mod permits;
 mod pressure;
 mod progress;
 mod rate;
@@ -25,6 +27,7 @@ pub use counters::Counters;
 pub use deadline::{Deadline, DeadlineAt};
 pub use forecast::{Forecast, Rehearsal, TableFacts};
 pub use pass::{Addressing, PassKind, PassOutcome, QuarantineReason};
+pub use permits::{Command, Refusal, Standing, Step, next, permits};
 pub use pressure::Pace;
 pub use progress::{Activity, Counted, Progress};
 pub use rate::{Limiter, Rate};

@@ -70,14 +70,9 @@ impl State {
         }
     }
 
-    /// `rollback` may start here.
+    /// A rollback turns the rotation round here. Elsewhere there is nothing to turn, or it is too late.
     pub const fn may_roll_back(self) -> bool {
         matches!(self, State::Migrating | State::Migrated | State::Promoting | State::Promoted)
-    }
-
-    /// `run` sweeps again here instead of starting anew.
-    pub const fn may_run(self) -> bool {
-        matches!(self, State::Migrating | State::Migrated | State::Promoted)
     }
 }
 
@@ -109,23 +104,23 @@ mod tests {
         assert_eq!(inactive, [&State::Finalized, &State::RolledBack]);
     }
 
-    /// docs/lifecycle.md's table, line by line: way of the rows, may run, may roll back, workers may claim.
+    /// docs/lifecycle.md's table, line by line: way of the rows, may be turned round, workers may claim.
     #[test]
     fn what_each_state_allows() {
         use Direction::{Backward, Forward};
-        for (state, direction, run, back, work) in [
-            (State::Migrating, Forward, true, true, true),
-            (State::Migrated, Forward, true, true, true),
-            (State::Promoting, Forward, false, true, false),
-            (State::Promoted, Forward, true, true, true),
-            (State::Finalizing, Forward, false, false, false),
-            (State::Finalized, Forward, false, false, false),
-            (State::RollingBack, Backward, false, false, true),
-            (State::Unpromoting, Backward, false, false, false),
-            (State::RolledBack, Backward, false, false, true),
+        for (state, direction, back, work) in [
+            (State::Migrating, Forward, true, true),
+            (State::Migrated, Forward, true, true),
+            (State::Promoting, Forward, true, false),
+            (State::Promoted, Forward, true, true),
+            (State::Finalizing, Forward, false, false),
+            (State::Finalized, Forward, false, false),
+            (State::RollingBack, Backward, false, true),
+            (State::Unpromoting, Backward, false, false),
+            (State::RolledBack, Backward, false, true),
         ] {
             assert_eq!(state.direction(), direction, "{state}");
-            assert_eq!((state.may_run(), state.may_roll_back()), (run, back), "{state}");
+            assert_eq!(state.may_roll_back(), back, "{state}");
             assert_eq!(State::workable(direction).contains(&state), work, "{state}");
             let other = if direction == Forward { Backward } else { Forward };
             assert!(!State::workable(other).contains(&state), "{state}");
@@ -144,11 +139,5 @@ mod tests {
         for &direction in Direction::ALL {
             assert_eq!(direction.as_str().parse(), Ok(direction));
         }
-    }
-
-    #[test]
-    fn nothing_rolls_back_from_an_end_and_nothing_runs_while_turning() {
-        assert!(!State::Finalized.may_roll_back() && !State::Finalizing.may_roll_back());
-        assert!(!State::RollingBack.may_run() && !State::Unpromoting.may_run());
     }
 }

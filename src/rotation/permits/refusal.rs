@@ -1,0 +1,110 @@
+//! Why a command does not fit: the facts as types, how the process ends, and what to do instead.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::step::{Command, Step};
+use crate::error::{Error, Exit};
+use crate::rotation::state::State;
+
+/// A refusal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// How the process ends.
+    pub exit: Exit,
+    /// Why.
+    pub fact: Fact,
+    /// What to do instead, in this order.
+    pub then: Vec<Step>,
+    /// Another way.
+    pub or: Option<Step>,
+}
+
+/// Why a command does not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// None was ever started.
+    NoRotation(Command),
+    /// None is active.
+    NoneActive(Command),
+    /// The operator aborted it.
+    Aborted { id: Uuid },
+    /// Its window has ended.
+    PastDeadline { id: Uuid, deadline: Option<Timestamp> },
+    /// Something else was begun, and has to be finished.
+    UnderWay { id: Uuid, state: State },
+    /// The state is not one from which this command goes on.
+    Unfit { id: Uuid, state: State, command: Command },
+    /// The end has begun.
+    NoRollback { id: Uuid, state: State },
+    /// The old key is compromised, and this command does not say that it is known.
+    Compromised { id: Uuid },
+    /// Another process promotes, finalizes or rolls back.
+    Busy { id: Uuid },
+    /// It ended on the new key.
+    Over { id: Uuid },
+}
+
+impl fmt::Display for Fact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Fact::NoRotation(command) => write!(f, "there is no rotation to {}", command.verb()),
+            Fact::NoneActive(command) => write!(f, "there is no active rotation to {}", command.verb()),
+            Fact::Aborted { id } => write!(f, "rotation {id} was aborted"),
+            Fact::PastDeadline { id, deadline: Some(deadline) } => {
+                write!(f, "rotation {id} is past its deadline, {deadline}")
+            }
+            Fact::PastDeadline { id, deadline: None } => write!(f, "rotation {id} is past its deadline"),
+            Fact::UnderWay { id, state } => match state {
+                State::Promoting => write!(f, "rotation {id} is being promoted"),
+                State::Finalizing => write!(f, "rotation {id} is being finalized"),
+                State::RollingBack | State::Unpromoting => write!(f, "rotation {id} is being rolled back"),
+                _ => write!(f, "rotation {id} is {state}"),
+            },
+            Fact::Unfit { id, state, command } => {
+                let done = if command == Command::Finalize { "finalized" } else { "promoted" };
+                write!(f, "rotation {id} is {state}: it cannot be {done}")
+            }
+            Fact::NoRollback { id, state } => {
+                write!(f, "rotation {id} is {state}: it can no longer be rolled back")
+            }
+            Fact::Compromised { id } => write!(f, "the old key of rotation {id} is compromised"),
+            Fact::Busy { id } => {
+                write!(f, "another process is promoting, finalizing or rolling back rotation {id}")
+            }
+            Fact::Over { id } => write!(f, "rotation {id} is finalized"),
+        }
+    }
+}
+
+impl Refusal {
+    /// What to do instead, as a sentence with its commands in backquotes.
+    pub fn hint(&self) -> String {
+        let phrase = |step: &Step| match step {
+            Step::Do(instruction) => instruction.to_string(),
+            command => format!("run `{command}`"),
+        };
+        let mut hint = self.then.iter().map(phrase).collect::<Vec<_>>().join(", then ");
+        if matches!(self.then[..], [Step::Finish(_)]) && self.exit == Exit::State {
+            hint.push_str(" to finish");
+        }
+        if let Some(or) = &self.or {
+            hint.push_str("; or ");
+            hint.push_str(&phrase(or));
+        }
+        // ASCII: every phrase above begins with an English word.
+        if let Some(first) = hint.get_mut(..1) {
+            first.make_ascii_uppercase();
+        }
+        hint
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Error {
+        let hint = refusal.hint();
+        Error::new(refusal.exit, refusal.fact.to_string()).hint(hint)
+    }
+}
