@@ -1,15 +1,20 @@
 //! `rekey completions SHELL`: the completion script, on stdout.
 
-use clap::CommandFactory;
+use clap::{Args, Command};
 use clap_complete::Shell;
 
-use super::args::Cli;
 use crate::error::{Error, Exit, Result};
 
-/// Prints it.
-pub fn print(shell: Shell) -> Result<Exit> {
+#[derive(Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    shell: Shell,
+}
+
+/// Prints it for all that `rekey` understands.
+pub fn run(args: CompletionsArgs, mut rekey: Command) -> Result<Exit> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "rekey", &mut script);
+    clap_complete::generate(args.shell, &mut rekey, "rekey", &mut script);
     super::man::to_stdout(&script).map_err(|e| Error::new(Exit::Internal, format!("cannot print: {e}")))?;
     Ok(Exit::Ok)
 }

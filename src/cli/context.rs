@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::args::{Global, Output};
+use super::options::{Global, Output};
 use crate::error::{Error, Exit, Result};
 use crate::jobs::{AppCache, Session};
 use crate::secrets::{AppSettings, Sources};

@@ -1,14 +1,22 @@
 //! `rekey pause`, `resume`, `abort`: set what is wanted in the database; every worker obeys within one batch.
 
+use clap::Args;
 use serde_json::json;
 
-use super::args::ResumeArgs;
 use super::context::Context;
+use super::options::deadline;
 use crate::error::{Error, Exit, Result};
 use crate::jobs::preflight::primary_only;
 use crate::rotation::{Deadline, Desired};
 use crate::store::ledger::{Rotation, rotation};
 use crate::store::{Purpose, audit};
+
+#[derive(Args)]
+pub struct ResumeArgs {
+    /// A new end of the window
+    #[arg(long, env = "REKEY_DEADLINE", hide_env_values = true, value_parser = deadline, value_name = "WHEN")]
+    pub deadline: Option<Deadline>,
+}
 
 /// Lets workers finish their batch and wait.
 pub async fn pause(context: &Context) -> Result<Exit> {

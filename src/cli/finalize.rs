@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use clap::Args;
+use clap::builder::BoolishValueParser;
 use serde_json::json;
 use sqlx::PgConnection;
 
-use super::args::FinalizeArgs;
 use super::confirm::confirm;
 use super::context::Context;
+use super::options::KeyArgs;
 use super::signals;
 use crate::engine::lifecycle::{Exclusive, Target, busy_or_state, clean_up, finalize, is_settled, settle};
 use crate::error::{Error, Exit, Result};
@@ -16,6 +18,21 @@ use crate::jobs::{preflight, verify};
 use crate::rotation::State;
 use crate::store::ledger::{Rotation, rotation};
 use crate::store::{Purpose, audit};
+
+#[derive(Args)]
+pub struct FinalizeArgs {
+    /// Days in which the temporary secret can still be restored
+    #[arg(long, env = "REKEY_RECOVERY_WINDOW", hide_env_values = true, default_value_t = 30, value_parser = clap::value_parser!(u8).range(7..=30), value_name = "DAYS")]
+    pub recovery_window: u8,
+    /// Do not ask
+    #[arg(long, env = "REKEY_YES", hide_env_values = true, value_parser = BoolishValueParser::new())]
+    pub yes: bool,
+    /// Readers of the verify before it
+    #[arg(long, env = "REKEY_WORKERS", hide_env_values = true, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64), value_name = "N")]
+    pub workers: u16,
+    #[command(flatten)]
+    pub keys: KeyArgs,
+}
 
 /// Runs the command.
 pub async fn run(args: FinalizeArgs, context: &Context) -> Result<Exit> {

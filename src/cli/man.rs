@@ -1,19 +1,25 @@
 //! `rekey man`: the manual page on stdout, or one page a command in a folder, made from the same definitions as --help.
 
 use std::io::{ErrorKind, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use clap::CommandFactory;
+use clap::{Args, Command};
 
-use super::args::Cli;
 use crate::error::{Error, Exit, Result};
 
-/// Prints rekey(1), or writes every page.
-pub fn run(dir: Option<&Path>) -> Result<Exit> {
+#[derive(Args)]
+pub struct ManArgs {
+    /// Write rekey.1, rekey-run.1, … into this folder
+    #[arg(long, env = "REKEY_DIR", hide_env_values = true, value_name = "PATH")]
+    dir: Option<PathBuf>,
+}
+
+/// Prints rekey(1), or writes the page of every command.
+pub fn run(args: ManArgs, rekey: Command) -> Result<Exit> {
     // What -h leaves out belongs into the manual.
-    let mut rekey = Cli::command().mut_args(|arg| arg.hide_short_help(false));
+    let mut rekey = rekey.mut_args(|arg| arg.hide_short_help(false));
     rekey.build();
-    let done = match dir {
+    let done = match &args.dir {
         None => page(&rekey).and_then(|text| to_stdout(&text)),
         Some(dir) => std::fs::create_dir_all(dir).and_then(|()| write_all(dir, &rekey, "rekey")),
     };
@@ -21,13 +27,13 @@ pub fn run(dir: Option<&Path>) -> Result<Exit> {
     Ok(Exit::Ok)
 }
 
-fn page(command: &clap::Command) -> std::io::Result<Vec<u8>> {
+fn page(command: &Command) -> std::io::Result<Vec<u8>> {
     let mut text = Vec::new();
     clap_mangen::Man::new(command.clone()).render(&mut text)?;
     Ok(text)
 }
 
-fn write_all(dir: &Path, command: &clap::Command, name: &str) -> std::io::Result<()> {
+fn write_all(dir: &Path, command: &Command, name: &str) -> std::io::Result<()> {
     let named = command.clone().name(name.to_owned()).display_name(name.to_owned());
     std::fs::write(dir.join(format!("{name}.1")), page(&named)?)?;
     for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help" && !sub.is_hide_set()) {

@@ -19,8 +19,8 @@ macro_rules! print {
     }};
 }
 
-mod args;
 mod cache;
+mod command;
 mod completions;
 mod confirm;
 mod context;
@@ -31,6 +31,7 @@ mod hardening;
 mod init;
 mod keys;
 mod man;
+mod options;
 mod parsing;
 mod plan;
 mod plan_text;
@@ -43,12 +44,13 @@ mod run;
 mod signals;
 mod status;
 mod summary;
-mod throttle_args;
 mod verify;
 
 use std::process::ExitCode;
 
-pub use args::{Cli, Command};
+use clap::CommandFactory;
+
+pub use command::{Cli, Command};
 pub use context::Context;
 
 use crate::error::{Error, Exit, Result};
@@ -178,8 +180,8 @@ async fn carry_out(command: Command, context: &Context) -> Result<Exit> {
         Command::Resume(args) => control::resume(args, context).await,
         Command::Abort => control::abort(context).await,
         Command::Quarantine(command) => quarantine::run(command, context).await,
-        Command::Completions { shell } => completions::print(shell),
-        Command::Man { dir } => man::run(dir.as_deref()),
+        Command::Completions(args) => completions::run(args, Cli::command()),
+        Command::Man(args) => man::run(args, Cli::command()),
         Command::Keys(command) => keys::run(command, context).await,
         Command::Cache(command) => cache::run(command, context).await,
     }

@@ -6,7 +6,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgAction, Command, CommandFactory, FromArgMatches};
 
-use super::args::Cli;
+use super::command::Cli;
 
 /// The command line, or what to print in its place.
 pub fn parse() -> Result<Cli, clap::Error> {
@@ -114,11 +114,6 @@ fn without_empty_variables(command: Command) -> Command {
         if says_nothing { arg.env(clap::builder::Resettable::Reset) } else { arg }
     };
     command.mut_args(quiet).mut_subcommands(without_empty_variables)
-}
-
-/// Whether a deadline is the environment's: none is on the command line.
-pub fn deadline_is_standing() -> bool {
-    !std::env::args_os().any(|argument| argument.to_string_lossy().starts_with("--deadline"))
 }
 
 /// Whether JSON was asked for on a command line that could not be understood.

@@ -3,8 +3,8 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::args::{KeyArgs, WorkArgs};
 use super::context::Context;
+use super::options::{KeyArgs, WorkArgs};
 use super::plan_text;
 use crate::engine::{Settings, rehearse};
 use crate::error::{Error, Exit, Result};

@@ -1,11 +1,13 @@
 //! `rekey promote`: verifies, then makes the new key current where the application reads it.
 
+use clap::Args;
+use clap::builder::BoolishValueParser;
 use serde_json::json;
 use sqlx::PgConnection;
 
-use super::args::{PromoteArgs, given};
 use super::confirm::confirm;
 use super::context::Context;
+use super::options::{KeyArgs, given};
 use super::signals;
 use crate::engine::lifecycle::{Exclusive, Target, Yields, busy_or_state, promote, reconcile};
 use crate::error::{Error, Exit, Result};
@@ -17,6 +19,27 @@ use crate::secrets::KeySource;
 use crate::store::ledger::{Rotation, rotation};
 use crate::store::preflight::{Allowed, Kind};
 use crate::store::{Purpose, audit};
+
+#[derive(Args)]
+pub struct PromoteArgs {
+    /// Where the application reads its key [default: the old key's source]
+    #[arg(long, env = "REKEY_TARGET", hide_env_values = true, value_name = "SOURCE")]
+    pub target: Option<String>,
+    /// Somebody else changes it: say what to change, and go on once it is changed
+    #[arg(long, env = "REKEY_EXTERNAL", hide_env_values = true, value_parser = BoolishValueParser::new())]
+    pub external: bool,
+    /// Do not ask
+    #[arg(long, env = "REKEY_YES", hide_env_values = true, value_parser = BoolishValueParser::new())]
+    pub yes: bool,
+    /// Readers of the verify before it
+    #[arg(long, env = "REKEY_WORKERS", hide_env_values = true, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64), value_name = "N")]
+    pub workers: u16,
+    /// Let a named finding pass; repeatable
+    #[arg(long, env = "REKEY_ALLOW", hide_env_values = true, value_name = "FINDING", value_delimiter = ',')]
+    pub allow: Vec<String>,
+    #[command(flatten)]
+    pub keys: KeyArgs,
+}
 
 /// Runs the command.
 pub async fn run(args: PromoteArgs, context: &Context) -> Result<Exit> {

@@ -1,11 +1,12 @@
 //! `rekey quarantine list | retry | accept`.
 
+use clap::Subcommand;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::args::{QuarantineCommand, given};
 use super::context::Context;
-use super::{signals, summary};
+use super::options::{KeyArgs, WorkArgs, given};
+use super::{examples, signals, summary};
 use crate::crypto::EncryptionKey;
 use crate::error::{Error, Exit, Result};
 use crate::jobs::key_pair::{self, NamedKeys};
@@ -17,6 +18,30 @@ use crate::rotation::State;
 use crate::store::ledger::quarantine::Entry;
 use crate::store::ledger::{Rotation, chunk, quarantine, rotation};
 use crate::store::{Purpose, audit, connect, facts};
+
+#[derive(Subcommand)]
+pub enum QuarantineCommand {
+    /// Ids and reasons
+    #[command(after_long_help = examples::QUARANTINE_LIST)]
+    List,
+    /// Try the rows again, after they were repaired
+    #[command(after_long_help = examples::QUARANTINE_RETRY)]
+    Retry {
+        /// A still older key some rows may be on; they move to the target too
+        #[arg(long, env = "REKEY_ALSO_KEY", hide_env_values = true, value_name = "SOURCE")]
+        also_key: Option<String>,
+        #[command(flatten)]
+        keys: Box<KeyArgs>,
+        #[command(flatten)]
+        work: Box<WorkArgs>,
+    },
+    /// Accept a row nobody can repair; verify, promote, finalize and rollback then tolerate it
+    #[command(after_long_help = examples::QUARANTINE_ACCEPT)]
+    Accept {
+        /// The row
+        id: Uuid,
+    },
+}
 
 /// Runs the command.
 pub async fn run(command: QuarantineCommand, context: &Context) -> Result<Exit> {

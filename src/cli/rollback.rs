@@ -3,9 +3,9 @@
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
-use super::args::{KeyArgs, WorkArgs};
 use super::confirm::confirm;
 use super::context::Context;
+use super::options::{KeyArgs, WorkArgs};
 use super::{signals, summary};
 use crate::error::{Exit, Result};
 use crate::jobs::rollback::{self, RollbackRequest};

@@ -4,8 +4,8 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use serde::Serialize;
 
-use super::args::{KeyArgs, WorkArgs};
 use super::context::Context;
+use super::options::{KeyArgs, WorkArgs};
 use super::{signals, summary};
 use crate::engine::DryRun;
 use crate::error::{Exit, Result};

@@ -3,10 +3,11 @@
 use std::io::IsTerminal as _;
 use std::time::Instant;
 
+use clap::Args;
+use clap::builder::BoolishValueParser;
 use serde::Serialize;
 use sqlx::PgConnection;
 
-use super::args::StatusArgs;
 use super::context::Context;
 use crate::error::{Exit, Result};
 use crate::rotation::{Addressing, Counters, Desired, PassKind, PassOutcome, State};
@@ -14,6 +15,13 @@ use crate::store::ledger::process::{self, Process};
 use crate::store::ledger::{Rotation, chunk, pass, quarantine, rotation};
 use crate::store::{Purpose, StoreError, audit};
 use crate::telemetry::progress::thousands;
+
+#[derive(Args)]
+pub struct StatusArgs {
+    /// Print again every two seconds until the rotation rests
+    #[arg(long, env = "REKEY_WATCH", hide_env_values = true, value_parser = BoolishValueParser::new())]
+    pub watch: bool,
+}
 
 #[derive(Serialize)]
 struct Status {

@@ -3,8 +3,8 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::args::KeyArgs;
 use super::context::Context;
+use super::options::KeyArgs;
 use crate::engine::VerifyReport;
 use crate::error::{Exit, Result};
 use crate::jobs::verify::{self, Verified, VerifyRequest};

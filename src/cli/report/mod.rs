@@ -5,12 +5,13 @@ mod affected;
 mod controls;
 mod html;
 
+use clap::builder::BoolishValueParser;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::args::{ReportArgs, ReportFormat};
 use super::context::Context;
 use super::refusal;
 use crate::error::{Error, Exit, Result};
@@ -20,6 +21,32 @@ use crate::store::ledger::{Rotation, chunk, quarantine, rotation};
 use crate::store::report::{self, Chain, Encryptions, Event, Proofs};
 use crate::store::{Purpose, schema};
 use controls::Control;
+
+/// `--format` of `report`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    /// For machines.
+    #[default]
+    Json,
+    /// For people.
+    Html,
+}
+
+#[derive(Args)]
+pub struct ReportArgs {
+    /// How
+    #[arg(long, env = "REKEY_FORMAT", hide_env_values = true, value_enum, default_value_t)]
+    pub format: ReportFormat,
+    /// Which rotation [default: the active one, or the latest]
+    #[arg(long, env = "REKEY_ROTATION", hide_env_values = true, value_name = "ID", conflicts_with = "all")]
+    pub rotation: Option<Uuid>,
+    /// All rotations
+    #[arg(long, env = "REKEY_ALL", hide_env_values = true, value_parser = BoolishValueParser::new())]
+    pub all: bool,
+    /// Users and providers whose credentials were under the old key, and should reconnect after a compromise
+    #[arg(long, env = "REKEY_AFFECTED", hide_env_values = true, value_parser = BoolishValueParser::new())]
+    pub affected: bool,
+}
 
 #[derive(Serialize)]
 struct Report {

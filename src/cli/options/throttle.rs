@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::args::duration;
+use super::values::duration;
 use crate::rotation::throttle::Limits;
 use crate::rotation::{Rate, Window};
 

@@ -1,0 +1,199 @@
+//! Every command by its name, and what is true of it before it runs. Every flag has an environment variable REKEY_…; flag
+//! before environment before default.
+
+use clap::{Parser, Subcommand};
+
+use super::cache::CacheCommand;
+use super::completions::CompletionsArgs;
+use super::control::ResumeArgs;
+use super::examples;
+use super::finalize::FinalizeArgs;
+use super::init::InitArgs;
+use super::keys::KeysCommand;
+use super::man::ManArgs;
+use super::options::{Global, KeyArgs};
+use super::plan::PlanArgs;
+use super::promote::PromoteArgs;
+use super::quarantine::QuarantineCommand;
+use super::report::ReportArgs;
+use super::rollback::RollbackArgs;
+use super::run::RunArgs;
+use super::status::StatusArgs;
+use super::verify::VerifyArgs;
+
+/// Moves every stored bank credential from one AES-256-GCM key to another, and proves it.
+#[derive(Parser)]
+#[command(
+    name = "rekey",
+    version,
+    after_help = "The database is named by DATABASE_URL; keys by their source: env:VAR, file:PATH,\n\
+                  dotenv:PATH#VAR, aws:SECRET_ID[#JSON_FIELD][@STAGE_OR_VERSION_ID].\n\
+                  Every flag has an environment variable: --lease-ttl is REKEY_LEASE_TTL.\n\n\
+                  A first rotation: rekey plan, rekey run --dry-run, rekey run, rekey verify,\n\
+                  rekey promote, and days later rekey finalize; rekey rollback undoes it until then."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Say what stands in the way and what a run would cost; read-only
+    #[command(after_long_help = examples::PLAN)]
+    Plan(PlanArgs),
+    /// Create schema rekey, and show the grants each role needs
+    #[command(after_long_help = examples::INIT)]
+    Init(InitArgs),
+    /// Re-encrypt every connection: start, join or resume a rotation
+    #[command(after_long_help = examples::RUN)]
+    Run(RunArgs),
+    /// Show the rotation, its workers, rate and totals
+    #[command(after_long_help = examples::STATUS)]
+    Status(StatusArgs),
+    /// Open every row with the right key, and compare its bytes
+    #[command(after_long_help = examples::VERIFY)]
+    Verify(VerifyArgs),
+    /// Verify, then make the new key the one the application reads
+    #[command(after_long_help = examples::PROMOTE)]
+    Promote(PromoteArgs),
+    /// End the rotation on the new key; there is no rollback after it
+    #[command(after_long_help = examples::FINALIZE)]
+    Finalize(FinalizeArgs),
+    /// Return every row to the old key
+    #[command(after_long_help = examples::ROLLBACK)]
+    Rollback(RollbackArgs),
+    /// Print evidence for auditors: who, when, keys, proofs, timeline
+    #[command(after_long_help = examples::REPORT)]
+    Report(ReportArgs),
+    /// Let workers finish their batch and wait
+    #[command(after_long_help = examples::PAUSE)]
+    Pause,
+    /// Let paused or aborted workers go on
+    #[command(after_long_help = examples::RESUME)]
+    Resume(ResumeArgs),
+    /// Let workers finish their batch and end
+    #[command(after_long_help = examples::ABORT)]
+    Abort,
+    /// Rows that open with neither key
+    #[command(subcommand, after_long_help = examples::QUARANTINE)]
+    Quarantine(QuarantineCommand),
+    /// Print a shell's completion script
+    #[command(after_long_help = examples::COMPLETIONS)]
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write one for every command
+    #[command(after_long_help = examples::MAN)]
+    Man(ManArgs),
+    /// Generate, check, back up, restore and replace keys
+    #[command(subcommand, after_long_help = examples::KEYS)]
+    Keys(KeysCommand),
+    /// The application's cache in Redis
+    #[command(subcommand, after_long_help = examples::CACHE)]
+    Cache(CacheCommand),
+}
+
+impl Command {
+    /// The key sources named on the command line, where the command takes any.
+    pub fn keys(&self) -> Option<&KeyArgs> {
+        match self {
+            Command::Plan(args) => Some(&args.keys),
+            Command::Run(args) => Some(&args.keys),
+            Command::Verify(args) => Some(&args.keys),
+            Command::Promote(args) => Some(&args.keys),
+            Command::Finalize(args) => Some(&args.keys),
+            Command::Rollback(args) => Some(&args.keys),
+            Command::Quarantine(QuarantineCommand::Retry { keys, .. }) => Some(keys),
+            _ => None,
+        }
+    }
+
+    /// Whether it is the work of a Job on the table. The others may be started inside such a pod, whose port and
+    /// metrics are not theirs.
+    pub const fn is_work(&self) -> bool {
+        matches!(
+            self,
+            Command::Plan(_)
+                | Command::Init(_)
+                | Command::Run(_)
+                | Command::Verify(_)
+                | Command::Promote(_)
+                | Command::Finalize(_)
+                | Command::Rollback(_)
+                | Command::Quarantine(QuarantineCommand::Retry { .. })
+        )
+    }
+
+    /// Whether it may be a Job of its own, whose last word somebody reads. What looks and steers has none.
+    pub const fn has_last_word(&self) -> bool {
+        match self {
+            Command::Keys(keys) => !matches!(
+                keys,
+                KeysCommand::Validate(_) | KeysCommand::Status(_) | KeysCommand::Fingerprint(_)
+            ),
+            Command::Cache(CacheCommand::Purge(args)) => !args.dry_run,
+            command => command.is_work(),
+        }
+    }
+
+    /// Whether a signal may end it anywhere: it reads, or writes in one transaction. The others listen for
+    /// themselves, or ask at the terminal.
+    pub const fn may_be_given_up(&self) -> bool {
+        match self {
+            Command::Plan(_)
+            | Command::Init(_)
+            | Command::Status(_)
+            | Command::Verify(_)
+            | Command::Report(_)
+            | Command::Pause
+            | Command::Resume(_)
+            | Command::Abort
+            | Command::Quarantine(QuarantineCommand::List | QuarantineCommand::Accept { .. })
+            | Command::Keys(
+                KeysCommand::Validate(_) | KeysCommand::Status(_) | KeysCommand::Fingerprint(_),
+            ) => true,
+            Command::Run(_)
+            | Command::Promote(_)
+            | Command::Finalize(_)
+            | Command::Rollback(_)
+            | Command::Quarantine(QuarantineCommand::Retry { .. })
+            | Command::Completions(_)
+            | Command::Man(_)
+            | Command::Keys(_)
+            | Command::Cache(_) => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    /// `rekey COMMAND --flag` for every flag whose environment variable is not REKEY_FLAG.
+    fn without_variable(path: &str, command: &clap::Command, found: &mut Vec<String>) {
+        for flag in command.get_arguments().filter_map(|arg| Some((arg, arg.get_long()?))) {
+            let expected = format!("REKEY_{}", flag.1.to_uppercase().replace('-', "_"));
+            let named = flag.0.get_env().and_then(|name| name.to_str());
+            // The application's own variable, which everybody has set already.
+            let known = [Some(expected.as_str()), Some("REDIS_URL")].contains(&named);
+            if !known && !["help", "version"].contains(&flag.1) {
+                found.push(format!("{path} --{}", flag.1));
+            }
+        }
+        for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+            without_variable(&format!("{path} {}", sub.get_name()), sub, found);
+        }
+    }
+
+    #[test]
+    fn every_flag_has_an_environment_variable() {
+        let mut found = Vec::new();
+        let mut rekey = Cli::command();
+        rekey.build();
+        without_variable("rekey", &rekey, &mut found);
+        assert_eq!(found, Vec::<String>::new());
+    }
+}

@@ -1,0 +1,123 @@
+//! Options of every command.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::PossibleValue;
+use clap::{Args, ValueEnum};
+
+use super::values::duration;
+use crate::jobs::Environment;
+use crate::telemetry::logging::LogFormat;
+
+/// Flags of every command.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// How results are printed on stdout
+    #[arg(long, global = true, env = "REKEY_OUTPUT", hide_env_values = true, value_enum, default_value_t)]
+    pub output: Output,
+    /// How logs and progress are printed on stderr
+    #[arg(
+        long,
+        global = true,
+        env = "REKEY_LOG_FORMAT",
+        hide_env_values = true,
+        hide_short_help = true,
+        value_enum,
+        default_value_t
+    )]
+    pub log_format: LogFormat,
+    /// Who does this, for the audit trail [default: the OS user, or pod and service account]
+    #[arg(
+        long,
+        global = true,
+        env = "REKEY_OPERATOR",
+        hide_env_values = true,
+        hide_short_help = true,
+        value_name = "NAME"
+    )]
+    pub operator: Option<String>,
+    /// Why, for the audit trail
+    #[arg(
+        long,
+        global = true,
+        env = "REKEY_REASON",
+        hide_env_values = true,
+        hide_short_help = true,
+        value_parser = reason,
+        value_name = "TEXT"
+    )]
+    pub reason: Option<String>,
+    /// How long an unreachable database, Redis or Secrets Manager is waited for, at most
+    #[arg(long, global = true, env = "REKEY_RETRY_FOR", hide_env_values = true, hide_short_help = true, default_value = "60s", value_parser = duration, value_name = "DURATION")]
+    pub retry_for: Duration,
+    /// How long a worker that fell silent keeps its rows
+    #[arg(long, global = true, env = "REKEY_LEASE_TTL", hide_env_values = true, hide_short_help = true, default_value = "30s", value_parser = lease_ttl, value_name = "DURATION")]
+    pub lease_ttl: Duration,
+    /// Where this runs; decides how weak a new key may be
+    #[arg(
+        long,
+        global = true,
+        env = "REKEY_ENVIRONMENT",
+        hide_env_values = true,
+        hide_short_help = true,
+        value_enum,
+        default_value_t
+    )]
+    pub environment: Environment,
+    /// Serve /metrics, /livez and /readyz here, e.g. 0.0.0.0:9090
+    #[arg(
+        long,
+        global = true,
+        env = "REKEY_METRICS_LISTEN",
+        hide_env_values = true,
+        hide_short_help = true,
+        value_name = "ADDR"
+    )]
+    pub metrics_listen: Option<SocketAddr>,
+    /// Write the metrics to this file at the end, for node_exporter's textfile collector
+    #[arg(
+        long,
+        global = true,
+        env = "REKEY_METRICS_FILE",
+        hide_env_values = true,
+        hide_short_help = true,
+        value_name = "PATH"
+    )]
+    pub metrics_file: Option<PathBuf>,
+}
+
+/// `--output`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// For scripts.
+    Json,
+}
+
+impl ValueEnum for Environment {
+    fn value_variants<'a>() -> &'a [Self] {
+        Environment::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.as_str()))
+    }
+}
+
+fn reason(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() { Err("blanks are no reason".into()) } else { Ok(text.to_owned()) }
+}
+
+fn lease_ttl(text: &str) -> Result<Duration, String> {
+    let ttl = duration(text)?;
+    if (Duration::from_secs(2)..=Duration::from_secs(3600)).contains(&ttl) {
+        Ok(ttl)
+    } else {
+        Err("a lease lives between 2s and 1h".into())
+    }
+}

@@ -1,0 +1,34 @@
+//! Where the two keys are.
+
+use clap::Args;
+
+use crate::error::Result;
+use crate::jobs::key_pair::NamedKeys;
+use crate::secrets::{KeySource, SecretLayout};
+
+/// Where the two keys are. Kept as text: clap would echo what it cannot parse, and that may be a key.
+#[derive(Args, Clone, Default)]
+#[command(next_help_heading = "Keys")]
+pub struct KeyArgs {
+    /// Source of the key rows are on [default: the application's own setting]
+    #[arg(long, env = "REKEY_OLD_KEY", hide_env_values = true, value_name = "SOURCE")]
+    pub old_key: Option<String>,
+    /// Source of the key rows go to [default: env:NEW_ENCRYPTION_KEY, or AWS_SECRET_NAME's]
+    #[arg(long, env = "REKEY_NEW_KEY", hide_env_values = true, value_name = "SOURCE")]
+    pub new_key: Option<String>,
+    /// How the application's secrets are laid out in Secrets Manager
+    #[arg(long, env = "REKEY_SECRET_LAYOUT", hide_env_values = true, value_enum)]
+    pub secret_layout: Option<SecretLayout>,
+}
+
+impl KeyArgs {
+    /// The sources that are named; what does not parse is not echoed.
+    pub fn named(&self) -> Result<NamedKeys> {
+        Ok(NamedKeys { old: given(&self.old_key)?, new: given(&self.new_key)?, layout: self.secret_layout })
+    }
+}
+
+/// A source as given on the command line; what does not parse is not echoed.
+pub fn given(text: &Option<String>) -> Result<Option<KeySource>> {
+    Ok(text.as_deref().map(KeySource::parse).transpose()?)
+}
