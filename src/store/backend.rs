@@ -5,15 +5,25 @@
 
 use std::time::{Duration, Instant};
 
-use sqlx::{PgConnection, Row};
+use sqlx::PgConnection;
 
 use super::connect::{Connector, Purpose, close};
-use super::error::{Class, StoreError, TOO_MANY_CONNECTIONS, bounded};
+use super::error::{Class, StoreError, TOO_MANY_CONNECTIONS};
+use super::statement::statements;
 
 const EVERY: Duration = Duration::from_secs(15);
 /// A server that answers nobody for this long has lost what it was doing for us.
 const SILENCE: Duration = Duration::from_secs(60);
 const LIMIT: Duration = Duration::from_secs(10);
+
+statements! {
+    fn at_the_other_end() -> One<(i32, Option<String>)> within LIMIT during "ask for the backend":
+        "SELECT pid, backend_start::text FROM pg_catalog.pg_stat_activity WHERE pid = pg_backend_pid()";
+
+    fn is_there(pid: i32, started: Option<&str>) -> One<bool> within LIMIT during "ask for the backend":
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity \
+         WHERE pid = $1 AND backend_start::text IS NOT DISTINCT FROM $2)";
+}
 
 /// A server process, by its id and start: after a failover another one may have the same id.
 pub struct Backend {
@@ -24,11 +34,8 @@ pub struct Backend {
 impl Backend {
     /// The one at the other end.
     pub async fn of(conn: &mut PgConnection) -> Result<Backend, StoreError> {
-        let ask = sqlx::query(
-            "SELECT pid, backend_start::text FROM pg_catalog.pg_stat_activity WHERE pid = pg_backend_pid()",
-        );
-        let row = bounded("ask for the backend", LIMIT, ask.fetch_one(conn)).await?;
-        Ok(Backend { pid: row.get(0), started: row.get(1) })
+        let (pid, started) = at_the_other_end(conn).await?;
+        Ok(Backend { pid, started })
     }
 
     /// Does `work`, which this backend carries out, unless the backend turns out to be gone.
@@ -65,12 +72,7 @@ impl Backend {
 
     async fn is_there(&self, connector: &Connector) -> Result<bool, StoreError> {
         let mut conn = connector.try_connect(Purpose::ReadOnly).await?;
-        let ask = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE pid = $1 AND backend_start::text IS NOT DISTINCT FROM $2)",
-        )
-        .bind(self.pid)
-        .bind(&self.started);
-        let there = bounded("ask for the backend", LIMIT, ask.fetch_one(&mut conn)).await;
+        let there = is_there(&mut conn, self.pid, self.started.as_deref()).await;
         close(conn).await;
         there
     }

@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, Connection, PgConnection, Row};
+use sqlx::{ConnectOptions, Connection, PgConnection};
 
 use super::dsn::{Dsn, TargetSession};
-use super::error::{Class, StoreError, bounded, watched};
+use super::error::{Class, StoreError, watched};
 use super::pooling;
+use super::statement::{script, statements};
 
 /// Time for making a connection, and for setting its session up.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -42,6 +43,19 @@ pub struct Server {
     pub in_recovery: bool,
     /// `deadlock_timeout`.
     pub deadlock_timeout: Duration,
+}
+
+statements! {
+    fn kind() -> One<(bool, bool)> within CONNECT_LIMIT during "ask the server what it is":
+        "SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only')::bool";
+
+    fn description() -> One<(i32, bool, i64)> within CONNECT_LIMIT during "ask the server what it is":
+        "SELECT current_setting('server_version_num')::int, pg_is_in_recovery(), \
+         (SELECT setting::bigint FROM pg_catalog.pg_settings WHERE name = 'deadlock_timeout')";
+
+    /// Where the server itself says that it is; empty for a socket.
+    fn address() -> One<String> within CONNECT_LIMIT during "ask the server where it is":
+        "SELECT concat_ws(':', pg_catalog.inet_server_addr(), pg_catalog.inet_server_port())";
 }
 
 /// Makes connections that all behave alike.
@@ -179,23 +193,14 @@ impl Connector {
         };
         // The application must never be the deadlock's victim: rekey gives up first.
         let settings = self.session(purpose, deadlock_timeout * 3 / 10);
-        bounded(
-            "configure the session",
-            CONNECT_LIMIT,
-            sqlx::raw_sql(sqlx::AssertSqlSafe(settings)).execute(&mut conn),
-        )
-        .await?;
+        script(&mut conn, "configure the session", CONNECT_LIMIT, sqlx::AssertSqlSafe(settings)).await?;
         Ok(conn)
     }
 
     /// Refuses a server that is not the one, or not of the kind, that is wanted.
     async fn admit(&self, conn: &mut PgConnection) -> Result<(), StoreError> {
         if self.wanted != TargetSession::Any {
-            let ask = sqlx::query_as(
-                "SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only')::bool",
-            );
-            let (in_recovery, read_only) =
-                bounded("ask the server what it is", CONNECT_LIMIT, ask.fetch_one(&mut *conn)).await?;
+            let (in_recovery, read_only) = kind(conn).await?;
             if !self.wanted.admits(in_recovery, read_only) {
                 return Err(StoreError::WrongServer { server: self.described.clone() });
             }
@@ -294,26 +299,9 @@ impl Connector {
 
     /// Asks the server what it is.
     pub async fn server(&self, conn: &mut PgConnection) -> Result<Server, StoreError> {
-        let ask = sqlx::query(
-            "SELECT current_setting('server_version_num')::int, pg_is_in_recovery(), \
-             (SELECT setting::bigint FROM pg_catalog.pg_settings WHERE name = 'deadlock_timeout')",
-        );
-        let row = bounded("ask the server what it is", Duration::from_secs(10), ask.fetch_one(conn)).await?;
-        let ms: i64 = row.get(2);
-        Ok(Server {
-            version: row.get(0),
-            in_recovery: row.get(1),
-            deadlock_timeout: Duration::from_millis(ms.max(1) as u64),
-        })
+        let (version, in_recovery, ms) = description(conn).await?;
+        Ok(Server { version, in_recovery, deadlock_timeout: Duration::from_millis(ms.max(1) as u64) })
     }
-}
-
-/// Where the server itself says that it is; empty for a socket.
-async fn address(conn: &mut PgConnection) -> Result<String, StoreError> {
-    let ask = sqlx::query_scalar(
-        "SELECT concat_ws(':', pg_catalog.inet_server_addr(), pg_catalog.inet_server_port())",
-    );
-    bounded("ask the server where it is", CONNECT_LIMIT, ask.fetch_one(conn)).await
 }
 
 fn statement_timeout(lease_ttl: Duration) -> Duration {

@@ -247,7 +247,15 @@ pub(super) async fn answered<T>(
     op: &'static str,
     part: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, StoreError> {
-    let limit = ANSWER_LIMIT.try_with(|limit| *limit).unwrap_or(SILENCE);
+    in_time(op, ANSWER_LIMIT.try_with(|limit| *limit).unwrap_or(SILENCE), part).await
+}
+
+/// The same within a limit of its own.
+pub(super) async fn in_time<T>(
+    op: &'static str,
+    limit: Duration,
+    part: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, StoreError> {
     match tokio::time::timeout(limit, part).await {
         Ok(done) => done.during(op),
         Err(_) => Err(StoreError::Timeout { op, limit }),
@@ -276,10 +284,7 @@ pub async fn bounded<T>(
     limit: Duration,
     work: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, StoreError> {
-    match tokio::time::timeout(limit, watched(op, work)).await {
-        Ok(done) => done.during(op),
-        Err(_) => Err(StoreError::Timeout { op, limit }),
-    }
+    in_time(op, limit, watched(op, work)).await
 }
 
 /// Passes the fault points before and after `work`.

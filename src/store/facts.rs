@@ -1,41 +1,64 @@
 //! What the catalogue says about the table: estimates to size chunks and forecast by.
 
-use sqlx::{PgConnection, Row};
+use sqlx::PgConnection;
 
-use super::error::{Statement, StoreError};
+use super::error::StoreError;
+use super::statement::{row, statements};
 use crate::rotation::TableFacts;
 
-/// Reads the planner's statistics. Where the table was never analyzed, a page count and defaults stand in.
-pub async fn table(conn: &mut PgConnection) -> Result<TableFacts, StoreError> {
-    let row = sqlx::query(
-        "SELECT c.reltuples::float8, c.relpages::float8, pg_relation_size(c.oid), pg_table_size(c.oid), pg_indexes_size(c.oid), \
-         s.null_frac::float8, s.avg_width::float8, k.correlation::float8, current_setting('block_size')::float8 \
+struct Catalogue {
+    tuples: f64,
+    old_pages: f64,
+    size: i64,
+    heap_bytes: i64,
+    index_bytes: i64,
+    null_fraction: Option<f64>,
+    width: Option<f64>,
+    correlation: Option<f64>,
+    block: f64,
+}
+
+row!(Catalogue {
+    tuples,
+    old_pages,
+    size,
+    heap_bytes,
+    index_bytes,
+    null_fraction,
+    width,
+    correlation,
+    block
+});
+
+statements! {
+    fn catalogue() -> One<Catalogue> during "read the table's statistics":
+        "SELECT c.reltuples::float8 AS tuples, c.relpages::float8 AS old_pages, pg_relation_size(c.oid) AS size, \
+         pg_table_size(c.oid) AS heap_bytes, pg_indexes_size(c.oid) AS index_bytes, s.null_frac::float8 AS null_fraction, \
+         s.avg_width::float8 AS width, k.correlation::float8 AS correlation, current_setting('block_size')::float8 AS block \
          FROM pg_catalog.pg_class c \
          LEFT JOIN pg_catalog.pg_stats s ON s.schemaname = 'public' AND s.tablename = 'provider_connections' AND s.attname = 'encrypted_credentials' \
          LEFT JOIN pg_catalog.pg_stats k ON k.schemaname = 'public' AND k.tablename = 'provider_connections' AND k.attname = 'id' \
-         WHERE c.oid = 'public.provider_connections'::regclass",
-    )
-    .fetch_one(conn)
-    .during("read the table's statistics")
-    .await?;
-    let (tuples, old_pages): (f64, f64) = (row.get(0), row.get(1));
-    let size: i64 = row.get(2);
-    let block: f64 = row.get(8);
-    let pages = (size as f64 / block).max(0.0);
-    let width = row.get::<Option<f64>, _>(6).unwrap_or(500.0);
+         WHERE c.oid = 'public.provider_connections'::regclass";
+}
+
+/// Reads the planner's statistics. Where the table was never analyzed, a page count and defaults stand in.
+pub async fn table(conn: &mut PgConnection) -> Result<TableFacts, StoreError> {
+    let now = catalogue(conn).await?;
+    let pages = (now.size as f64 / now.block).max(0.0);
+    let width = now.width.unwrap_or(500.0);
     // reltuples is -1 before the first VACUUM or ANALYZE; its density holds for today's pages.
-    let density = if tuples > 0.0 && old_pages > 0.0 {
-        tuples / old_pages
+    let density = if now.tuples > 0.0 && now.old_pages > 0.0 {
+        now.tuples / now.old_pages
     } else {
-        (block - 200.0) / (width.min(2000.0) + 170.0)
+        (now.block - 200.0) / (width.min(2000.0) + 170.0)
     };
     Ok(TableFacts {
         rows: (density * pages).round(),
-        null_fraction: row.get::<Option<f64>, _>(5).unwrap_or(0.0),
+        null_fraction: now.null_fraction.unwrap_or(0.0),
         credential_bytes: width,
         pages,
-        correlation: row.get(7),
-        heap_bytes: row.get(3),
-        index_bytes: row.get(4),
+        correlation: now.correlation,
+        heap_bytes: now.heap_bytes,
+        index_bytes: now.index_bytes,
     })
 }

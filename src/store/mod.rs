@@ -19,12 +19,26 @@ pub mod report;
 pub mod rows;
 pub mod schema;
 pub mod signals;
+mod statement;
 
 pub use backend::Backend;
 pub use connect::{Connector, Purpose, Server};
 pub use dsn::{Dsn, DsnError};
 pub use error::{Class, During, Statement, StoreError, bounded, pass_point, with_answer_limit};
 pub use pg_types::Xid;
+pub use statement::{Column, Declaration};
 
 /// The table whose credentials are moved.
 pub const TABLE: &str = "public.provider_connections";
+
+/// Every statement, for the test that prepares them.
+pub fn statements() -> impl Iterator<Item = &'static Declaration> {
+    let files = [
+        backend::STATEMENTS,
+        connect::STATEMENTS,
+        facts::STATEMENTS,
+        pooling::STATEMENTS,
+        signals::STATEMENTS,
+    ];
+    files.into_iter().flatten()
+}

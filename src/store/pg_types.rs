@@ -8,7 +8,7 @@ use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, PgValueRef};
 use sqlx::{Decode, Encode, Postgres, Type};
 
-use crate::rotation::Tid;
+use crate::rotation::{Addressing, Desired, Direction, PassKind, PassOutcome, QuarantineReason, State, Tid};
 
 /// A 32-bit transaction id as it stands in a row's `xmin`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -102,6 +102,41 @@ impl<'r, T: FromStr<Err: Into<BoxDynError>>> Decode<'r, Postgres> for Word<T> {
         value.as_str()?.parse().map(Word).map_err(Into::into)
     }
 }
+
+macro_rules! words {
+    ($($word:ty),*) => {
+        $(
+            impl Type<Postgres> for $word {
+                fn type_info() -> PgTypeInfo {
+                    <str as Type<Postgres>>::type_info()
+                }
+                fn compatible(ty: &PgTypeInfo) -> bool {
+                    <str as Type<Postgres>>::compatible(ty)
+                }
+            }
+
+            impl PgHasArrayType for $word {
+                fn array_type_info() -> PgTypeInfo {
+                    <&str as PgHasArrayType>::array_type_info()
+                }
+            }
+
+            impl Encode<'_, Postgres> for $word {
+                fn encode_by_ref(&self, buf: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+                    self.as_str().encode_by_ref(buf)
+                }
+            }
+
+            impl Decode<'_, Postgres> for $word {
+                fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
+                    Ok(value.as_str()?.parse()?)
+                }
+            }
+        )*
+    };
+}
+
+words!(State, Desired, Direction, Addressing, PassKind, PassOutcome, QuarantineReason);
 
 #[cfg(test)]
 mod tests {

@@ -5,10 +5,11 @@
 
 use std::time::Duration;
 
-use sqlx::{AssertSqlSafe, PgConnection, Row};
+use sqlx::PgConnection;
 
 use super::connect::{Connector, close};
-use super::error::{Class, StoreError, TOO_MANY_CONNECTIONS, bounded};
+use super::error::{Class, StoreError, TOO_MANY_CONNECTIONS};
+use super::statement::{script, statements};
 
 const ROUNDS: usize = 4;
 /// How often the second connection may be lost.
@@ -17,6 +18,12 @@ const RETRIES: usize = 5;
 const BEGIN: &str = "BEGIN; SELECT set_config(name, '0', true) FROM pg_catalog.pg_settings \
      WHERE name IN ('idle_in_transaction_session_timeout', 'statement_timeout', 'transaction_timeout')";
 const LIMIT: Duration = Duration::from_secs(10);
+
+statements! {
+    // Two servers behind one name may well count their processes alike.
+    fn which_process() -> Query<String> within LIMIT during "ask for the server process":
+        "SELECT pg_backend_pid() || ' ' || pg_postmaster_start_time()";
+}
 
 /// Is there such a pooler behind this connection? Where the server lets no second one in, nobody can tell, and the
 /// answer is no.
@@ -63,14 +70,11 @@ async fn shares_a_process(conn: &mut PgConnection, other: &mut PgConnection) -> 
 }
 
 async fn process(conn: &mut PgConnection) -> Result<String, StoreError> {
-    // Two servers behind one name may well count their processes alike.
-    let which = "SELECT pg_backend_pid() || ' ' || pg_postmaster_start_time()";
-    let row = sqlx::raw_sql(which).fetch_one(conn);
-    bounded("ask for the server process", LIMIT, row).await.map(|row| row.get(0))
+    which_process().one_unprepared(conn).await
 }
 
 async fn ask(conn: &mut PgConnection, sql: &'static str) -> Result<(), StoreError> {
-    bounded("probe for a pooler", LIMIT, sqlx::raw_sql(AssertSqlSafe(sql)).execute(conn)).await.map(drop)
+    script(conn, "probe for a pooler", LIMIT, sql).await
 }
 
 /// Takes this session's settings and statements back from the shared server process, as far as it can still be
