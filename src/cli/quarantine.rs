@@ -15,7 +15,7 @@ use crate::jobs::run::may_run;
 use crate::jobs::work::{self, WorkRequest};
 use crate::jobs::{Ended, access, settle};
 use crate::rotation::State;
-use crate::store::ledger::quarantine::Entry;
+use crate::store::ledger::quarantine::{Acceptance, Entry};
 use crate::store::ledger::{Rotation, chunk, quarantine, rotation};
 use crate::store::{Purpose, audit, connect, facts};
 
@@ -180,9 +180,19 @@ async fn accept(context: &Context, id: Uuid) -> Result<Exit> {
     if r.state == State::Finalized {
         return Err(Error::new(Exit::State, format!("rotation {} is {}", r.id, r.state)).hint("rekey status"));
     }
-    if !quarantine::accept(&mut conn, r.id, id, reason, &context.actor).await? {
-        return Err(Error::new(Exit::Usage, format!("connection {id} is not quarantined"))
-            .hint("rekey quarantine list"));
+    match quarantine::accept(&mut conn, r.id, id, None, reason, &context.actor).await? {
+        Acceptance::Recorded => {}
+        Acceptance::NotQuarantined => {
+            return Err(Error::new(Exit::Usage, format!("connection {id} is not quarantined"))
+                .hint("rekey quarantine list"));
+        }
+        Acceptance::Changed => {
+            return Err(Error::new(
+                Exit::State,
+                format!("connection {id} has changed, or holds no credential"),
+            )
+            .hint("Run `rekey quarantine retry` to look at the row again"));
+        }
     }
     let (seq, hash) = audit::head(&mut conn).await?;
     if context.json() {

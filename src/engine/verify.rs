@@ -25,7 +25,7 @@ use crate::error::{Error, Exit};
 use crate::store::counting::{self, Began};
 use crate::store::ledger::proof;
 use crate::store::ledger::proof::Tagged;
-use crate::store::ledger::quarantine::{self, Standing};
+use crate::store::ledger::quarantine::{self, Content, Standing};
 use crate::store::rows::{self, MAX_ROW_BYTES, Stretch, next_key};
 use crate::store::{Backend, Connector, Purpose, Statement, StoreError, Xid, connect, with_answer_limit};
 
@@ -244,8 +244,8 @@ struct RowCheck<'a> {
     /// Rows mostly come in key order: where the last one's tag was.
     at: usize,
     plaintext: Zeroizing<Vec<u8>>,
-    /// Rows the expected key does not open, and what is known of each; until the ledger has been asked about them.
-    unopened: Vec<(Uuid, Why)>,
+    /// Rows the expected key does not open, why, and what each holds; until the ledger has been asked about them.
+    unopened: Vec<(Uuid, Why, Option<Content>)>,
     /// Rows whose tag differs, who wrote them, and the tag of what they hold; until the ledger has been asked about them.
     differing: Vec<(Uuid, Xid, Tag)>,
     report: VerifyReport,
@@ -288,7 +288,11 @@ impl RowCheck<'_> {
             self.report.null += 1;
             return;
         }
-        let Some(envelope) = row.envelope else { return self.unopened.push((row.id, Why::NoKey)) };
+        let Some(envelope) = row.envelope else {
+            // One that is too large is digested by the server.
+            let content = row.damaged.then(|| Content::version(row.xmin));
+            return self.unopened.push((row.id, Why::NoKey, content));
+        };
         match shared.keys.expected.open_into(envelope, &mut self.plaintext) {
             Ok(()) => {}
             Err(OpenError::NotThisKey) => {
@@ -298,10 +302,10 @@ impl RowCheck<'_> {
                     None if self.was_there_before(&row) => Why::Unknown,
                     None => Why::Saved,
                 };
-                return self.unopened.push((row.id, why));
+                return self.unopened.push((row.id, why, Some(Content::of(envelope))));
             }
             Err(OpenError::Empty | OpenError::TooShort { .. }) => {
-                return self.unopened.push((row.id, Why::NoKey));
+                return self.unopened.push((row.id, Why::NoKey, Some(Content::of(envelope))));
             }
         }
         let Some(tags) = &shared.keys.tags else { return };
@@ -321,9 +325,9 @@ impl RowCheck<'_> {
         let rotation = self.shared.rotation;
         let unopened = std::mem::take(&mut self.unopened);
         if !unopened.is_empty() {
-            let ids: Vec<Uuid> = unopened.iter().map(|(id, _)| *id).collect();
-            let quarantined = quarantine::among(conn, rotation, &ids).await?;
-            for (id, why) in unopened {
+            let rows = unopened.iter().map(|(id, _, content)| (*id, content.clone()));
+            let quarantined = quarantine::among(conn, rotation, rows).await?;
+            for (id, why, _) in unopened {
                 match (quarantined.get(&id), why) {
                     // What was accepted is that no key opens it: a credential that somebody saved since is not.
                     (Some(Standing::AcceptedAsItIs), _)

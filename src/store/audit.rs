@@ -43,9 +43,10 @@ pub async fn append(
     detail: Value,
 ) -> Result<String, StoreError> {
     // Pods that start together append one after the other, over links of any length: the chain's head is waited for
-    // longer than a session's lock_timeout, which is short for the application's sake, allows for a row.
+    // longer than a session's lock_timeout, which is short for the application's sake, allows for a row. Past that the
+    // server's message names the session that holds it.
     let appended = sqlx::query_as(
-        "SELECT set_config('lock_timeout', '10s', true), encode(rekey.append_event($1, $2, $3, $4, $5), 'hex'), \
+        "SELECT set_config('lock_timeout', '5s', true), encode(rekey.append_event($1, $2, $3, $4, $5), 'hex'), \
          set_config('lock_timeout', before.lock_timeout, true) \
          FROM (SELECT current_setting('lock_timeout') AS lock_timeout OFFSET 0) before",
     );

@@ -28,6 +28,15 @@ pub struct Event {
     pub reason: Option<String>,
     /// What exactly.
     pub detail: Value,
+    /// The login that appended it, the client's address and the session's `application_name`, as the server saw them.
+    /// Events of 0.1.0 have none.
+    pub login: Option<String>,
+    /// Nothing over a local socket.
+    pub address: Option<String>,
+    /// As the client named itself.
+    pub application: Option<String>,
+    /// Its hash, in hex: the head of the chain when it was the last event.
+    pub hash: String,
 }
 
 /// The result of walking the chain.
@@ -67,8 +76,12 @@ pub async fn walk(
     {
         let mut rows = sqlx::query(
             "SELECT seq, to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), rotation, action, operator, reason, \
-             detail, hash, jsonb_build_array(seq, to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), \
-             rotation, action, operator, reason, detail)::text FROM rekey.events ORDER BY seq",
+             detail, hash, (CASE WHEN login IS NULL THEN \
+             jsonb_build_array(seq, to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), \
+             rotation, action, operator, reason, detail) ELSE \
+             jsonb_build_array(seq, to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), \
+             rotation, action, operator, reason, detail, login, address, application) END)::text, login, address, application \
+             FROM rekey.events ORDER BY seq",
         )
         .fetch(&mut *tx);
         while let Some(row) = rows.try_next().await.during(OP)? {
@@ -80,7 +93,6 @@ pub async fn walk(
             if (hash != expected.as_slice() || seq != count) && broken_at.is_none() {
                 broken_at = Some(seq);
             }
-            previous = hash;
             let rotation = row.get(2);
             if keep(rotation) {
                 events.push(Event {
@@ -91,8 +103,13 @@ pub async fn walk(
                     operator: row.get(4),
                     reason: row.get(5),
                     detail: row.get(6),
+                    login: row.get(9),
+                    address: row.get(10),
+                    application: row.get(11),
+                    hash: hex(&hash),
                 });
             }
+            previous = hash;
         }
     }
     let (seq, hash): (i64, String) = sqlx::query_as("SELECT seq, encode(hash, 'hex') FROM rekey.chain")
@@ -100,7 +117,7 @@ pub async fn walk(
         .during(OP)
         .await?;
     tx.rollback().await.during(OP)?;
-    let last: String = previous.iter().map(|b| format!("{b:02x}")).collect();
+    let last = hex(&previous);
     if broken_at.is_none() && (seq != count || hash != last) {
         broken_at = Some(count + 1);
     }
@@ -108,6 +125,10 @@ pub async fn walk(
         Chain { events: count, intact: broken_at.is_none(), broken_at, head: format!("{seq}:{hash}") },
         events,
     ))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// Ids of every rotation of the table, oldest first.

@@ -38,6 +38,7 @@ mod states; // what each command does in each state
 mod support_works; // the tests' own judge finds what is wrong
 mod surroundings; // server settings, replication, other sessions: findings
 mod throttle; // each throttle signal, on real servers
+mod trail; // who may append to the audit trail, and what counts only with its event
 mod transactions; // short transactions: HOT, pruning
 mod verify; // verify proves, row by row
 mod versions; // PostgreSQL 15 to 18

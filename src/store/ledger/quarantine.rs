@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 use serde_json::json;
+use sha2::{Digest, Sha256};
 use sqlx::postgres::PgRow;
 use sqlx::{Connection, FromRow, PgConnection, Row};
 use uuid::Uuid;
 
 use crate::rotation::QuarantineReason;
+use crate::store::Xid;
 use crate::store::audit::{self, Actor};
 use crate::store::error::{Statement, StoreError};
 use crate::store::pg_types::Word;
@@ -35,12 +37,23 @@ pub struct Entry {
     pub length: Option<i32>,
     /// When it was found, RFC 3339.
     pub found_at: String,
-    /// Whether somebody accepted it.
+    /// Whether an operator accepted it, and the audit trail has the event.
     pub accepted: bool,
     /// Who.
     pub accepted_by: Option<String>,
     /// Why.
     pub accept_reason: Option<String>,
+    /// The ledger says that it is accepted, and the audit trail has no such event.
+    pub without_event: bool,
+}
+
+/// True of an entry `q` whose acceptance is in the audit trail, for the same content. Acceptances of 0.1.0 name no content,
+/// in the ledger and in their events alike; the server refuses to append such an event since.
+macro_rules! evidenced {
+    () => {
+        "(q.accepted_at IS NOT NULL AND EXISTS (SELECT FROM rekey.events e WHERE e.rotation = q.rotation AND e.action = 'accept' \
+         AND e.detail->>'id' = q.row_id::text AND e.detail->>'content' IS NOT DISTINCT FROM q.content))"
+    };
 }
 
 impl FromRow<'_, PgRow> for Entry {
@@ -53,15 +66,41 @@ impl FromRow<'_, PgRow> for Entry {
             accepted: row.try_get("accepted")?,
             accepted_by: row.try_get("accepted_by")?,
             accept_reason: row.try_get("accept_reason")?,
+            without_event: row.try_get("without_event")?,
         })
     }
 }
 
 macro_rules! columns {
     () => {
-        "row_id AS id, reason, length, to_char(found_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS found_at, \
-         accepted_at IS NOT NULL AS accepted, accepted_by, accept_reason"
+        concat!(
+            "row_id AS id, q.reason, length, to_char(found_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS found_at, ",
+            evidenced!(),
+            " AS accepted, accepted_by, accept_reason, accepted_at IS NOT NULL AND NOT ",
+            evidenced!(),
+            " AS without_event"
+        )
     };
+}
+
+/// What a row in quarantine holds, as an acceptance names it: the digest of the credential or, of one that the server cannot
+/// read, the version of the row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Content(String);
+
+impl Content {
+    /// Of a credential that was read.
+    pub fn of(envelope: &[u8]) -> Content {
+        Content(format!(
+            "sha256:{}",
+            Sha256::digest(envelope).iter().map(|b| format!("{b:02x}")).collect::<String>()
+        ))
+    }
+
+    /// Of a row whose credential cannot be read.
+    pub fn version(xmin: Xid) -> Content {
+        Content(format!("xmin:{}", xmin.0))
+    }
 }
 
 /// All entries of a rotation.
@@ -69,7 +108,7 @@ pub async fn list(conn: &mut PgConnection, rotation: Uuid) -> Result<Vec<Entry>,
     sqlx::query_as(concat!(
         "SELECT ",
         columns!(),
-        " FROM rekey.quarantine WHERE rotation = $1 ORDER BY row_id"
+        " FROM rekey.quarantine q WHERE rotation = $1 ORDER BY row_id"
     ))
     .bind(rotation)
     .fetch_all(conn)
@@ -89,7 +128,7 @@ pub async fn page(
     sqlx::query_as(concat!(
         "SELECT ",
         columns!(),
-        " FROM rekey.quarantine WHERE rotation = $1 AND ($2::uuid IS NULL OR row_id > $2) ORDER BY row_id LIMIT $3"
+        " FROM rekey.quarantine q WHERE rotation = $1 AND ($2::uuid IS NULL OR row_id > $2) ORDER BY row_id LIMIT $3"
     ))
     .bind(rotation)
     .bind(after)
@@ -110,17 +149,25 @@ pub enum Standing {
     AcceptedAsItIs,
 }
 
-/// Which of these rows are quarantined, and how they stand there.
+/// Which of these rows are quarantined, and how they stand there. An acceptance holds for the content it was given for:
+/// what the row holds now is given where it was read, and is digested by the server where it was too large for that.
 pub async fn among(
     conn: &mut PgConnection,
     rotation: Uuid,
-    ids: &[Uuid],
+    rows: impl IntoIterator<Item = (Uuid, Option<Content>)>,
 ) -> Result<HashMap<Uuid, Standing>, StoreError> {
-    let found: Vec<(Uuid, bool, Word<QuarantineReason>)> = sqlx::query_as(
-        "SELECT row_id, accepted_at IS NOT NULL, reason FROM rekey.quarantine WHERE rotation = $1 AND row_id = ANY($2)",
-    )
+    let (ids, contents): (Vec<Uuid>, Vec<Option<String>>) =
+        rows.into_iter().map(|(id, content)| (id, content.map(|c| c.0))).unzip();
+    let found: Vec<(Uuid, bool, Word<QuarantineReason>)> = sqlx::query_as(concat!(
+        "SELECT q.row_id, ",
+        evidenced!(),
+        " AND (q.content IS NULL OR q.content = coalesce(u.content, (SELECT 'sha256:' || encode(sha256(t.encrypted_credentials), 'hex') \
+         FROM public.provider_connections t WHERE t.id = u.id))) IS TRUE, q.reason \
+         FROM unnest($2::uuid[], $3::text[]) u(id, content) JOIN rekey.quarantine q ON q.rotation = $1 AND q.row_id = u.id",
+    ))
     .bind(rotation)
     .bind(ids)
+    .bind(contents)
     .fetch_all(conn)
     .during("look rows up in the quarantine")
     .await?;
@@ -132,17 +179,21 @@ pub async fn among(
     Ok(found.into_iter().map(|(id, accepted, Word(reason))| (id, standing(accepted, reason))).collect())
 }
 
-/// Entries nobody accepted.
+/// Entries nobody accepted, as far as the audit trail knows.
 pub async fn unaccepted(conn: &mut PgConnection, rotation: Uuid) -> Result<i64, StoreError> {
-    sqlx::query_scalar("SELECT count(*) FROM rekey.quarantine WHERE rotation = $1 AND accepted_at IS NULL")
-        .bind(rotation)
-        .fetch_one(conn)
-        .during("count the quarantine")
-        .await
+    sqlx::query_scalar(concat!(
+        "SELECT count(*) FROM rekey.quarantine q WHERE rotation = $1 AND NOT ",
+        evidenced!()
+    ))
+    .bind(rotation)
+    .fetch_one(conn)
+    .during("count the quarantine")
+    .await
 }
 
-/// Adds entries, in the caller's transaction. One that is there keeps its acceptance, unless that was of a row no key
-/// opens and the server rejects a credential by now that one does, or the other way round.
+/// Adds entries, in the caller's transaction. One that is there keeps its acceptance as long as the row holds what was
+/// accepted, unless that was of a row no key opens and the server rejects a credential by now that one does, or the
+/// other way round.
 pub async fn add(
     conn: &mut PgConnection,
     rotation: Uuid,
@@ -159,11 +210,24 @@ pub async fn add(
         last.values().map(|f| f.reason.as_str()).collect(),
         last.values().map(|f| f.length).collect(),
     );
+    sqlx::query(
+        "UPDATE rekey.quarantine q SET accepted_at = NULL, accepted_by = NULL, accept_reason = NULL, content = NULL \
+         FROM unnest($2::uuid[], $3::text[]) f(id, reason) JOIN public.provider_connections t ON t.id = f.id \
+         WHERE q.rotation = $1 AND q.row_id = f.id AND q.accepted_at IS NOT NULL AND q.content <> CASE \
+         WHEN f.reason = 'damaged' THEN 'xmin:' || t.xmin ELSE 'sha256:' || encode(sha256(t.encrypted_credentials), 'hex') END",
+    )
+    .bind(rotation)
+    .bind(&ids)
+    .bind(&reasons)
+    .execute(&mut *conn)
+    .during("quarantine rows")
+    .await?;
     let new: Vec<Uuid> = sqlx::query_scalar(
         "INSERT INTO rekey.quarantine (rotation, row_id, reason, length) \
          SELECT $1, * FROM unnest($2::uuid[], $3::text[], $4::int[]) ON CONFLICT (rotation, row_id) \
          DO UPDATE SET reason = excluded.reason, length = excluded.length, \
-         (accepted_at, accepted_by, accept_reason) = (SELECT quarantine.accepted_at, quarantine.accepted_by, quarantine.accept_reason \
+         (accepted_at, accepted_by, accept_reason, content) = (SELECT quarantine.accepted_at, quarantine.accepted_by, \
+         quarantine.accept_reason, quarantine.content \
          WHERE (excluded.reason = 'rejected') = (quarantine.reason = 'rejected')) \
          WHERE quarantine.reason <> excluded.reason OR quarantine.length <> excluded.length RETURNING row_id",
     )
@@ -196,32 +260,56 @@ pub async fn remove(conn: &mut PgConnection, rotation: Uuid, ids: &[Uuid]) -> Re
         .map(drop)
 }
 
-/// Accepts a row nobody can repair; false if it is not in quarantine.
+/// What became of a wish to accept a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acceptance {
+    /// It is accepted, and the audit trail has it.
+    Recorded,
+    /// The row is not in quarantine.
+    NotQuarantined,
+    /// The row does not hold what the caller looked at, or no credential at all.
+    Changed,
+}
+
+/// Accepts a row nobody can repair, for the content that the caller has looked at; where it could not be read, for the
+/// content that is there.
 pub async fn accept(
     conn: &mut PgConnection,
     rotation: Uuid,
     id: Uuid,
+    looked_at: Option<Content>,
     reason: &str,
     actor: &Actor,
-) -> Result<bool, StoreError> {
+) -> Result<Acceptance, StoreError> {
     let mut tx = conn.begin().during("begin").await?;
-    let found = sqlx::query(
-        "UPDATE rekey.quarantine SET accepted_at = clock_timestamp(), accepted_by = $3, accept_reason = $4 \
+    let content: Option<Option<String>> = sqlx::query_scalar(
+        "SELECT (SELECT CASE WHEN q.reason = 'damaged' THEN 'xmin:' || t.xmin \
+         ELSE 'sha256:' || encode(sha256(t.encrypted_credentials), 'hex') END FROM public.provider_connections t WHERE t.id = q.row_id) \
+         FROM rekey.quarantine q WHERE q.rotation = $1 AND q.row_id = $2 FOR UPDATE OF q",
+    )
+    .bind(rotation)
+    .bind(id)
+    .fetch_optional(&mut *tx)
+    .during("accept the row")
+    .await?;
+    let Some(content) = content else { return Ok(Acceptance::NotQuarantined) };
+    let Some(content) = content.map(Content).filter(|now| looked_at.is_none_or(|seen| seen == *now)) else {
+        return Ok(Acceptance::Changed);
+    };
+    sqlx::query(
+        "UPDATE rekey.quarantine SET accepted_at = clock_timestamp(), accepted_by = $3, accept_reason = $4, content = $5 \
          WHERE rotation = $1 AND row_id = $2",
     )
     .bind(rotation)
     .bind(id)
     .bind(&actor.operator)
     .bind(reason)
+    .bind(&content.0)
     .execute(&mut *tx)
     .during("accept the row")
-    .await?
-    .rows_affected()
-        == 1;
-    if found {
-        audit::append(&mut tx, Some(rotation), "accept", actor, json!({ "id": id, "reason": reason }))
-            .await?;
-    }
+    .await?;
+    let detail = json!({ "id": id, "reason": reason, "content": content.0 });
+    audit::append(&mut tx, Some(rotation), "accept", actor, detail).await?;
     tx.commit().during("accept the row").await?;
-    Ok(found)
+    Ok(Acceptance::Recorded)
 }
