@@ -9,6 +9,7 @@ pub mod cache;
 pub mod cache_after;
 pub mod dry_run;
 mod environment;
+pub mod explain;
 pub mod exposure;
 pub mod interrupt;
 pub mod key_pair;

@@ -6,6 +6,7 @@ mod support;
 #[path = "../support_aws/mod.rs"]
 mod support_aws;
 
+mod advice;
 mod application;
 mod audit;
 mod ends;

@@ -143,6 +143,26 @@ impl Standing {
 }
 
 impl Position {
+    /// A rotation in this state with nothing in its way: nobody at work, no row in quarantine, nothing verified yet.
+    pub fn at_rest(id: Uuid, state: State) -> Position {
+        let begun = !matches!(state, State::Migrating | State::Migrated | State::RollingBack);
+        Position {
+            id,
+            state,
+            desired: Desired::Running,
+            deadline: None,
+            past_deadline: false,
+            workers: 0,
+            outside: Outside::Free,
+            pass: LastPass::Open,
+            quarantine: Quarantined::default(),
+            verify: LastVerify::None,
+            promotion: begun.then(Promotion::default),
+            external: false,
+            compromised: false,
+        }
+    }
+
     /// Which way rows move, or have moved.
     pub const fn direction(&self) -> Direction {
         self.state.direction()

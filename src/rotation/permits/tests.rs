@@ -9,28 +9,8 @@ use crate::rotation::state::Direction;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// A rotation in this state whose rows are settled, with nobody at work.
 fn at(state: State) -> Position {
-    let begun = !matches!(state, State::Migrating | State::Migrated);
-    Position {
-        id: Uuid::nil(),
-        state,
-        desired: Desired::Running,
-        deadline: None,
-        past_deadline: false,
-        workers: 0,
-        outside: Outside::Free,
-        pass: if matches!(state, State::Migrating | State::RollingBack) {
-            LastPass::Open
-        } else {
-            LastPass::Clean
-        },
-        quarantine: Quarantined::default(),
-        verify: LastVerify::None,
-        promotion: begun.then(Promotion::default),
-        external: false,
-        compromised: false,
-    }
+    Position::at_rest(Uuid::nil(), state)
 }
 
 fn standing(at: Position) -> Standing {

@@ -1,0 +1,268 @@
+//! What a name that rekey prints means: an exit code, a finding, a state or a throttle reason.
+//!
+//! The one source of these texts: RUNBOOK.md's tables are checked against them. Looks at no database.
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::error::{Error, Exit, Result};
+use crate::rotation::permits::{Position, Standing};
+use crate::rotation::throttle::Reason;
+use crate::rotation::{State, next};
+use crate::store::preflight::FINDINGS;
+
+/// What kind of name it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// How a process ended.
+    ExitCode,
+    /// What preflight found.
+    Finding,
+    /// Where a rotation stands.
+    State,
+    /// Why work is slow or waits.
+    ThrottleReason,
+}
+
+impl Kind {
+    /// For people.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Kind::ExitCode => "exit code",
+            Kind::Finding => "finding",
+            Kind::State => "state",
+            Kind::ThrottleReason => "throttle reason",
+        }
+    }
+}
+
+/// What a name means. Sentences, with commands in backquotes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// As rekey prints it.
+    pub name: String,
+    /// What kind of name it is.
+    pub kind: Kind,
+    /// What it means.
+    pub meaning: String,
+    /// What is true of the data.
+    pub data: String,
+    /// What to do.
+    pub next: Vec<String>,
+}
+
+/// Every name there is, exit codes first.
+pub fn all() -> Vec<Explanation> {
+    let codes = Exit::ALL.iter().map(|&exit| of_exit(exit));
+    let states = State::ALL.iter().map(|&state| of_state(state));
+    let reasons = Reason::ALL.iter().map(|&reason| of_reason(reason));
+    codes.chain(states).chain(reasons).chain(FINDINGS.iter().map(of_finding)).collect()
+}
+
+/// Explains one name, written as rekey prints it, or with hyphens; `7` and `exit 7` are exit codes.
+pub fn explain(name: &str) -> Result<Explanation> {
+    let asked = plain(name);
+    let asked = asked.strip_prefix("exit-").unwrap_or(&asked);
+    let all = all();
+    if let Some(found) = all.iter().find(|known| plain(&known.name) == asked) {
+        return Ok(found.clone());
+    }
+    let near = all.iter().filter(|known| near(&plain(&known.name), asked));
+    let near: Vec<&str> = near.map(|known| known.name.as_str()).collect();
+    let hint = match near.as_slice() {
+        [] => "Run `rekey explain` to list every name".to_owned(),
+        names => format!("Did you mean {}?", names.join(", ")),
+    };
+    Err(Error::new(Exit::Usage, "there is no exit code, finding, state or throttle reason of that name")
+        .hint(hint))
+}
+
+/// Case, underscores and spaces do not matter, nor what was measured behind a colon.
+fn plain(name: &str) -> String {
+    let name = name.split_once(':').map_or(name, |(name, _)| name);
+    name.trim().to_lowercase().replace(['_', ' '], "-")
+}
+
+/// One begins with the other, or they share a word that says something.
+fn near(known: &str, asked: &str) -> bool {
+    let words =
+        |name: &str| name.split('-').filter(|word| word.len() > 3).map(str::to_owned).collect::<Vec<_>>();
+    asked.len() > 2 && known.starts_with(asked) || words(known).iter().any(|word| words(asked).contains(word))
+}
+
+fn of_exit(exit: Exit) -> Explanation {
+    let stands = "the last committed batch stands";
+    let (data, next) = match exit {
+        Exit::Ok => ("as the output says", "do what `next:` says"),
+        Exit::Internal => (
+            "the last committed batch stands; nothing is half-written",
+            "run the same command again; keep the log and report it",
+        ),
+        Exit::Usage => ("untouched", "do what the message says; see `rekey COMMAND --help`"),
+        Exit::Key => ("untouched", "run `rekey keys fingerprint SOURCE` on each source"),
+        Exit::Preflight => (
+            "untouched; if the run had already begun, the last committed batch stands",
+            "run `rekey plan`, which names each finding and its remedy; `--allow NAME` lets one pass",
+        ),
+        Exit::Quarantined => (
+            "every other row is on the target key; the quarantined rows are unchanged",
+            "run `rekey quarantine list`",
+        ),
+        Exit::VerifyFailed => (
+            "rows on the wrong key still open with the other key",
+            "stop the writers, then run `rekey run` (in a rollback `rekey rollback --yes`), then `rekey verify`",
+        ),
+        Exit::State => ("untouched", "run `rekey status`, and do what its `next:` says"),
+        Exit::Busy => ("rows or keys are moving, in another process", "wait; run `rekey status`"),
+        Exit::Stopped => (
+            "some rows are on each key",
+            "run `rekey resume`, then `rekey run`; or run `rekey rollback --yes`",
+        ),
+        Exit::Unavailable => (stands, "fix the connection, then run the same command again"),
+        Exit::Signalled => (stands, "run the same command again"),
+    };
+    Explanation {
+        name: exit.code().to_string(),
+        kind: Kind::ExitCode,
+        meaning: exit.meaning().into(),
+        data: data.into(),
+        next: vec![next.into()],
+    }
+}
+
+fn of_finding((name, allow, meaning): &(&'static str, bool, &'static str)) -> Explanation {
+    let mut steps = vec!["run `rekey plan`, which says what it found and how to fix it".to_owned()];
+    if *allow {
+        steps.push(format!("or, if you know why it is harmless, add `--allow {name}`"));
+    }
+    Explanation {
+        name: (*name).into(),
+        kind: Kind::Finding,
+        meaning: (*meaning).into(),
+        data: "untouched; if the run had already begun, the last committed batch stands".into(),
+        next: steps,
+    }
+}
+
+fn of_state(state: State) -> Explanation {
+    let (meaning, data) = match state {
+        State::Migrating => {
+            ("rows are being re-encrypted from the old key to the new one", "some rows are on each key")
+        }
+        State::Migrated => (
+            "every row is on the new key; the application still reads the old one",
+            "every row is on the new key, except those in quarantine",
+        ),
+        State::Promoting => (
+            "a promotion began and has not ended",
+            "every row is on the new key; the application reads either key",
+        ),
+        State::Promoted => (
+            "the application reads the new key; it must be restarted if it was not",
+            "every row is on the new key; a rollback is still possible",
+        ),
+        State::Finalizing => (
+            "the end of the rotation began and has not ended",
+            "every row is on the new key; there is no rollback any more",
+        ),
+        State::Finalized => ("the rotation ended on the new key", "every row is on the new key"),
+        State::RollingBack => {
+            ("rows are being returned from the new key to the old one", "some rows are on each key")
+        }
+        State::Unpromoting => (
+            "every row is back; the application is being given the old key again",
+            "every row is on the old key; the application reads either key",
+        ),
+        State::RolledBack => ("the rotation ended on the old key", "every row is on the old key"),
+    };
+    let rotation = Some(Position::at_rest(Uuid::nil(), state));
+    let next = next(&Standing { rotation, ..Standing::default() });
+    Explanation {
+        name: state.as_str().into(),
+        kind: Kind::State,
+        meaning: meaning.into(),
+        data: data.into(),
+        next: next.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn of_reason(reason: Reason) -> Explanation {
+    let (meaning, next) = match reason {
+        Reason::Paused => ("an operator paused the rotation", "run `rekey resume`"),
+        Reason::Window => ("it is outside the hours of `--window`", "wait; the text says when it opens"),
+        Reason::Unreadable => (
+            "the role cannot see a signal that a limit needs, or the database did not answer for 5 s",
+            "run `GRANT pg_monitor TO role`, which takes effect at once; `--allow monitoring` does without",
+        ),
+        Reason::ReplicaGone => (
+            "a standby that was streaming no longer is",
+            "bring it back; if it is gone for good, stop the process and run it again",
+        ),
+        Reason::ReplicationLag => (
+            "a standby replays more slowly than rekey writes, or not at all",
+            "look at `pg_stat_replication`; on the standby, at `pg_is_wal_replay_paused()` and its long queries",
+        ),
+        Reason::SlotWal => (
+            "the consumer of a replication slot is behind or dead",
+            "start it, or drop the slot: look at `pg_replication_slots`",
+        ),
+        Reason::SlotXmin => (
+            "an old query on a standby, or a dead slot, keeps dead rows from being pruned",
+            "end the query, or drop the slot",
+        ),
+        Reason::WalArchive => {
+            ("`archive_command` is slow or fails", "look at `pg_stat_archiver` and the server's log")
+        }
+        Reason::Blocked => (
+            "sessions of the application wait for rekey's row locks; pauses grow until they do not",
+            "if it stays: a smaller `--lock-target`, fewer `--workers`, or another hour",
+        ),
+        Reason::Checkpoints => (
+            "WAL forces checkpoints of the server; pauses grow until it does not",
+            "raise `max_wal_size`, or let it be slow",
+        ),
+        Reason::MaxRate => ("`--max-rate` is reached", "nothing to do"),
+    };
+    Explanation {
+        name: reason.as_str().into(),
+        kind: Kind::ThrottleReason,
+        meaning: meaning.into(),
+        data: "the last committed batch stands; work goes on by itself once the reason is gone".into(),
+        next: vec![next.into()],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_as_they_are_printed_and_as_they_are_typed() {
+        for known in all() {
+            for typed in [known.name.clone(), known.name.replace(' ', "-"), known.name.to_uppercase()] {
+                assert_eq!(explain(&typed).map_err(|e| e.message), Ok(known.clone()), "{typed}");
+            }
+        }
+        assert_eq!(explain("exit 7").map(|e| e.name).unwrap_or_default(), "7");
+        assert_eq!(explain("replication lag: 12 s").map(|e| e.kind).ok(), Some(Kind::ThrottleReason));
+    }
+
+    #[test]
+    fn every_name_is_explained_once() {
+        let mut names: Vec<String> = all().iter().map(|known| plain(&known.name)).collect();
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        assert!(all().iter().all(|known| !known.next.is_empty()));
+    }
+
+    #[test]
+    fn a_name_that_is_none_is_not_repeated_and_the_nearest_is_named() {
+        let hint = |name: &str| explain(name).map_err(|e| (e.exit, e.hint.unwrap_or_default()));
+        assert_eq!(hint("replication"), Err((Exit::Usage, "Did you mean replication lag?".into())));
+        let unknown = explain("xR7_kVp2-QmT9wLzB4nHc8YdJf3sGa6E").map_err(|e| format!("{e} {:?}", e.hint));
+        assert!(unknown.is_err_and(|said| !said.contains("xR7")));
+    }
+}
