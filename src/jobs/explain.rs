@@ -258,6 +258,27 @@ mod tests {
         assert!(all().iter().all(|known| !known.next.is_empty()));
     }
 
+    /// The tables that people read are written from these texts.
+    #[test]
+    fn the_runbook_says_the_same() {
+        let page = format!("{}/RUNBOOK.md", env!("CARGO_MANIFEST_DIR"));
+        let page = std::fs::read_to_string(page).unwrap_or_default();
+        for known in all() {
+            let (cell, text) = match known.kind {
+                Kind::ExitCode => {
+                    (format!("| {} |", known.name), format!("| {} | {}", known.data, known.next[0]))
+                }
+                Kind::ThrottleReason if known.name != Reason::Paused.as_str() => {
+                    let next = crate::rotation::permits::sentence(&known.next[0]);
+                    (format!("| `{}` |", known.name), format!("| {}. {next}", known.meaning))
+                }
+                _ => continue,
+            };
+            let row = page.lines().find(|line| line.starts_with(&cell)).unwrap_or_default();
+            assert!(row.contains(&text), "RUNBOOK.md on {}: {row:?} lacks {text:?}", known.name);
+        }
+    }
+
     #[test]
     fn a_name_that_is_none_is_not_repeated_and_the_nearest_is_named() {
         let hint = |name: &str| explain(name).map_err(|e| (e.exit, e.hint.unwrap_or_default()));

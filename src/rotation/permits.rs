@@ -12,7 +12,7 @@ mod step;
 mod tests;
 
 pub use next::next;
-pub use refusal::{Fact, Refusal};
+pub use refusal::{Fact, Refusal, sentence};
 pub use standing::{
     Dry, JustDone, LastPass, LastVerify, Outside, Position, Promotion, Quarantined, Standing,
 };

@@ -94,12 +94,16 @@ impl Refusal {
             hint.push_str("; or ");
             hint.push_str(&phrase(or));
         }
-        // ASCII: every phrase above begins with an English word.
-        if let Some(first) = hint.get_mut(..1) {
-            first.make_ascii_uppercase();
-        }
-        hint
+        sentence(&hint)
     }
+}
+
+/// With its first letter in upper case.
+pub fn sentence(phrase: &str) -> String {
+    let mut letters = phrase.chars();
+    letters
+        .next()
+        .map_or_else(String::new, |first| first.to_uppercase().collect::<String>() + letters.as_str())
 }
 
 impl From<Refusal> for Error {
