@@ -7,6 +7,7 @@ use super::cache::CacheCommand;
 use super::completions::CompletionsArgs;
 use super::control::ResumeArgs;
 use super::examples;
+use super::explain::ExplainArgs;
 use super::finalize::FinalizeArgs;
 use super::init::InitArgs;
 use super::keys::KeysCommand;
@@ -80,6 +81,9 @@ pub enum Command {
     /// Rows that open with neither key
     #[command(subcommand, after_long_help = examples::QUARANTINE)]
     Quarantine(QuarantineCommand),
+    /// Say what an exit code, finding, state or throttle reason means
+    #[command(after_long_help = examples::EXPLAIN)]
+    Explain(ExplainArgs),
     /// Print a shell's completion script
     #[command(after_long_help = examples::COMPLETIONS)]
     Completions(CompletionsArgs),
@@ -158,6 +162,7 @@ impl Command {
             | Command::Finalize(_)
             | Command::Rollback(_)
             | Command::Quarantine(QuarantineCommand::Retry { .. })
+            | Command::Explain(_)
             | Command::Completions(_)
             | Command::Man(_)
             | Command::Keys(_)

@@ -71,6 +71,12 @@ pub const QUARANTINE_RETRY: &str = "Examples:
 pub const QUARANTINE_ACCEPT: &str = "Examples:
   rekey quarantine accept 01900000-0000-7000-8000-0000000000aa --reason \"lost\"";
 
+pub const EXPLAIN: &str = "Examples:
+  rekey explain 7
+  rekey explain promoted
+  rekey explain 'replication lag'
+  rekey explain                   lists every name";
+
 pub const COMPLETIONS: &str = "Examples:
   rekey completions bash >/etc/bash_completion.d/rekey
   rekey completions fish >~/.config/fish/completions/rekey.fish

@@ -26,6 +26,7 @@ mod confirm;
 mod context;
 mod control;
 mod examples;
+mod explain;
 mod finalize;
 mod hardening;
 mod init;
@@ -180,6 +181,7 @@ async fn carry_out(command: Command, context: &Context) -> Result<Exit> {
         Command::Resume(args) => control::resume(args, context).await,
         Command::Abort => control::abort(context).await,
         Command::Quarantine(command) => quarantine::run(command, context).await,
+        Command::Explain(args) => explain::run(&args, context),
         Command::Completions(args) => completions::run(args, Cli::command()),
         Command::Man(args) => man::run(args, Cli::command()),
         Command::Keys(command) => keys::run(command, context).await,

@@ -15,6 +15,9 @@ fn success_is_0() {
     rekey_without_database(["--version"]).exits(0);
     rekey_without_database(["--help"]).exits(0);
     rekey_without_database(["completions", "bash"]).exits(0);
+    let seven = rekey_without_database(["explain", "7"]).json(0);
+    assert_eq!((&seven["kind"], &seven["data"]), (&"exit_code".into(), &"untouched".into()));
+    rekey_without_database(["explain"]).exits(0);
 }
 
 /// No way of using it leads to a bug; a ledger that somebody took apart looks like one. It says that nothing is lost.
@@ -39,6 +42,7 @@ fn usage_is_2() {
     rekey_without_database(["no-such-command"]).exits(2);
     rekey_without_database(["run", "--no-such-flag"]).exits(2);
     rekey_without_database(["run"]).exits(2);
+    rekey_without_database(["explain", OTHER]).exits(2).says_none_of(&[OTHER]);
     rekey(&db, ["run", "--workers", "0"]).exits(2);
     rekey(&db, ["run", "--workers", "many"]).exits(2);
     rekey(&db, ["run", "--lease-ttl", "soon"]).exits(2);
