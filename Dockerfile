@@ -16,10 +16,12 @@ RUN mkdir -p src \
  && cargo build --profile dist --locked --bin rekey \
  && rm -rf src target/dist/deps/*rekey* target/dist/.fingerprint/rekey-* target/dist/rekey*
 # Secrets cannot leak from a folder that is copied by name: only what the build needs is in the context (.dockerignore).
-COPY sqlx.toml ./
+COPY sqlx.toml build.rs ./
 COPY migrations migrations
 COPY src src
-RUN cargo build --profile dist --locked --bin rekey
+ARG REVISION=
+ARG BUILD_DATE=
+RUN REKEY_COMMIT=$REVISION REKEY_BUILD_DATE=$BUILD_DATE cargo build --profile dist --locked --bin rekey
 # What the runtime image gets, with the folders it goes to.
 RUN mkdir -p /out/usr/local/bin /out/usr/local/share/man/man1 \
       /out/usr/local/share/bash-completion/completions /out/usr/local/share/zsh/site-functions \

@@ -27,6 +27,7 @@ use super::verify::VerifyArgs;
 #[command(
     name = "rekey",
     version,
+    long_version = env!("REKEY_VERSION"),
     after_help = "The database is named by DATABASE_URL; keys by their source: env:VAR, file:PATH,\n\
                   dotenv:PATH#VAR, aws:SECRET_ID[#JSON_FIELD][@STAGE_OR_VERSION_ID].\n\
                   Every flag has an environment variable: --lease-ttl is REKEY_LEASE_TTL.\n\n\

@@ -14,6 +14,7 @@ mod support_aws;
 mod normal;
 mod page;
 mod promises;
+mod release;
 mod scene;
 
 use std::collections::BTreeSet;

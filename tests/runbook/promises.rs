@@ -255,6 +255,10 @@ fn the_sbom_lists_what_is_shipped() {
     assert_eq!(sqlx["hashes"][0]["content"].as_str().map(str::len), Some(64), "{sqlx}");
     assert_eq!(sqlx["licenses"][0]["expression"], "MIT OR Apache-2.0");
     assert!(named("proptest").is_none() && named("testcontainers").is_none(), "tests are not shipped");
+    assert!(
+        ["syn", "quote", "proc-macro2"].iter().all(|name| named(name).is_none()),
+        "macros are not linked"
+    );
     assert_eq!(licences.lines().count(), parts.len());
 }
 
