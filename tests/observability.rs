@@ -139,9 +139,11 @@ fn every_job_names_the_next_command() {
     Load::rows(100).into(&db);
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("last-word");
-    for (arguments, next) in
-        [(&["plan"][..], "rekey run --dry-run"), (&["run"], "rekey verify"), (&["verify"], "rekey promote")]
-    {
+    for (arguments, next) in [
+        (&["plan"][..], "rekey run --dry-run"),
+        (&["run"], "rekey verify"),
+        (&["verify"], "rekey promote --external"),
+    ] {
         rekey(&db, []).more(arguments).env("REKEY_TERMINATION_LOG", &path).exits(0);
         let word = std::fs::read_to_string(&path).expect("it is there");
         let word: serde_json::Value = serde_json::from_str(&word).expect("JSON");

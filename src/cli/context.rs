@@ -101,8 +101,10 @@ fn cache() -> Option<AppCache> {
     (!url.trim().is_empty()).then_some(AppCache { url, prefix })
 }
 
-/// This process among those of its host.
+/// This process's name in the ledger: host, pid, and something no other process has.
 fn process() -> String {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    format!("{host}-{}", std::process::id())
+    // The end of the id: its beginning is the time, which processes may share.
+    let unique = crate::entropy::id().simple().to_string();
+    format!("{host}-{}-{}", std::process::id(), &unique[24..])
 }

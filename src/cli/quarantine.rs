@@ -11,12 +11,11 @@ use crate::crypto::EncryptionKey;
 use crate::error::{Error, Exit, Result};
 use crate::jobs::key_pair::{self, NamedKeys};
 use crate::jobs::preflight::primary_only;
-use crate::jobs::run::may_run;
 use crate::jobs::work::{self, WorkRequest};
-use crate::jobs::{Ended, access, settle};
-use crate::rotation::State;
+use crate::jobs::{Ended, access, settle, standing};
+use crate::rotation::{Command, State};
 use crate::store::ledger::quarantine::{Acceptance, Entry};
-use crate::store::ledger::{Rotation, chunk, quarantine, rotation};
+use crate::store::ledger::{chunk, quarantine, rotation};
 use crate::store::{Purpose, audit, connect, facts};
 
 #[derive(Subcommand)]
@@ -122,16 +121,9 @@ async fn retry(
     let also = given(&also)?;
     let mut conn = connector.connect(Purpose::Control).await?;
     primary_only(&connector, &mut conn, "quarantine retry").await?;
-    let r: Rotation = rotation::latest(&mut conn).await?.ok_or_else(none)?;
+    let command = Command::QuarantineRetry { deadline: args.deadline.is_some() };
+    let r = standing::permitted(context, &mut conn, command).await?;
     let direction = r.direction();
-    match r.state {
-        State::RollingBack | State::RolledBack => {}
-        _ => may_run(&mut conn, &r, args.deadline.is_some()).await?,
-    }
-    if r.state == State::Finalized {
-        return Err(Error::new(Exit::State, format!("rotation {} is finalized", r.id))
-            .hint("rekey run starts another"));
-    }
     let pair = key_pair::for_rotation(context, keys, &r).await?;
     let mut accessed = access::both(&pair);
     let also: Option<EncryptionKey> = match also {

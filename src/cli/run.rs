@@ -11,6 +11,7 @@ use crate::engine::DryRun;
 use crate::error::{Exit, Result};
 use crate::jobs::dry_run::{self, DryEnd, Tried};
 use crate::jobs::run::{self, RunRequest};
+use crate::rotation::Step;
 use crate::telemetry::progress::thousands;
 
 #[derive(Args)]
@@ -45,7 +46,7 @@ struct DryReport {
     #[serde(flatten)]
     found: DryRun,
     rows_per_second: f64,
-    next: Vec<&'static str>,
+    next: Vec<Step>,
     event_head: Option<String>,
 }
 
@@ -59,7 +60,7 @@ fn print_dry(context: &Context, tried: Tried) -> Result<Exit> {
         DryEnd::Signalled => "stopped by a signal; nothing was written",
     };
     let exit = end.exit();
-    context.last_word.say(outcome, next.first().copied());
+    context.last_word.say(outcome, next.first().map(ToString::to_string).as_deref());
     let report = DryReport {
         outcome,
         exit_code: exit.code(),
@@ -91,7 +92,8 @@ fn text(report: &DryReport) {
     for id in report.found.unreadable_ids.iter().take(10) {
         println!("  unreadable: {id}");
     }
-    println!("\nnext: {}", report.next.join(", "));
+    println!();
+    summary::print_next(&report.next);
     if let Some(head) = &report.event_head {
         println!("audit chain head: {head}");
     }

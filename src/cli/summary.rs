@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::context::Context;
 use crate::error::{Exit, Result};
 use crate::jobs::{Goal, Settled};
-use crate::rotation::{Counters, Direction, State};
+use crate::rotation::{Counters, Direction, State, Step};
 use crate::store::ledger::Rotation;
 use crate::telemetry::progress::thousands;
 
@@ -23,7 +23,7 @@ struct Summary<'a> {
     rows_per_second: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     cache: Option<&'a str>,
-    next: &'a [&'static str],
+    next: &'a [Step],
     event_head: &'a str,
 }
 
@@ -31,7 +31,8 @@ struct Summary<'a> {
 pub fn print(context: &Context, settled: &Settled) -> Result<Exit> {
     let exit = settled.goal.exit();
     let outcome = outcome(settled.goal, settled.direction);
-    context.last_word.say(outcome, settled.next.first().copied());
+    let first = settled.next.first().map(ToString::to_string);
+    context.last_word.say(outcome, first.as_deref());
     let summary = Summary {
         outcome,
         exit_code: exit.code(),
@@ -79,6 +80,13 @@ fn outcome(goal: Goal, direction: Direction) -> &'static str {
     }
 }
 
+/// What to do next, one step a line.
+pub fn print_next(steps: &[Step]) {
+    for (i, step) in steps.iter().enumerate() {
+        println!("{} {step}", if i == 0 { "next:" } else { "     " });
+    }
+}
+
 fn text(s: &Summary<'_>) {
     println!("{}", s.outcome);
     println!();
@@ -99,8 +107,6 @@ fn text(s: &Summary<'_>) {
         println!("  {cache}");
     }
     println!();
-    for (i, next) in s.next.iter().enumerate() {
-        println!("{} {next}", if i == 0 { "next:" } else { "     " });
-    }
+    print_next(s.next);
     println!("audit chain head: {}", s.event_head);
 }

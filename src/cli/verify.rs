@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::context::Context;
 use super::options::KeyArgs;
+use super::summary::print_next;
 use crate::engine::VerifyReport;
 use crate::error::{Exit, Result};
 use crate::jobs::verify::{self, Verified, VerifyRequest};
@@ -36,7 +37,7 @@ pub async fn run(args: VerifyArgs, context: &Context) -> Result<Exit> {
     let request = VerifyRequest { workers: args.workers.into(), keys: args.keys.named()? };
     let verified = verify::verify(context, &request).await?;
     let exit = verified.report.exit();
-    context.last_word.say(exit.meaning(), verified.next);
+    context.last_word.say(exit.meaning(), verified.next.first().map(ToString::to_string).as_deref());
     if context.json() {
         context.print_json(&Printed {
             rotation: &verified.rotation,
@@ -93,9 +94,7 @@ fn text(v: &Verified, exit: Exit) {
         }
     }
     println!();
-    if let Some(next) = v.next {
-        println!("next: {next}");
-    }
+    print_next(&v.next);
     if !v.recorded {
         println!("printed only, not recorded");
     }

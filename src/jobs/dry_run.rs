@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::Session;
 use super::interrupt::unless_stopped;
 use super::key_pair;
 use super::preflight::{Purpose as Asked, preflight};
 use super::run::RunRequest;
 use super::work;
+use super::{Session, standing};
 use crate::crypto::Rewrapper;
 use crate::engine::{self, DryRun, Settings, Stop, StopSource};
 use crate::error::{Exit, Result};
-use crate::rotation::{Counters, Direction, Progress};
+use crate::rotation::permits::{Dry, JustDone};
+use crate::rotation::{Counters, Direction, Progress, Standing, Step, next};
 use crate::store::ledger::rotation;
 use crate::store::preflight::For;
 use crate::store::{Connector, Purpose, audit, connect};
@@ -54,7 +55,7 @@ pub struct Tried {
     /// Rows by outcome.
     pub found: DryRun,
     /// What to do next.
-    pub next: Vec<&'static str>,
+    pub next: Vec<Step>,
     /// The head of the audit chain, where rekey has run before.
     pub event_head: Option<String>,
 }
@@ -63,7 +64,8 @@ pub struct Tried {
 pub async fn dry_run(session: &Session, request: &RunRequest, mut stop: Stop) -> Result<Tried> {
     let connector = session.connector()?;
     let prepared = prepare(session, request, &connector);
-    let Prepared { rewrapper, settings, event_head, limit } = unless_stopped(&mut stop, prepared).await?;
+    let Prepared { rewrapper, settings, event_head, limit, standing } =
+        unless_stopped(&mut stop, prepared).await?;
     let (sender, receiver) = watch::channel(Progress { totals: Counters::default(), ..Default::default() });
     let shown = session.follow(receiver);
     let (give_up, given_up) = StopSource::new();
@@ -91,11 +93,13 @@ pub async fn dry_run(session: &Session, request: &RunRequest, mut stop: Stop) ->
         f if f.unreadable > 0 => DryEnd::Quarantine,
         _ => DryEnd::Clean,
     };
-    let next = match end {
-        DryEnd::Clean | DryEnd::Quarantine => vec!["rekey run"],
-        DryEnd::WrongKey => vec!["rekey keys fingerprint SOURCE"],
-        DryEnd::PastDeadline | DryEnd::Signalled => vec!["rekey run --dry-run"],
-    };
+    let just = JustDone::DryRun(match end {
+        DryEnd::Clean => Dry::Clean,
+        DryEnd::Quarantine => Dry::BadRows,
+        DryEnd::WrongKey => Dry::WrongKey,
+        DryEnd::PastDeadline | DryEnd::Signalled => Dry::Stopped,
+    });
+    let next = next(&Standing { just, ..standing });
     Ok(Tried { end, found, next, event_head })
 }
 
@@ -106,11 +110,13 @@ struct Prepared {
     event_head: Option<String>,
     /// How long it may take.
     limit: Option<Duration>,
+    standing: Standing,
 }
 
 async fn prepare(session: &Session, request: &RunRequest, connector: &Connector) -> Result<Prepared> {
     let mut conn = connector.connect(Purpose::ReadOnly).await?;
-    let active = rotation::latest(&mut conn).await?.filter(|r| r.state.is_active());
+    let (latest, standing) = standing::latest(session, &mut conn).await?;
+    let active = latest.filter(|r| r.state.is_active());
     let keys = match &active {
         Some(active) => key_pair::for_rotation(session, &request.keys, active).await?,
         None => key_pair::for_new(session, &request.keys).await?,
@@ -133,5 +139,5 @@ async fn prepare(session: &Session, request: &RunRequest, connector: &Connector)
     let settings = request.work.settings(session, &report.facts);
     let rewrapper =
         work::rewrapper(&keys, active.map_or_else(crate::entropy::id, |r| r.id), Direction::Forward, None)?;
-    Ok(Prepared { rewrapper, settings, event_head, limit })
+    Ok(Prepared { rewrapper, settings, event_head, limit, standing })
 }

@@ -19,6 +19,7 @@ pub mod rollback;
 pub mod run;
 mod session;
 mod settled;
+pub mod standing;
 pub mod verify;
 pub mod work;
 

@@ -11,12 +11,12 @@ use super::key_pair::{self, KeyPair, NamedKeys};
 use super::preflight::{Purpose as Asked, preflight};
 use super::settled::{Ended, Settled, settle};
 use super::work::{self, WorkRequest};
-use super::{Session, access, cache_after};
+use super::{Session, access, cache_after, standing};
 use crate::engine::lifecycle::{Exclusive, Target, clean_up, unpromote};
 use crate::engine::{End, Settings, Stop};
-use crate::error::{Error, Exit, Result};
+use crate::error::Result;
 use crate::rotation::throttle::Limits;
-use crate::rotation::{Counters, Desired, Direction, State};
+use crate::rotation::{Command, Counters, Desired, Direction, State};
 use crate::store::ledger::{Rotation, chunk, quarantine, rotation};
 use crate::store::preflight::For;
 use crate::store::{Connector, Purpose, connect};
@@ -114,8 +114,11 @@ struct Prepared {
 /// State, keys, preflight; then the rotation is turned round, in one transaction. May be given up anywhere.
 async fn prepare(session: &Session, request: &RollbackRequest, connector: &Connector) -> Result<Prepared> {
     let mut conn = connector.connect(Purpose::Control).await?;
-    let found = rotation::latest(&mut conn).await?;
-    let rotation = may_roll_back(found, request)?;
+    let command = Command::Rollback {
+        deadline: request.work.deadline.is_some(),
+        compromised: request.despite_compromise,
+    };
+    let rotation = standing::permitted(session, &mut conn, command).await?;
     let keys = key_pair::for_rotation(session, &request.keys, &rotation).await?;
     // Before anything turns: a rollback that could not be finished is worse than none.
     let limits = request.work.limits(Direction::Backward);
@@ -153,25 +156,4 @@ async fn prepare(session: &Session, request: &RollbackRequest, connector: &Conne
     let before = chunk::totals(&mut conn, rotation.id, Direction::Backward).await?;
     connect::close(conn).await;
     Ok(Prepared { rotation, keys, how: (settings, limits), before })
-}
-
-fn may_roll_back(found: Option<Rotation>, request: &RollbackRequest) -> Result<Rotation> {
-    let Some(r) = found else {
-        return Err(Error::new(Exit::State, "there is no rotation to roll back").hint("rekey status"));
-    };
-    if matches!(r.state, State::Finalizing | State::Finalized) {
-        return Err(Error::new(
-            Exit::State,
-            format!("rotation {} is {}: there is no way back", r.id, r.state),
-        )
-        .hint("to leave the new key, start a rotation to another one: rekey run"));
-    }
-    if r.compromised && !request.despite_compromise {
-        return Err(Error::new(
-            Exit::Usage,
-            format!("rotation {} was started because the old key is known to others", r.id),
-        )
-        .hint("rekey rollback --yes --i-know-the-old-key-is-compromised"));
-    }
-    Ok(r)
 }

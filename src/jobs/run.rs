@@ -9,12 +9,12 @@ use super::key_pair::{self, KeyPair, NamedKeys};
 use super::preflight::{Purpose as Asked, preflight};
 use super::settled::{Ended, Settled, settle};
 use super::work::{self, WorkRequest};
-use super::{Session, access};
+use super::{Session, access, standing};
 use crate::crypto::Rewrapper;
 use crate::engine::{Settings, Stop, lifecycle};
 use crate::error::{Error, Exit, Result};
 use crate::rotation::throttle::Limits;
-use crate::rotation::{Counters, Desired, Direction, State};
+use crate::rotation::{Command, Counters, Direction, State};
 use crate::store::ledger::rotation::{self, NewRotation};
 use crate::store::ledger::{Rotation, chunk};
 use crate::store::preflight::{For, Report};
@@ -28,6 +28,12 @@ pub struct RunRequest {
     pub keys: NamedKeys,
     /// How hard to work.
     pub work: WorkRequest,
+}
+
+impl RunRequest {
+    fn command(&self) -> Command {
+        Command::Run { deadline: self.work.deadline.is_some() }
+    }
 }
 
 /// Re-encrypts every row, until a closing proof shows that none is left on the old key or something ends it.
@@ -54,10 +60,10 @@ struct Prepared {
 async fn prepare(session: &Session, request: &RunRequest, connector: &Connector) -> Result<Prepared> {
     let mut conn = connector.connect(Purpose::Control).await?;
     let mut active = rotation::latest(&mut conn).await?.filter(|r| r.state.is_active());
-    let limits = request.work.limits(Direction::Forward);
+    let (command, limits) = (request.command(), request.work.limits(Direction::Forward));
     let (keys, report) = loop {
         if let Some(active) = &active {
-            may_run(&mut conn, active, request.work.deadline.is_some()).await?;
+            standing::require(session, &mut conn, command, Some(active)).await?;
         }
         let keys = match &active {
             Some(active) => key_pair::for_rotation(session, &request.keys, active).await?,
@@ -106,51 +112,6 @@ async fn prepare(session: &Session, request: &RunRequest, connector: &Connector)
     Ok(Prepared { rotation, rewrapper, how: (settings, limits), before })
 }
 
-/// Whether `run` may work in this rotation's state.
-pub async fn may_run(conn: &mut PgConnection, r: &Rotation, new_deadline: bool) -> Result<()> {
-    let refuse = |exit, what: String, hint: &str| Err(Error::new(exit, what).hint(hint));
-    match r.state {
-        State::Migrating | State::Migrated | State::Promoted => {}
-        State::RollingBack | State::Unpromoting => {
-            return refuse(
-                lifecycle::busy_or_state(conn, r).await?,
-                format!("rotation {} is being rolled back", r.id),
-                "rekey rollback finishes it",
-            );
-        }
-        State::Promoting => {
-            return refuse(
-                lifecycle::busy_or_state(conn, r).await?,
-                format!("rotation {} is being promoted", r.id),
-                "rekey promote finishes it",
-            );
-        }
-        State::Finalizing => {
-            return refuse(
-                lifecycle::busy_or_state(conn, r).await?,
-                format!("rotation {} is being finalized", r.id),
-                "rekey finalize finishes it",
-            );
-        }
-        State::Finalized | State::RolledBack => {}
-    }
-    if r.desired == Desired::Aborted {
-        return refuse(
-            Exit::State,
-            format!("rotation {} was aborted", r.id),
-            "rekey resume, then rekey run; or rekey rollback",
-        );
-    }
-    if r.past_deadline && !new_deadline {
-        return refuse(
-            Exit::Stopped,
-            format!("rotation {} is past its deadline, {}", r.id, r.deadline.as_deref().unwrap_or("now")),
-            "rekey run --deadline 2h, or rekey resume, lifts it",
-        );
-    }
-    Ok(())
-}
-
 /// A key that others know is never rotated to again, and the pair of a compromised rotation is used up, whichever
 /// way it ended.
 async fn refuse_compromised(conn: &mut PgConnection, keys: &KeyPair) -> Result<()> {
@@ -197,7 +158,7 @@ async fn begin(
         tracing::info!(rotation = %rotation.id, %old, %new, "rotation started");
         return Ok(rotation);
     }
-    may_run(conn, &rotation, request.work.deadline.is_some()).await?;
+    standing::require(session, conn, request.command(), Some(&rotation)).await?;
     if rotation.old_fingerprint != keys.old.record.fingerprint
         || rotation.new_fingerprint != keys.new.record.fingerprint
     {

@@ -41,7 +41,7 @@ pub struct Session {
     pub application: AppSettings,
     /// The application's cache, where REDIS_URL names one.
     pub cache: Option<AppCache>,
-    /// Host and process id: the beginning of this process's name in the ledger.
+    /// This process's name in the ledger, which no other process has.
     pub process: String,
     /// Shows progress to whoever started the job.
     pub show_progress: ShowProgress,
@@ -82,12 +82,5 @@ impl Session {
     pub fn follow(&self, progress: watch::Receiver<Progress>) -> Option<Shown> {
         self.metrics.follow(progress.clone());
         (self.show_progress)(progress)
-    }
-
-    /// A name for this process in the ledger that no other process has.
-    pub fn process_name(&self) -> String {
-        // The end of the id: its beginning is the time, which processes may share.
-        let unique = crate::entropy::id().simple().to_string();
-        format!("{}-{}", self.process, &unique[24..])
     }
 }

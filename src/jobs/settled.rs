@@ -6,10 +6,11 @@ use std::time::Duration;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::Session;
+use super::{Session, standing};
 use crate::engine::End;
 use crate::error::{Exit, Result};
-use crate::rotation::{Counters, Direction, State};
+use crate::rotation::permits::JustDone;
+use crate::rotation::{Counters, Direction, State, Step};
 use crate::store::audit;
 use crate::store::ledger::{Rotation, chunk, quarantine, rotation};
 
@@ -91,7 +92,7 @@ pub struct Settled {
     /// What became of the application's cache, where that was to be looked after.
     pub cache: Option<String>,
     /// What to do next, the first thing first.
-    pub next: Vec<&'static str>,
+    pub next: Vec<Step>,
     /// The head of the audit chain.
     pub event_head: String,
 }
@@ -124,12 +125,14 @@ pub async fn settle(
         End::Superseded(state) => Goal::Superseded(state),
     };
     session.metrics.settled(totals);
+    let just = if goal == Goal::Signalled { JustDone::Signalled } else { JustDone::Nothing };
+    let next = standing::next_steps(session, conn, Some(&rotation), just).await?;
     let (seq, hash) = audit::head(conn).await?;
     let moved = (totals.re_encrypted - before.re_encrypted) as f64;
     Ok(Settled {
         goal,
         direction,
-        next: next(goal, direction, &rotation),
+        next,
         rotation,
         totals,
         unaccepted,
@@ -138,39 +141,4 @@ pub async fn settle(
         cache,
         event_head: format!("{seq}:{hash}"),
     })
-}
-
-fn next(goal: Goal, direction: Direction, rotation: &Rotation) -> Vec<&'static str> {
-    let again = match direction {
-        Direction::Forward => "rekey run",
-        Direction::Backward => "rekey rollback --yes",
-    };
-    match goal {
-        Goal::Reached | Goal::ReachedButAccepted => match direction {
-            // The application may have read the new key, and have it in memory.
-            Direction::Backward if rotation.promoting_at.is_some() => {
-                vec!["restart the application", "rekey verify"]
-            }
-            Direction::Backward => vec!["rekey verify"],
-            Direction::Forward if rotation.state == State::Promoted => vec!["rekey verify", "rekey finalize"],
-            Direction::Forward => vec!["rekey verify", "rekey promote"],
-        },
-        Goal::Quarantined => vec![
-            "rekey quarantine list",
-            "rekey quarantine retry",
-            "rekey quarantine accept ID --reason TEXT",
-        ],
-        Goal::OtherBytes => vec!["rekey report"],
-        Goal::Unsettled | Goal::Signalled => vec![again],
-        Goal::Aborted => vec!["rekey resume", "rekey rollback --yes"],
-        Goal::PastDeadline => match direction {
-            Direction::Forward => vec!["rekey resume", "rekey run --deadline 2h"],
-            Direction::Backward => vec!["rekey resume", "rekey rollback --yes --deadline 2h"],
-        },
-        Goal::Superseded(State::RollingBack | State::Unpromoting | State::RolledBack) => {
-            vec!["rekey status", "rekey rollback --yes"]
-        }
-        Goal::Superseded(State::Promoting | State::Finalizing) => vec!["rekey status", again],
-        Goal::Superseded(_) => vec!["rekey status"],
-    }
 }

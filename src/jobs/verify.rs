@@ -5,11 +5,11 @@ use serde_json::Value;
 use sqlx::PgConnection;
 
 use super::key_pair::{self, NamedKeys, Role};
-use super::{Session, access};
+use super::{Session, access, standing};
 use crate::crypto::{Cipher, TagKey};
 use crate::engine::{self, Stop, StopSource, VerifyKeys, VerifyReport};
 use crate::error::{Error, Exit, Result};
-use crate::rotation::{Direction, State};
+use crate::rotation::{Command, Direction, State, Step, next};
 use crate::store::ledger::{Rotation, pass, rotation};
 use crate::store::{Connector, Purpose, audit};
 
@@ -30,7 +30,7 @@ pub struct Verified {
     /// Whether the result is in the ledger; on a standby it cannot be.
     pub recorded: bool,
     /// What to do next.
-    pub next: Option<&'static str>,
+    pub next: Vec<Step>,
     /// The head of the audit chain.
     pub event_head: Option<String>,
 }
@@ -41,9 +41,7 @@ pub async fn verify(session: &Session, request: &VerifyRequest) -> Result<Verifi
     // Whoever stops it drops all of it.
     let (_never, stop) = StopSource::new();
     let mut conn = connector.connect(Purpose::Control).await?;
-    let Some(rotation) = rotation::latest(&mut conn).await? else {
-        return Err(Error::new(Exit::State, "there is no rotation to verify").hint("rekey run starts one"));
-    };
+    let rotation = standing::permitted(session, &mut conn, Command::Verify).await?;
     let connector = connector.to_the_same(&mut conn).await?;
     // What became of the rows since is nobody's trouble then.
     let over = matches!(rotation.state, State::Finalized | State::RolledBack);
@@ -57,8 +55,13 @@ pub async fn verify(session: &Session, request: &VerifyRequest) -> Result<Verifi
     }
     let recorded = record(session, &connector, &mut conn, &rotation, "verify", &mut checked).await?;
     let report = checked.report;
+    let mut standing = standing::of(session, &mut conn, Some(&rotation)).await?;
+    if let Some(at) = &mut standing.rotation {
+        // Where it could not be recorded, it is true all the same.
+        at.verify = standing::verdict(&report);
+    }
     Ok(Verified {
-        next: next(&rotation, report.exit()),
+        next: next(&standing),
         event_head: audit::head_line(&mut conn).await,
         rotation,
         report,
@@ -151,20 +154,4 @@ fn turned_meanwhile(rotation: &Rotation) -> Error {
         rotation.id
     );
     Error::new(Exit::Busy, message).hint("rekey verify, once more")
-}
-
-/// The command to type after a verify with this result.
-fn next(rotation: &Rotation, exit: Exit) -> Option<&'static str> {
-    Some(match exit {
-        Exit::Ok => match rotation.state {
-            State::Migrating => "rekey run",
-            State::Migrated | State::Promoting => "rekey promote",
-            State::Promoted | State::Finalizing => "rekey finalize",
-            State::RollingBack | State::Unpromoting => "rekey rollback --yes",
-            State::Finalized | State::RolledBack => return None,
-        },
-        Exit::Quarantined => "rekey quarantine list",
-        _ if rotation.direction() == Direction::Forward => "rekey run",
-        _ => "rekey rollback --yes",
-    })
 }

@@ -129,7 +129,7 @@ pub async fn drive(
         actor: session.actor.clone(),
         settings,
         limits,
-        process: session.process_name(),
+        process: session.process.clone(),
         metrics: session.metrics.clone(),
     };
     let (sender, receiver) = watch::channel(Progress::default());

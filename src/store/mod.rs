@@ -37,6 +37,7 @@ pub fn statements() -> impl Iterator<Item = &'static Declaration> {
         backend::STATEMENTS,
         connect::STATEMENTS,
         facts::STATEMENTS,
+        ledger::standing::STATEMENTS,
         pooling::STATEMENTS,
         signals::STATEMENTS,
     ];

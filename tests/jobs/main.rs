@@ -1,7 +1,16 @@
-//! Jobs called in this process: what they return, and what they leave behind. What the commands print and ask of them
-//! is the other binaries' business.
+//! Jobs called in this process: what they return, and what they leave behind, in seconds. What the commands print and ask
+//! of them is the other binaries' business, and so is what the engine does under signals, crashes and other processes.
 
-mod keys;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod scene; // a database, a session on it, and requests with small steps
+
+mod dry_run; // every row tried, nothing written
+mod keys; // the keys' life outside a rotation
+mod moving; // run and rollback: to the end, resumed, refused
+mod next_steps; // where everything stands, and that what comes next is permitted
+mod verifying; // clean, and not
 
 use std::time::Duration;
 
@@ -10,6 +19,7 @@ use rekey::jobs::{Environment, Session};
 use rekey::secrets::{AppSettings, Sources};
 use rekey::store::audit::Actor;
 use rekey::telemetry::metrics::Metrics;
+use uuid::Uuid;
 
 /// A session without a database, in production.
 fn session() -> Session {
@@ -23,7 +33,7 @@ fn session() -> Session {
         lease_ttl: Duration::from_secs(30),
         application: AppSettings::default(),
         cache: None,
-        process: "tester-1".to_owned(),
+        process: format!("tester-{}", Uuid::new_v4()),
         show_progress: Box::new(|_| None),
     }
 }

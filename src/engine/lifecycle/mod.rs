@@ -22,12 +22,9 @@ use sqlx::PgConnection;
 use crate::error::{Error, Exit, Result};
 use crate::rotation::State;
 use crate::store::connect::jitter;
+use crate::store::ledger::standing::{PROMOTIONS, ROLLBACKS};
 use crate::store::ledger::{Rotation, rotation};
-use crate::store::{Statement, StoreError, schema};
-
-const PROMOTIONS: i64 = schema::LOCK + 2;
-/// Taken before the other one.
-const ROLLBACKS: i64 = schema::LOCK + 3;
+use crate::store::{Statement, StoreError};
 
 async fn try_lock(conn: &mut PgConnection, lock: i64) -> Result<bool, StoreError> {
     sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")

@@ -55,6 +55,7 @@ macro_rules! evidenced {
          AND e.detail->>'id' = q.row_id::text AND e.detail->>'content' IS NOT DISTINCT FROM q.content))"
     };
 }
+pub(super) use evidenced;
 
 impl FromRow<'_, PgRow> for Entry {
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {

@@ -1,0 +1,95 @@
+//! What [`crate::rotation::permits`] has to know of a rotation beyond its own row, read at one instant: its latest pass,
+//! its quarantine, whether rekey wrote rows after the last verify, who is at work, and who holds the locks of promotions
+//! and rollbacks. Nothing is decided here.
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::quarantine::evidenced;
+
+use crate::rotation::{Direction, PassOutcome};
+use crate::store::error::StoreError;
+use crate::store::schema;
+use crate::store::statement::{row, statements};
+
+/// Held while one process promotes, finalizes or rolls back.
+pub const PROMOTIONS: i64 = schema::LOCK + 2;
+/// Held by the one rollback among many that changes the rotation; taken before the other one.
+pub const ROLLBACKS: i64 = schema::LOCK + 3;
+
+/// One look.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// How the latest pass of this direction ended; none where it did not, or where there is none.
+    pub pass_outcome: Option<PassOutcome>,
+    /// Rows in quarantine that nobody accepted.
+    pub unaccepted: i64,
+    /// Rows in quarantine that an operator accepted.
+    pub accepted: i64,
+    /// The last verify's result, where it was of this direction.
+    pub verified_clean: Option<bool>,
+    /// That verify found rows that rekey had written with other bytes.
+    pub other_bytes: bool,
+    /// Rows of this direction were committed after that verify.
+    pub written_since: bool,
+    /// That verify is younger than the rotation's state.
+    pub verified_in_this_state: bool,
+    /// Seconds since the rotation came to its state.
+    pub state_seconds: f64,
+    /// Other processes heard of lately that move rows.
+    pub processes: i64,
+    /// Another session holds [`PROMOTIONS`].
+    pub promoting: bool,
+    /// Another session holds [`ROLLBACKS`].
+    pub rolling_back: bool,
+}
+
+row!(Seen {
+    pass_outcome,
+    unaccepted,
+    accepted,
+    verified_clean,
+    other_bytes,
+    written_since,
+    verified_in_this_state,
+    state_seconds,
+    processes,
+    promoting,
+    rolling_back,
+});
+
+statements! {
+    fn see(rotation: Uuid, direction: Direction, process: &str, seconds: f64, promotions: i64, rollbacks: i64) -> One<Seen>
+    during "look where the rotation stands":
+        concat!(
+            "WITH held AS (SELECT l.classid::int8 << 32 | l.objid::int8 AS lock FROM pg_catalog.pg_locks l \
+             JOIN pg_catalog.pg_database d ON d.oid = l.database WHERE l.locktype = 'advisory' AND l.objsubid = 1 \
+             AND l.granted AND d.datname = current_database() AND l.pid <> pg_backend_pid()) \
+             SELECT (SELECT p.outcome FROM rekey.passes p WHERE p.rotation = r.id AND p.direction = $2 \
+             ORDER BY p.pass DESC LIMIT 1) AS pass_outcome, \
+             (SELECT count(*) FROM rekey.quarantine q WHERE q.rotation = r.id AND NOT ", evidenced!(), ") AS unaccepted, \
+             (SELECT count(*) FROM rekey.quarantine q WHERE q.rotation = r.id AND ", evidenced!(), ") AS accepted, \
+             r.verified_clean, coalesce((r.verify_result->>'other_bytes')::int8, 0) > 0 AS other_bytes, \
+             EXISTS (SELECT FROM rekey.chunks c JOIN rekey.passes p ON p.rotation = c.rotation AND p.pass = c.pass \
+             WHERE c.rotation = r.id AND p.direction = $2 AND c.re_encrypted > 0 \
+             AND coalesce(c.done_at, p.ended_at, 'infinity') > r.verified_at) AS written_since, \
+             coalesce(r.verified_at > r.state_since, false) AS verified_in_this_state, \
+             extract(epoch FROM clock_timestamp() - r.state_since)::float8 AS state_seconds, \
+             (SELECT count(*) FROM rekey.processes o WHERE o.rotation = r.id AND o.process <> $3 \
+             AND o.seen_at > clock_timestamp() - make_interval(secs => $4)) AS processes, \
+             EXISTS (SELECT FROM held WHERE lock = $5) AS promoting, \
+             EXISTS (SELECT FROM held WHERE lock = $6) AS rolling_back \
+             FROM rekey.rotations r WHERE r.id = $1"
+        );
+}
+
+/// Looks. `process` is this process's name, which is not counted; `seconds` is how long a silent process counts as alive.
+pub async fn look(
+    conn: &mut PgConnection,
+    rotation: Uuid,
+    direction: Direction,
+    process: &str,
+    seconds: f64,
+) -> Result<Seen, StoreError> {
+    see(conn, rotation, direction, process, seconds, PROMOTIONS, ROLLBACKS).await
+}
