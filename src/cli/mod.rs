@@ -20,6 +20,7 @@ macro_rules! print {
 }
 
 mod cache;
+mod columns;
 mod command;
 mod completions;
 mod confirm;

@@ -9,6 +9,7 @@ use super::summary::print_next;
 use crate::engine::VerifyReport;
 use crate::error::{Exit, Result};
 use crate::jobs::verify::{self, Verified, VerifyRequest};
+use crate::rotation::Step;
 use crate::store::ledger::Rotation;
 use crate::telemetry::progress::thousands;
 
@@ -29,6 +30,7 @@ struct Printed<'a> {
     recorded: bool,
     #[serde(flatten)]
     report: &'a VerifyReport,
+    next: &'a [Step],
     event_head: Option<&'a str>,
 }
 
@@ -45,6 +47,7 @@ pub async fn run(args: VerifyArgs, context: &Context) -> Result<Exit> {
             exit_code: exit.code(),
             recorded: verified.recorded,
             report: &verified.report,
+            next: &verified.next,
             event_head: verified.event_head.as_deref(),
         })?;
     } else {

@@ -7,9 +7,11 @@ mod support;
 mod scene; // a database, a session on it, and requests with small steps
 
 mod dry_run; // every row tried, nothing written
+mod ending; // promote, finalize, rows accepted on the way
 mod keys; // the keys' life outside a rotation
 mod moving; // run and rollback: to the end, resumed, refused
 mod next_steps; // where everything stands, and that what comes next is permitted
+mod steering; // init, plan, status, and a run told to pause, go on and end
 mod verifying; // clean, and not
 
 use std::time::Duration;

@@ -1,8 +1,9 @@
 //! A database of a test's own, a session on it, both keys in files, and requests with small steps.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use rekey::error::Result;
+use rekey::error::{Error, Exit, Result};
 use rekey::jobs::key_pair::NamedKeys;
 use rekey::jobs::rollback::{self, RollbackRequest};
 use rekey::jobs::run::{self, RunRequest};
@@ -47,6 +48,20 @@ impl Scene {
         source.unwrap_or_else(|error| panic!("{error}"))
     }
 
+    /// Puts the old key into a dotenv file, which the application reads; its path.
+    pub fn old_key_in_dotenv(&mut self) -> PathBuf {
+        let path = self.path(".env");
+        std::fs::write(&path, format!("A=1\nENCRYPTION_KEY={OLD}\nB=2\n")).expect("a file is written");
+        let source = KeySource::parse(&format!("dotenv:{}#ENCRYPTION_KEY", path.display()));
+        self.keys.old = Some(source.unwrap_or_else(|error| panic!("{error}")));
+        path
+    }
+
+    /// A place in the folder of its keys.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
     /// What `rekey run` asks for.
     pub fn request(&self) -> RunRequest {
         RunRequest { compromised: false, keys: self.keys.clone(), work: work() }
@@ -82,7 +97,7 @@ pub fn on(db: &Db) -> Session {
 }
 
 /// Small chunks and batches, so that there is a midst to stop in.
-fn work() -> WorkRequest {
+pub fn work() -> WorkRequest {
     WorkRequest {
         workers: 2,
         chunk_rows: Some(100),
@@ -93,4 +108,11 @@ fn work() -> WorkRequest {
         allowed: Allowed::default(),
         limits: Limits { allow_unreadable: true, ..Limits::default() },
     }
+}
+
+/// How a refusal ended, and what it says to do.
+#[track_caller]
+pub fn refused<T>(outcome: Result<T>) -> (Exit, String) {
+    let Err(Error { exit, hint, .. }) = outcome else { panic!("it was not refused") };
+    (exit, hint.unwrap_or_default())
 }

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use super::Report;
 use crate::crypto::Fingerprint;
 use crate::error::{Error, Exit, Result};
+use crate::jobs::report::Report;
 use crate::rotation::RecordedSource;
 use crate::store::ledger::Rotation;
 use crate::store::report::Event;

@@ -20,10 +20,8 @@ use std::time::{Duration, Instant};
 use sqlx::PgConnection;
 
 use crate::error::{Error, Exit, Result};
-use crate::rotation::State;
 use crate::store::connect::jitter;
 use crate::store::ledger::standing::{PROMOTIONS, ROLLBACKS};
-use crate::store::ledger::{Rotation, rotation};
 use crate::store::{Statement, StoreError};
 
 async fn try_lock(conn: &mut PgConnection, lock: i64) -> Result<bool, StoreError> {
@@ -32,25 +30,6 @@ async fn try_lock(conn: &mut PgConnection, lock: i64) -> Result<bool, StoreError
         .fetch_one(conn)
         .during("take the lock for promotions")
         .await
-}
-
-/// How a command ends that the rotation's state keeps from its work: 8 while another process promotes, finalizes or
-/// rolls back, and 7 if nobody does.
-pub async fn busy_or_state(conn: &mut PgConnection, r: &Rotation) -> Result<Exit> {
-    let locked = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_database d ON d.oid = l.database \
-         WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted AND d.datname = current_database() \
-         AND l.classid::int8 << 32 | l.objid::int8 IN ($1, $2) AND l.pid <> pg_backend_pid())",
-    );
-    let locked: bool = locked
-        .bind(PROMOTIONS)
-        .bind(ROLLBACKS)
-        .fetch_one(&mut *conn)
-        .during("look for another process at work")
-        .await?;
-    let rolls_back = matches!(r.state, State::RollingBack | State::Unpromoting);
-    let at_work = locked || rolls_back && rotation::live_processes(conn, r.id).await? > 0;
-    Ok(if at_work { Exit::Busy } else { Exit::State })
 }
 
 /// How long another process may take: the longest is a turn that waits for a frozen worker's transaction.

@@ -13,7 +13,6 @@ use sqlx::{Connection, PgConnection, Row};
 use uuid::Uuid;
 
 use crate::crypto::Fingerprint;
-use crate::error::{Error, Exit};
 use crate::rotation::{Deadline, DeadlineAt, Desired, Direction, RecordedSource, State};
 use crate::store::audit::{self, Actor};
 use crate::store::error::{Statement, StoreError};
@@ -420,31 +419,9 @@ pub async fn record_verify(
     tx.commit().during("record the verify").await.map(|()| true)
 }
 
-/// Live leases of the rotation's workers: how many processes hold some.
-pub async fn live_processes(conn: &mut PgConnection, id: Uuid) -> Result<i64, StoreError> {
-    sqlx::query_scalar(
-        "SELECT count(DISTINCT owner) FROM rekey.chunks WHERE rotation = $1 AND state = 'open' AND worker IS NOT NULL \
-         AND lease_until > clock_timestamp()",
-    )
-    .bind(id)
-    .fetch_one(conn)
-    .during("count live workers")
-    .await
-}
-
 impl Rotation {
     /// Where rows should be moving, or have moved, in its state.
     pub fn direction(&self) -> Direction {
         self.state.direction()
-    }
-
-    /// After an abort `resume` and `rollback` are the only ways on; what was begun outside is finished all the same.
-    pub fn refuse_aborted(&self) -> Result<(), Error> {
-        let begun = matches!(self.state, State::Promoting | State::Finalizing);
-        if self.desired != Desired::Aborted || begun || !self.state.is_active() {
-            return Ok(());
-        }
-        Err(Error::new(Exit::State, format!("rotation {} was aborted", self.id))
-            .hint("rekey resume, then the same command again; or rekey rollback"))
     }
 }

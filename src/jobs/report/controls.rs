@@ -10,8 +10,11 @@ use crate::store::report::{Chain, Encryptions, Event};
 /// One requirement and its evidence.
 #[derive(Serialize)]
 pub struct Control {
+    /// Standard and number.
     pub control: &'static str,
+    /// What it asks for.
     pub requirement: &'static str,
+    /// The recorded fact, or that there is none.
     pub evidence: String,
 }
 

@@ -1,0 +1,86 @@
+//! `finalize`: ends the rotation on the new key, after one more clean verify. Irreversible.
+
+use std::time::Duration;
+
+use sqlx::PgConnection;
+
+use super::key_pair::{self, NamedKeys, Role};
+use super::verify::{self, How};
+use super::{Session, preflight, standing};
+use crate::engine::Stop;
+use crate::engine::lifecycle::{self, Ending, Exclusive, Target, clean_up, is_settled, settle};
+use crate::error::Result;
+use crate::rotation::permits::JustDone;
+use crate::rotation::{Command, State, Step};
+use crate::store::ledger::{Rotation, rotation};
+use crate::store::{Purpose, audit};
+
+/// What is asked for.
+pub struct FinalizeRequest {
+    /// Days in which the temporary secret can still be restored.
+    pub recovery_window: u8,
+    /// Connections that read at a time while it verifies.
+    pub workers: usize,
+    /// Where the keys are.
+    pub keys: NamedKeys,
+}
+
+/// What the end of a rotation reports.
+pub struct Finalized {
+    /// What was done outside the database.
+    pub ending: Ending,
+    /// The rotation as it stands now.
+    pub rotation: Rotation,
+    /// What to do next.
+    pub next: Vec<Step>,
+    /// The head of the audit chain.
+    pub event_head: String,
+}
+
+/// Ends the rotation.
+pub async fn finalize(session: &Session, request: &FinalizeRequest, stop: Stop) -> Result<Finalized> {
+    let connector = session.connector()?;
+    let mut conn = connector.connect(Purpose::Control).await?;
+    if let Some(over) = rotation::latest(&mut conn).await?.filter(|r| r.state == State::Finalized) {
+        put_in_order(session, &mut conn, &over).await?;
+    }
+    let r = standing::permitted(session, &mut conn, Command::Finalize).await?;
+    let alone = Exclusive::take(&mut conn).await?;
+    // Before this process held the lock, a rollback may have turned the rotation round.
+    let r = rotation::by_id(&mut conn, r.id).await?;
+    standing::require(session, &mut conn, Command::Finalize, Some(&r)).await?;
+    let target = Target::of(&session.sources, &r, None)?;
+    preflight::primary_only(&connector, &mut conn, "finalize").await?;
+    if r.state == State::Promoted {
+        target.look_for_either().await?;
+        // Promoted from a verify that saw rows: whoever deleted them since did not ask rekey.
+        let how = How { workers: request.workers, may_be_empty: true };
+        let mut checked = verify::check(session, &request.keys, &connector, &mut conn, &r, how, stop).await?;
+        verify::record(session, &connector, &mut conn, &r, "finalize", &mut checked).await?;
+        checked.report.into_clean()?;
+    }
+    if !is_settled(&target).await? {
+        let new = key_pair::one(session, &request.keys, &r, Role::New).await?;
+        settle(&mut conn, &alone, &target, &new.key).await?;
+    }
+    let days = request.recovery_window;
+    let ending = lifecycle::finalize(&mut conn, &alone, &target, days, &session.actor).await?;
+    let now = rotation::by_id(&mut conn, r.id).await?;
+    let next = standing::next_steps(session, &mut conn, Some(&now), JustDone::Nothing).await?;
+    let (seq, hash) = audit::head(&mut conn).await?;
+    Ok(Finalized { ending, rotation: now, next, event_head: format!("{seq}:{hash}") })
+}
+
+/// How long the labels of a rotation that is over may hold the refusal up.
+const BRIEFLY: Duration = Duration::from_secs(5);
+
+/// An earlier finalize may have been killed after its last commit, before its labels and its backup were gone.
+async fn put_in_order(session: &Session, conn: &mut PgConnection, r: &Rotation) -> Result<()> {
+    if Exclusive::take(conn).await.is_ok() {
+        let target = Target::of(&session.sources, r, None)?;
+        if tokio::time::timeout(BRIEFLY, clean_up(&target)).await.is_err() {
+            tracing::warn!("rekey's staging labels could not be looked for within {BRIEFLY:?}");
+        }
+    }
+    Ok(())
+}
