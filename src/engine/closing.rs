@@ -24,8 +24,8 @@ use crate::store::ledger::{Lease, Pass, pass, rotation};
 use crate::store::rows::{self, INLINE_BYTES, MAX_ROW_BYTES};
 use crate::store::{Statement, StoreError, audit};
 
-/// More stragglers than this are walked to, not listed.
-const MAX_LISTED: usize = 10_000;
+/// More stragglers than this, 16 bytes each, are walked to, not listed.
+const MAX_LISTED: usize = 1_000_000;
 
 /// Sorts rows by what is to be done about them.
 #[derive(Default)]

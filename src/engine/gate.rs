@@ -1,17 +1,19 @@
 //! What a worker obeys between batches: signals, the operator, the throttle, `--max-rate`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use super::Stop;
 use super::fault::Fault;
 use super::heartbeat::Wish;
-use crate::rotation::throttle::Verdict;
+use crate::rotation::throttle::{Reason, Verdict};
 use crate::rotation::{Limiter, Pace, Rate, share};
+use crate::store::connect::jitter;
 
 /// One worker's view of all that may hold it back.
 #[derive(Clone)]
@@ -30,6 +32,28 @@ impl Gate {
     /// Whether work may be done now.
     pub fn is_open(&self) -> bool {
         !self.stop.is_set() && self.wish.borrow().work && !self.pace.borrow().waits()
+    }
+
+    /// Whether whatever is under way, a long statement too, is to be given up: asked to stop, aborted, paused, past the
+    /// deadline, rolled back elsewhere, or outside the window. Other reasons to wait do not concern what only reads.
+    fn is_shut(&self) -> bool {
+        let pace = self.pace.borrow();
+        let window = pace.waits() && pace.why.as_ref().is_some_and(|why| why.reason == Reason::Window);
+        self.stop.is_set() || !self.wish.borrow().work || window
+    }
+
+    /// Returns once whatever is under way is to be given up.
+    pub async fn shut(&mut self) {
+        while !self.is_shut() {
+            let told = tokio::select! {
+                () = self.stop.wait() => Ok(()),
+                told = self.wish.changed() => told,
+                told = self.pace.changed() => told,
+            };
+            if told.is_err() {
+                return;
+            }
+        }
     }
 
     /// At most this many rows in a batch, so that the rate stays even and nobody is in the others' way.
@@ -67,10 +91,33 @@ pub struct Crew {
     rate: Option<Rate>,
     limiter: Option<Mutex<Booked>>,
     batch_rows: usize,
+    /// Workers of this process.
+    workers: usize,
     /// Workers of all processes.
     company: AtomicUsize,
     backends: Mutex<BTreeSet<i32>>,
+    /// Workers that stand still, and what each of them has met.
+    stuck: Mutex<BTreeMap<i32, Stuck>>,
+    /// Held by the one worker that keeps asking whether there is anything to do.
+    lookout: Arc<tokio::sync::Mutex<()>>,
+    /// Workers that wait for that one.
+    idle: Mutex<BTreeSet<i32>>,
     started: Instant,
+}
+
+/// A worker that stands still.
+struct Stuck {
+    since: Instant,
+    /// Rows that somebody holds; none where there is nothing to claim, or the table is locked.
+    rows: Vec<Uuid>,
+}
+
+/// How a process's workers stand still.
+pub struct Standstill {
+    /// Rows that somebody holds.
+    pub rows: Vec<Uuid>,
+    /// None of the workers gets on.
+    pub all: bool,
 }
 
 impl Crew {
@@ -83,6 +130,10 @@ impl Crew {
             limiter: rate
                 .map(|rate| Mutex::new(Booked { limiter: Limiter::new(rate), until: Duration::ZERO })),
             backends: Mutex::default(),
+            stuck: Mutex::default(),
+            lookout: Arc::default(),
+            idle: Mutex::default(),
+            workers,
             started: Instant::now(),
         })
     }
@@ -111,6 +162,41 @@ impl Crew {
         held.then_some(self.rate?)
     }
 
+    /// A worker stands still: it has met these rows, held by somebody, or nothing to do at all.
+    pub fn stuck(&self, worker: i32, rows: Vec<Uuid>) {
+        let mut stuck = self.stuck.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = stuck.get(&worker).map_or_else(Instant::now, |before| before.since);
+        stuck.insert(worker, Stuck { since, rows });
+    }
+
+    /// A worker gets on.
+    pub fn moves(&self, worker: i32) {
+        self.stuck.lock().unwrap_or_else(PoisonError::into_inner).remove(&worker);
+    }
+
+    /// What keeps workers from work, if that has been so for a moment: all of them, or some with rows that are held.
+    pub fn standstill(&self) -> Option<Standstill> {
+        let stuck = self.stuck.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = stuck.len() >= self.workers;
+        let rows: Vec<Uuid> = stuck.values().flat_map(|stuck| stuck.rows.iter().copied()).take(20).collect();
+        let settled = stuck.values().any(|stuck| stuck.since.elapsed() > Duration::from_secs(1));
+        (settled && (all || !rows.is_empty())).then_some(Standstill { rows, all })
+    }
+
+    /// The right to ask whether there is anything to do: one worker asks, and the others wait for it to be busy. Whoever
+    /// waits here holds no lease.
+    pub async fn lookout(&self, worker: i32) -> Lookout {
+        let idle = Idle::new(self, worker);
+        let only = self.lookout.clone().lock_owned().await;
+        drop(idle);
+        Lookout { _only: only, pause: Duration::from_millis(25) }
+    }
+
+    /// Workers that wait for another one to ask.
+    pub fn idle(&self) -> Vec<i32> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    }
+
     /// The backends whose locks are ours.
     pub fn backends(&self) -> Vec<i32> {
         self.backends.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
@@ -128,6 +214,40 @@ struct Booked {
     limiter: Limiter,
     /// Until when it holds somebody up, since the start.
     until: Duration,
+}
+
+/// A worker that waits for another one to ask.
+struct Idle<'a> {
+    crew: &'a Crew,
+    worker: i32,
+}
+
+impl<'a> Idle<'a> {
+    fn new(crew: &'a Crew, worker: i32) -> Idle<'a> {
+        crew.idle.lock().unwrap_or_else(PoisonError::into_inner).insert(worker);
+        Idle { crew, worker }
+    }
+}
+
+impl Drop for Idle<'_> {
+    fn drop(&mut self) {
+        self.crew.idle.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.worker);
+    }
+}
+
+/// The one worker that asks whether there is anything to do, ever less often.
+pub struct Lookout {
+    _only: tokio::sync::OwnedMutexGuard<()>,
+    pause: Duration,
+}
+
+impl Lookout {
+    /// How long to wait before asking again: up to a second.
+    pub fn pause(&mut self) -> Duration {
+        let pause = self.pause;
+        self.pause = (pause * 2).min(Duration::from_secs(1));
+        jitter(pause)
+    }
 }
 
 /// A backend of ours.

@@ -8,11 +8,11 @@ use sqlx::PgConnection;
 use tokio::sync::watch;
 
 use super::SharedJob;
-use super::gate::Crew;
-use crate::rotation::throttle::{Reason, Verdict};
-use crate::rotation::{Desired, PassOutcome, Progress, State};
+use super::gate::{Crew, Standstill};
+use crate::rotation::throttle::{Reason, Verdict, Why};
+use crate::rotation::{Desired, Pace, PassOutcome, Progress, State};
 use crate::store::ledger::{chunk, pass, process, rotation};
-use crate::store::{Purpose, StoreError};
+use crate::store::{Purpose, StoreError, waits};
 
 /// What workers should be doing, as the ledger says.
 #[derive(Clone, Debug)]
@@ -26,7 +26,16 @@ pub struct Wish {
     /// The deadline is over.
     pub past_deadline: bool,
     /// How the pass ended, once it has.
-    pub over: Option<PassOutcome>,
+    pub over: Option<Over>,
+}
+
+/// A pass that has ended, and no other goes on from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Over {
+    /// Its number.
+    pub pass: i32,
+    /// How it ended.
+    pub outcome: PassOutcome,
 }
 
 /// Runs until the process ends; a lost connection is made again, for as long as it takes: the workers decide
@@ -65,8 +74,8 @@ async fn beat(
     rate: &mut Speed,
 ) -> Result<(), StoreError> {
     let ttl = job.settings.lease_ttl;
-    let pause = (ttl / 4).min(Duration::from_millis(500));
     let mut renewed: Option<Instant> = None;
+    let mut waits = Waits::default();
     loop {
         if renewed.is_none_or(|at| at.elapsed() >= ttl / 3) {
             chunk::heartbeat(conn, &job.process, ttl).await?;
@@ -75,12 +84,20 @@ async fn beat(
         let now = rotation::by_id(conn, job.rotation).await?;
         let workable = State::workable(job.direction).contains(&now.state);
         let pass = pass::latest(conn, job.rotation, job.direction).await?;
-        let over = pass.as_ref().and_then(|pass| pass.outcome).filter(|o| *o != PassOutcome::Superseded);
+        let over = pass.as_ref().and_then(|pass| {
+            let outcome = pass.outcome.filter(|outcome| *outcome != PassOutcome::Superseded)?;
+            Some(Over { pass: pass.number, outcome })
+        });
         let verdict = match now.desired {
             Desired::Paused => Verdict::wait(Reason::Paused, ""),
             _ => pace.borrow().clone(),
         };
-        let (waiting, throttle) = (verdict.waits(), verdict.why);
+        let standstill = crew.standstill();
+        let held_up = waits.look(job, crew, conn, standstill.as_ref()).await?;
+        let (waiting, throttle) = match (verdict.why, held_up) {
+            (None, Some(why)) => (standstill.as_ref().is_some_and(|standstill| standstill.all), Some(why)),
+            (why, _) => (verdict.pace == Pace::Wait, why),
+        };
         wish.send_replace(Wish {
             work: workable && now.desired == Desired::Running && !now.past_deadline,
             state: now.state,
@@ -107,12 +124,55 @@ async fn beat(
                 throttle: throttle.clone(),
                 waiting,
             });
-            let workers = job.settings.workers as i32;
-            let why = throttle.map(|why| why.to_string());
-            process::report(conn, &job.process, job.rotation, workers, per_second, why.as_deref()).await?;
+            let report = process::Report {
+                process: &job.process,
+                rotation: job.rotation,
+                workers: job.settings.workers as i32,
+                rate: per_second,
+                why: throttle.as_ref(),
+                waits: waiting,
+            };
+            process::report(conn, &report).await?;
             crew.in_company(process::workers(conn, job.rotation, ttl.as_secs_f64()).await?);
         }
-        tokio::time::sleep(pause).await;
+        // Whoever stands still has time.
+        let pause = Duration::from_millis(if waiting { 1000 } else { 500 });
+        tokio::time::sleep(pause.min(ttl / 4)).await;
+    }
+}
+
+/// What the workers wait for, asked about once a second.
+#[derive(Default)]
+struct Waits {
+    found: Option<(Instant, Option<Why>)>,
+}
+
+impl Waits {
+    async fn look(
+        &mut self,
+        job: &SharedJob,
+        crew: &Crew,
+        conn: &mut PgConnection,
+        standstill: Option<&Standstill>,
+    ) -> Result<Option<Why>, StoreError> {
+        let Some(standstill) = standstill else {
+            self.found = None;
+            return Ok(None);
+        };
+        if let Some((at, why)) = &self.found
+            && at.elapsed() < Duration::from_millis(900)
+        {
+            return Ok(why.clone());
+        }
+        let (rows, ours) = (standstill.rows.clone(), crew.backends());
+        let waiting = waits::look(conn, job.rotation, &job.process, rows, &ours).await?;
+        let why = waiting.as_ref().map(Why::from);
+        let before = self.found.as_ref().and_then(|(_, why)| why.as_ref()).map(|why| why.reason);
+        if let Some(why) = why.as_ref().filter(|why| before != Some(why.reason)) {
+            tracing::info!(reason = why.reason.as_str(), detail = why.detail, "waiting");
+        }
+        self.found = Some((Instant::now(), why.clone()));
+        Ok(why)
     }
 }
 

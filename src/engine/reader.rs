@@ -12,8 +12,9 @@ use uuid::Uuid;
 
 use super::SharedJob;
 use super::fault::Fault;
+use super::heartbeat::Over;
 use super::row::{Recrypt, Rewrapped, by_bytes, read_large, read_small};
-use crate::rotation::{Addressing, Bounds, ChunkSize, Counters, Direction, PassOutcome};
+use crate::rotation::{Addressing, Bounds, ChunkSize, Counters, Direction};
 use crate::store::ledger::quarantine::BadRow;
 use crate::store::ledger::{Lease, Owner, Pass, lease, pass, proof};
 use crate::store::rows::{MAX_ROW_BYTES, Write};
@@ -45,7 +46,7 @@ pub enum Next {
     /// Others hold what is left, or the operator paused: ask again soon.
     Wait,
     /// The pass is over.
-    Ended(PassOutcome),
+    Ended(Over),
 }
 
 /// What a claim came to.
@@ -53,7 +54,7 @@ enum Claim {
     Leased(Lease),
     /// Others hold what is left.
     Nothing,
-    Ended(PassOutcome),
+    Ended(Over),
 }
 
 /// Claims and reads for one worker.
@@ -84,7 +85,7 @@ impl Reader {
                 }
                 Claim::Leased(lease) => Cursor::new(lease),
                 Claim::Nothing => return Ok(Next::Wait),
-                Claim::Ended(outcome) => return Ok(Next::Ended(outcome)),
+                Claim::Ended(over) => return Ok(Next::Ended(over)),
             },
         };
         let segment = self.segment(cursor).await?;
@@ -110,7 +111,7 @@ impl Reader {
         let moved_on = latest.number != self.pass.number;
         self.pass = latest;
         if let (false, Some(outcome)) = (moved_on, self.pass.outcome) {
-            return Ok(Claim::Ended(outcome));
+            return Ok(Claim::Ended(Over { pass: self.pass.number, outcome }));
         }
         if !moved_on {
             pass::add_proof(&mut self.conn, &self.pass).await?;

@@ -7,14 +7,14 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::gate::{Crew, Gate};
-use super::heartbeat::{self, Wish};
+use super::heartbeat::{self, Over, Wish};
 use super::throttle::Watchman;
-use super::worker::{Worker, WorkerEnd, release_all};
+use super::worker::{Worker, WorkerEnd};
 use super::{Job, SharedJob, Stop, StopSource};
 use crate::error::{Error, Exit};
 use crate::rotation::{Counted, Counters, Desired, PassOutcome, Progress, State};
 use crate::store::connect::jitter;
-use crate::store::ledger::{Owner, chunk, pass, process, rotation};
+use crate::store::ledger::{Owner, Pass, chunk, pass, process, rotation};
 use crate::store::{Class, Purpose, StoreError, connect, with_answer_limit};
 
 /// How a process ended, without an error.
@@ -159,56 +159,80 @@ async fn attend(
     relay.abort();
     let signalled = stop.is_set();
     let last = sign_off(job, signalled || failed.is_some()).await;
-    if let Ok((_, totals)) = &last {
+    if let Ok(last) = &last {
         let counted =
             if matches!(outcome, Some(WorkerEnd::Pass(_))) { Counted::Whole } else { Counted::Partly };
-        progress.send_modify(|p| p.finish(*totals, counted));
+        progress.send_modify(|p| p.finish(last.totals, counted));
     }
-    let last = last.map(|(now, _)| now);
     match failed {
         // A database that is away is no news to someone who wants us gone.
         Some(e) if signalled && e.exit == Exit::Unavailable => return Ok(Some(End::Signalled)),
         Some(e) => return Err(e),
         None => {}
     }
-    Ok(Some(match (outcome, last) {
-        (Some(WorkerEnd::Pass(PassOutcome::Clean)), _) => End::Clean,
-        (Some(WorkerEnd::Pass(PassOutcome::Unsettled)), _) => End::Unsettled,
+    let last = match last {
+        Ok(last) => last,
+        Err(_) if signalled => return Ok(Some(End::Signalled)),
+        Err(e) => return Err(e),
+    };
+    let (now, ended) =
+        (&last.rotation, matches!(outcome, Some(WorkerEnd::Pass(ended)) if last.still_says(ended)));
+    Ok(Some(match outcome {
+        Some(WorkerEnd::Pass(Over { outcome: PassOutcome::Clean, .. })) if ended => End::Clean,
+        Some(WorkerEnd::Pass(Over { outcome: PassOutcome::Unsettled, .. })) if ended => End::Unsettled,
         _ if signalled => End::Signalled,
         // Turned, or another rotation began after this one had ended.
-        (Some(WorkerEnd::Pass(PassOutcome::Cancelled)), Ok(now)) => End::Superseded(now.state),
-        (_, Ok(now)) if !State::workable(job.direction).contains(&now.state) => End::Superseded(now.state),
-        (_, Ok(now)) if now.desired == Desired::Aborted => End::Aborted,
-        (_, Ok(now)) if now.past_deadline => End::PastDeadline,
-        (_, Ok(_)) => return Ok(None),
-        (_, Err(e)) => return Err(e),
+        Some(WorkerEnd::Pass(Over { outcome: PassOutcome::Cancelled, .. })) => End::Superseded(now.state),
+        _ if !State::workable(job.direction).contains(&now.state) => End::Superseded(now.state),
+        _ if now.desired == Desired::Aborted => End::Aborted,
+        _ if now.past_deadline => End::PastDeadline,
+        _ => return Ok(None),
     }))
 }
 
-/// Gives leases back and says good-bye; in a hurry, only as far as two seconds go.
-async fn sign_off(job: &Job, hurry: bool) -> Result<(rotation::Rotation, Counters), Error> {
+/// What the ledger says at the end, read again from whichever server answers by then.
+struct Last {
+    rotation: rotation::Rotation,
+    pass: Option<Pass>,
+    totals: Counters,
+}
+
+impl Last {
+    /// Whether it still says that a pass ended like that: a failover may have lost the commit that concluded it.
+    fn still_says(&self, ended: Over) -> bool {
+        let concluded = ended.outcome != PassOutcome::Clean || self.rotation.state != State::Migrating;
+        let pass = self.pass.as_ref();
+        let known =
+            pass.is_some_and(|p| p.number > ended.pass || (p.number == ended.pass && p.outcome.is_some()));
+        concluded && known
+    }
+}
+
+/// Gives leases back and says good-bye; in a hurry, only as far as three seconds go.
+async fn sign_off(job: &Job, hurry: bool) -> Result<Last, Error> {
     let work = async {
         let mut conn = if hurry {
             job.connector.try_connect(Purpose::Control).await?
         } else {
             job.connector.connect(Purpose::Control).await?
         };
-        let mut released = release_all(&mut conn, &job.process).await;
+        let mut released = chunk::release_all(&mut conn, &job.process).await;
         for _ in 0..5 {
             if released.is_ok() {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
-            released = release_all(&mut conn, &job.process).await;
+            released = chunk::release_all(&mut conn, &job.process).await;
         }
         if let Err(error) = released {
             tracing::warn!(%error, "leases will expire by themselves");
         }
         process::leave(&mut conn, &job.process).await?;
-        let now = rotation::by_id(&mut conn, job.rotation).await?;
+        let rotation = rotation::by_id(&mut conn, job.rotation).await?;
+        let pass = pass::latest(&mut conn, job.rotation, job.direction).await?;
         let totals = chunk::totals(&mut conn, job.rotation, job.direction).await?;
         connect::close(conn).await;
-        Ok::<_, Error>((now, totals))
+        Ok::<_, Error>(Last { rotation, pass, totals })
     };
     if !hurry {
         return work.await;

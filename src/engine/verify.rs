@@ -85,7 +85,14 @@ pub async fn verify(
     let mut tasks = JoinSet::new();
     let limit = shared.connector.answer_limit();
     for _ in 0..workers {
-        tasks.spawn(with_answer_limit(limit, work(shared.clone(), stop.clone())));
+        let (working, mut stop) = (work(shared.clone(), stop.clone()), stop.clone());
+        tasks.spawn(with_answer_limit(limit, async move {
+            tokio::select! {
+                done = working => done,
+                // What it found so far is not told.
+                () = stop.wait() => Ok(Default::default()),
+            }
+        }));
     }
     let mut report = VerifyReport {
         bytes_compared: shared.keys.tags.is_some(),
@@ -100,8 +107,7 @@ pub async fn verify(
         old_seen += old;
     }
     if stop.is_set() {
-        return Err(Error::new(Exit::Signalled, "stopped by a signal before every row was verified")
-            .hint("run `rekey verify` again"));
+        return Err(given_up());
     }
     if report.rows == 0 && tagged > 0 && !may_be_empty {
         return Err(Error::new(
@@ -117,8 +123,9 @@ pub async fn verify(
     // may make up for one that was not, but not for one that the index does not know.
     let mut since = None;
     let (unchanged, unindexed) = loop {
-        match count(&shared.connector, &mut conn, &began).await {
-            Ok(rows) => break rows,
+        match count(&shared.connector, &mut conn, &began, stop.clone()).await {
+            Ok(Some(rows)) => break rows,
+            Ok(None) => return Err(given_up()),
             // From the first failure on: the statement itself may take minutes.
             Err(e) => {
                 let since = *since.get_or_insert_with(Instant::now);
@@ -139,14 +146,26 @@ async fn begin(conn: &mut PgConnection, rotation: Uuid) -> Result<(Began, i64), 
     Ok((counting::begin(conn).await?, proof::count(conn, rotation).await?))
 }
 
-/// Rows older than the horizon, and rows that the index on their id does not lead to.
+fn given_up() -> Error {
+    Error::new(Exit::Signalled, "stopped by a signal before every row was verified")
+        .hint("run `rekey verify` again")
+}
+
+/// Rows older than the horizon, and rows that the index on their id does not lead to. `None` where that was given up.
 async fn count(
     connector: &Connector,
     conn: &mut PgConnection,
     began: &Began,
-) -> Result<(i64, i64), StoreError> {
+    mut stop: Stop,
+) -> Result<Option<(i64, i64)>, StoreError> {
     let backend = Backend::of(conn).await?;
-    backend.outlives(connector, counting::OP, counting::count(conn, began)).await
+    tokio::select! {
+        done = backend.outlives(connector, counting::OP, counting::count(conn, began)) => done.map(Some),
+        () = stop.wait() => {
+            backend.cancel(connector).await;
+            Ok(None)
+        }
+    }
 }
 
 async fn work(shared: Arc<Verifier>, stop: Stop) -> Result<(VerifyReport, i64), Error> {

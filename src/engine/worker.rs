@@ -6,12 +6,13 @@ use sqlx::PgConnection;
 use tokio::task::JoinHandle;
 
 use super::fault::Fault;
-use super::gate::Gate;
+use super::gate::{Gate, Lookout};
+use super::heartbeat::Over;
 use super::reader::{Next, Reader, Segment};
 use super::writer::Writer;
 use super::{SharedJob, closing};
 use crate::error::{Error, Exit};
-use crate::rotation::{Desired, PassOutcome, State};
+use crate::rotation::{Desired, State};
 use crate::store::connect::{close, jitter};
 use crate::store::ledger::{Lease, Owner, Pass, chunk, pass};
 use crate::store::{Backend, Class, Purpose, StoreError, signals, with_answer_limit};
@@ -20,7 +21,7 @@ use crate::store::{Backend, Class, Purpose, StoreError, signals, with_answer_lim
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WorkerEnd {
     /// The pass is over.
-    Pass(PassOutcome),
+    Pass(Over),
     /// A signal, an abort, a deadline, or the rotation was turned round.
     Stopped,
 }
@@ -63,6 +64,13 @@ impl Worker {
                 Ok(ended) => return Ok(ended),
                 Err(fault) => fault,
             };
+            match &fault {
+                // The table is locked, or nobody answers: it stands still until the next piece of work.
+                Fault::Store(e) if e.class() == Class::LockTimeout => {
+                    self.gate.crew.stuck(self.owner.worker, Vec::new());
+                }
+                _ => self.gate.crew.moves(self.owner.worker),
+            }
             match fault {
                 Fault::Fatal(e) => return Err(e),
                 Fault::Yield if self.gate.stop.is_set() => {}
@@ -83,7 +91,7 @@ impl Worker {
     /// Paused, throttled or aborted: whoever comes next shall not wait for our leases. The next session does it again if this fails.
     async fn give_back(&self) {
         if let Ok(mut conn) = self.job.connector.try_connect(Purpose::Control).await {
-            let given = chunk::release(&mut conn, &self.owner.process, Some(self.owner.worker)).await;
+            let given = chunk::release(&mut conn, &self.owner.process, &[self.owner.worker]).await;
             if let Err(error) = given {
                 tracing::debug!(%error, "leases are given back later");
             }
@@ -108,8 +116,8 @@ impl Worker {
                 return None;
             }
             // Others may finish what this process waits to do.
-            if let Some(outcome) = wish.over {
-                return Some(WorkerEnd::Pass(outcome));
+            if let Some(over) = wish.over {
+                return Some(WorkerEnd::Pass(over));
             }
             tokio::select! {
                 changed = gate.wish.changed() => if changed.is_err() { return Some(WorkerEnd::Stopped) },
@@ -137,12 +145,18 @@ impl Worker {
         let limit = self.job.connector.answer_limit();
         let mut ahead = read_ahead(reader, limit);
         let mut swept: Option<Instant> = None;
+        let mut lookout: Option<Lookout> = None;
         loop {
             let (reader, next) = tokio::select! {
                 done = &mut ahead.0 => done.map_err(|e| Error::new(Exit::Internal, format!("a reader panicked: {e}")))?,
                 () = self.gate.stop.wait() => return Err(Fault::Yield),
             };
-            match next? {
+            let next = next?;
+            if !matches!(next, Next::Wait) {
+                self.gate.crew.moves(self.owner.worker);
+                lookout = None;
+            }
+            match next {
                 Next::Segment(mut segment) => {
                     ahead = read_ahead(reader, limit);
                     *last = Some(segment.lease.clone());
@@ -162,16 +176,18 @@ impl Worker {
                     ahead = read_ahead(reader, limit);
                 }
                 Next::Wait => {
-                    // A claim that was given up may have been committed all the same. Nothing is held here, and the
-                    // heartbeat would keep it alive for ever.
+                    // A claim that was given up may have been committed all the same. Nothing is held here, nor by those
+                    // that wait for this worker to ask, and the heartbeat would keep it alive for ever.
                     if swept.is_none_or(|at| at.elapsed() > Duration::from_secs(1)) {
-                        writer.let_go(&self.owner).await?;
+                        let mut idle = self.gate.crew.idle();
+                        idle.push(self.owner.worker);
+                        writer.let_go(&self.owner.process, &idle).await?;
                         swept = Some(Instant::now());
                     }
-                    self.pause_briefly().await?;
+                    self.pause_until_asking_again(&mut lookout).await?;
                     ahead = read_ahead(reader, limit);
                 }
-                Next::Ended(outcome) => return Ok(WorkerEnd::Pass(outcome)),
+                Next::Ended(over) => return Ok(WorkerEnd::Pass(over)),
             }
         }
     }
@@ -194,21 +210,38 @@ impl Worker {
         let backend = Backend::of(&mut conn).await?;
         let proving = closing::prove(&self.job, &mut conn, lease);
         let done = tokio::select! {
-            done = backend.outlives(&self.job.connector, "prove that none is left", proving) => done,
-            () = self.gate.stop.wait() => return Err(Fault::Yield),
+            done = backend.outlives(&self.job.connector, "prove that none is left", proving) => Some(done),
+            () = self.gate.shut() => None,
         };
-        close(conn).await;
-        done
+        match done {
+            Some(done) => {
+                close(conn).await;
+                done
+            }
+            // Not left to run with its snapshot.
+            None => {
+                backend.cancel(&self.job.connector).await;
+                Err(Fault::Yield)
+            }
+        }
     }
 
-    async fn pause_briefly(&mut self) -> Result<(), Fault> {
-        if !self.gate.is_open() {
-            return Err(Fault::Yield);
-        }
+    /// One worker of a process asks for all of them, so that waiting costs next to nothing whatever their number.
+    async fn pause_until_asking_again(&mut self, lookout: &mut Option<Lookout>) -> Result<(), Fault> {
+        let crew = self.gate.crew.clone();
+        crew.stuck(self.owner.worker, Vec::new());
+        let mut gate = self.gate.clone();
+        let pause = async {
+            match lookout {
+                Some(lookout) => tokio::time::sleep(lookout.pause()).await,
+                none => *none = Some(crew.lookout(self.owner.worker).await),
+            }
+        };
         tokio::select! {
-            () = tokio::time::sleep(jitter(Duration::from_millis(25))) => Ok(()),
-            () = self.gate.stop.wait() => Err(Fault::Yield),
+            () = pause => {}
+            () = gate.shut() => {}
         }
+        if self.gate.is_open() { Ok(()) } else { Err(Fault::Yield) }
     }
 
     async fn connect(&mut self, purpose: Purpose) -> Result<PgConnection, Fault> {
@@ -224,11 +257,6 @@ fn read_ahead(mut reader: Reader, limit: Duration) -> Ahead {
         let next = reader.next().await;
         (reader, next)
     })))
-}
-
-/// Gives back what a process holds, as far as the database can be reached.
-pub async fn release_all(conn: &mut PgConnection, process: &str) -> Result<(), StoreError> {
-    chunk::release(conn, process, None).await
 }
 
 /// Faults without progress between them. Patience ends after `retry_for`.

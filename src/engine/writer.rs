@@ -18,11 +18,11 @@ use super::reader::Segment;
 use super::row::{Recrypt, by_bytes};
 use crate::rotation::{BatchServo, BatchTiming, Counters, Desired, batch_rows, deal, next_slice};
 use crate::store::connect::jitter;
+use crate::store::ledger::Lease;
 use crate::store::ledger::chunk::{self, Checkpoint, Noted};
 use crate::store::ledger::quarantine::{self, BadRow};
-use crate::store::ledger::{Lease, Owner};
-use crate::store::rows::Write;
-use crate::store::{Class, Statement, StoreError, audit, bounded};
+use crate::store::rows::{self, Write};
+use crate::store::{Class, Statement, StoreError, audit};
 
 /// Bytes of new ciphertext in one transaction, beyond its first row. Values out of line weigh more than their locks show:
 /// more and shorter waves leave more pages that can be pruned in time (benches/README.md).
@@ -145,8 +145,7 @@ impl Writer {
     }
 
     async fn roll_back(&mut self) -> Result<(), StoreError> {
-        let limit = self.job.connector.answer_limit();
-        bounded("roll back", limit, sqlx::raw_sql("ROLLBACK").execute(&mut self.conn)).await.map(drop)
+        rows::roll_back(&mut self.conn, self.job.connector.answer_limit()).await
     }
 
     async fn attempt(&mut self, lease: &Lease, rows: &[Write]) -> Result<Wrote, Fault> {
@@ -226,9 +225,9 @@ impl Writer {
         Ok(())
     }
 
-    /// Gives back whatever this worker still holds in the ledger.
-    pub async fn let_go(&mut self, owner: &Owner) -> Result<(), StoreError> {
-        chunk::release(&mut self.conn, &owner.process, Some(owner.worker)).await
+    /// Gives back whatever these workers still hold in the ledger.
+    pub async fn let_go(&mut self, process: &str, workers: &[i32]) -> Result<(), StoreError> {
+        chunk::release(&mut self.conn, process, workers).await
     }
 
     /// After a lost connection: waits for a COMMIT that may still be under way in the old backend, gives the
@@ -247,6 +246,6 @@ impl Writer {
                 "settled the last batch after a lost connection"
             );
         }
-        chunk::release(conn, process, Some(worker)).await
+        chunk::release(conn, process, &[worker]).await
     }
 }

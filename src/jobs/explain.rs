@@ -223,6 +223,22 @@ fn of_reason(reason: Reason) -> Explanation {
             "raise `max_wal_size`, or let it be slow",
         ),
         Reason::MaxRate => ("`--max-rate` is reached", "nothing to do"),
+        Reason::RowHeld => (
+            "another session holds a row that is still to be re-encrypted",
+            "let it end its transaction, or end it with `SELECT pg_terminate_backend(PID)`",
+        ),
+        Reason::PreparedTransaction => (
+            "a transaction that was prepared, and never ended, holds a row or the table",
+            "run `COMMIT PREPARED` or `ROLLBACK PREPARED` with its name",
+        ),
+        Reason::TableLocked => (
+            "another session holds a lock on the table: DDL, or a dump",
+            "wait for it, or end it with `SELECT pg_terminate_backend(PID)`",
+        ),
+        Reason::Lease => (
+            "another process holds the chunks that are left",
+            "nothing to do: a lease of a process that is gone expires, and is taken over then",
+        ),
     };
     Explanation {
         name: reason.as_str().into(),

@@ -45,29 +45,30 @@ pub async fn finalize(session: &Session, request: &FinalizeRequest, stop: Stop) 
         put_in_order(session, &mut conn, &over).await?;
     }
     let r = standing::permitted(session, &mut conn, Command::Finalize).await?;
-    let alone = Exclusive::take(&mut conn).await?;
+    let mut alone = Exclusive::take(&mut conn).await?;
     // Before this process held the lock, a rollback may have turned the rotation round.
-    let r = rotation::by_id(&mut conn, r.id).await?;
-    standing::require(session, &mut conn, Command::Finalize, Some(&r)).await?;
+    let r = rotation::by_id(alone.conn(), r.id).await?;
+    standing::require(session, alone.conn(), Command::Finalize, Some(&r)).await?;
     let target = Target::of(&session.sources, &r, None)?;
-    preflight::primary_only(&connector, &mut conn, "finalize").await?;
+    preflight::primary_only(&connector, alone.conn(), "finalize").await?;
     if r.state == State::Promoted {
         target.look_for_either().await?;
         // Promoted from a verify that saw rows: whoever deleted them since did not ask rekey.
         let how = How { workers: request.workers, may_be_empty: true };
-        let mut checked = verify::check(session, &request.keys, &connector, &mut conn, &r, how, stop).await?;
-        verify::record(session, &connector, &mut conn, &r, "finalize", &mut checked).await?;
+        let mut checked =
+            verify::check(session, &request.keys, &connector, alone.conn(), &r, how, stop).await?;
+        verify::record(session, &connector, alone.conn(), &r, "finalize", &mut checked).await?;
         checked.report.into_clean()?;
     }
     if !is_settled(&target).await? {
         let new = key_pair::one(session, &request.keys, &r, Role::New).await?;
-        settle(&mut conn, &alone, &target, &new.key).await?;
+        settle(&mut alone, &target, &new.key).await?;
     }
     let days = request.recovery_window;
-    let ending = lifecycle::finalize(&mut conn, &alone, &target, days, &session.actor).await?;
-    let now = rotation::by_id(&mut conn, r.id).await?;
-    let next = standing::next_steps(session, &mut conn, Some(&now), JustDone::Nothing).await?;
-    let (seq, hash) = audit::head(&mut conn).await?;
+    let ending = lifecycle::finalize(&mut alone, &target, days, &session.actor).await?;
+    let now = rotation::by_id(alone.conn(), r.id).await?;
+    let next = standing::next_steps(session, alone.conn(), Some(&now), JustDone::Nothing).await?;
+    let (seq, hash) = audit::head(alone.conn()).await?;
     Ok(Finalized { ending, rotation: now, next, event_head: format!("{seq}:{hash}") })
 }
 

@@ -53,10 +53,10 @@ pub async fn promote(session: &Session, request: &PromoteRequest, stop: Stop) ->
     let mut conn = connector.connect(Purpose::Control).await?;
     let command = Command::Promote { external: request.external };
     let r = standing::permitted(session, &mut conn, command).await?;
-    let alone = Exclusive::take(&mut conn).await?;
+    let mut alone = Exclusive::take(&mut conn).await?;
     // Before this process held the lock, a rollback may have turned the rotation round.
-    let r = rotation::by_id(&mut conn, r.id).await?;
-    standing::require(session, &mut conn, command, Some(&r)).await?;
+    let r = rotation::by_id(alone.conn(), r.id).await?;
+    standing::require(session, alone.conn(), command, Some(&r)).await?;
     same_place(&r, request.target.as_ref())?;
     let target = Target::of(&session.sources, &r, request.target.clone())?;
     let external = is_external(&r, request, &target)?;
@@ -66,36 +66,35 @@ pub async fn promote(session: &Session, request: &PromoteRequest, stop: Stop) ->
         keys.new = Some(target.source.clone());
     }
     let new = key_pair::one(session, &keys, &r, Role::New).await?;
-    preflight::primary_only(&connector, &mut conn, "promote").await?;
+    preflight::primary_only(&connector, alone.conn(), "promote").await?;
     // Before the verify, whose result is recorded: a place that yields a foreign key, or changes by itself, is refused.
     if !external {
         target.look_for_either().await?;
-        preflight::no_automatic_rotation(session, &mut conn, &target, &request.allowed).await?;
+        preflight::no_automatic_rotation(session, alone.conn(), &target, &request.allowed).await?;
     }
     let how = How { workers: request.workers, may_be_empty: request.allowed.includes(Kind::EmptyTable) };
     let clean = {
-        let mut checked = verify::check(session, &keys, &connector, &mut conn, &r, how, stop).await?;
-        verify::record(session, &connector, &mut conn, &r, "promote", &mut checked).await?;
+        let mut checked = verify::check(session, &keys, &connector, alone.conn(), &r, how, stop).await?;
+        verify::record(session, &connector, alone.conn(), &r, "promote", &mut checked).await?;
         // `run` moves the ones, and quarantines the others so that they can be accepted.
         let left_to_run = checked.report.wrong_key + checked.report.unreadable > 0;
         match checked.report.into_clean() {
             Ok(clean) => clean,
             Err(e) => {
                 if r.state == State::Promoting && left_to_run {
-                    reconcile(&mut conn, &alone, &target, &session.actor).await?;
+                    reconcile(&mut alone, &target, &session.actor).await?;
                 }
                 return Err(e);
             }
         }
     };
-    let done =
-        lifecycle::promote(&mut conn, &alone, &clean, &target, &new.key, external, &session.actor).await?;
+    let done = lifecycle::promote(&mut alone, &clean, &target, &new.key, external, &session.actor).await?;
     drop(new);
     target.files().iter().for_each(|path| warn_of_git(path));
-    let cache = cache_after::purge(session, &mut conn, &r).await;
-    let now = rotation::by_id(&mut conn, r.id).await?;
-    let next = standing::next_steps(session, &mut conn, Some(&now), JustDone::Nothing).await?;
-    let (seq, hash) = audit::head(&mut conn).await?;
+    let cache = cache_after::purge(session, alone.conn(), &r).await;
+    let now = rotation::by_id(alone.conn(), r.id).await?;
+    let next = standing::next_steps(session, alone.conn(), Some(&now), JustDone::Nothing).await?;
+    let (seq, hash) = audit::head(alone.conn()).await?;
     Ok(Promoted {
         already: done.already,
         version_id: done.version_id,

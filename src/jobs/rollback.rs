@@ -77,11 +77,11 @@ async fn leave(
     let to_be_left = async |conn: &mut PgConnection| {
         Ok(rotation::by_id(conn, rotation.id).await?.state != State::RolledBack)
     };
-    let Some(alone) = Exclusive::among_rollbacks(&mut conn, to_be_left).await? else {
+    let Some(mut alone) = Exclusive::among_rollbacks(&mut conn, to_be_left).await? else {
         // Another process did all of it, and sees to the cache.
         return Ok(None);
     };
-    let now = rotation::by_id(&mut conn, rotation.id).await?;
+    let now = rotation::by_id(alone.conn(), rotation.id).await?;
     let target = Target::of(&session.sources, &now, None)?;
     match now.state {
         // Whoever got so far may have been killed before the rest.
@@ -91,14 +91,14 @@ async fn leave(
         }
         _ => {
             let (old, new_found_at) = (&keys.old.key, &keys.new.source);
-            unpromote(&mut conn, &alone, &target, old, new_found_at, &session.actor).await?;
+            unpromote(&mut alone, &target, old, new_found_at, &session.actor).await?;
         }
     }
     if now.promoting_at.is_some() {
         target.files().iter().for_each(|path| warn_of_git(path));
     }
-    let cache = cache_after::purge(session, &mut conn, &now).await;
-    alone.give_back(&mut conn).await?;
+    let cache = cache_after::purge(session, alone.conn(), &now).await;
+    alone.give_back().await?;
     connect::close(conn).await;
     Ok(Some(cache))
 }
@@ -137,16 +137,16 @@ async fn prepare(session: &Session, request: &RollbackRequest, connector: &Conne
         let to_be_turned = async |conn: &mut PgConnection| {
             Ok(rotation::by_id(conn, rotation.id).await?.state.may_roll_back())
         };
-        let alone = Exclusive::among_rollbacks(&mut conn, to_be_turned).await?;
-        let ours = match &alone {
-            Some(_) => rotation::turn_back(&mut conn, rotation.id, &session.actor).await?,
+        let ours = match Exclusive::among_rollbacks(&mut conn, to_be_turned).await? {
+            Some(mut alone) => {
+                let ours = rotation::turn_back(alone.conn(), rotation.id, &session.actor).await?;
+                alone.give_back().await?;
+                ours
+            }
             None => false,
         };
         if !ours {
             tracing::info!("another process turned the rotation round; joining it");
-        }
-        if let Some(alone) = alone {
-            alone.give_back(&mut conn).await?;
         }
     } else if rotation.desired == Desired::Aborted {
         rotation::set_desired(&mut conn, rotation.id, Desired::Running, &session.actor).await?;

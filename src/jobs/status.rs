@@ -188,8 +188,8 @@ fn throttle(r: &Rotation, processes: &[Process]) -> Option<String> {
         Desired::Running if r.past_deadline => Some("past the deadline".to_owned()),
         // One that waits rather than one that is slow.
         Desired::Running => {
-            let held_up = processes.iter().filter_map(|p| p.throttle.as_ref());
-            held_up.min_by_key(|why| !why.ends_with("waiting")).cloned()
+            let held_up = processes.iter().filter(|p| p.throttle.is_some()).min_by_key(|p| !p.waits);
+            held_up.and_then(|p| p.throttle.clone())
         }
     }
 }

@@ -1,6 +1,8 @@
 //! `verify`: opens every row with the key it should be on in this state, and compares bytes. `promote` and `finalize`
 //! verify through it too. The reading itself is [`crate::engine::verify`].
 
+use std::time::Duration;
+
 use serde_json::Value;
 use sqlx::PgConnection;
 
@@ -50,7 +52,7 @@ pub async fn verify(session: &Session, request: &VerifyRequest) -> Result<Verifi
     // The one from before has been idle for as long as the table took, which not every network lets live.
     let mut conn = connector.connect(Purpose::Control).await?;
     let now = rotation::latest(&mut conn).await?;
-    if now.is_none_or(|now| (now.id, now.direction()) != (rotation.id, rotation.direction())) {
+    if now.is_none_or(|now| !is_the_same(&now, &rotation)) {
         return Err(turned_meanwhile(&rotation));
     }
     let recorded = record(session, &connector, &mut conn, &rotation, "verify", &mut checked).await?;
@@ -113,10 +115,47 @@ pub async fn check(
     };
     let first = pass::first_horizon(conn, rotation.id).await?;
     drop((wanted, other));
-    let connector = Connector::like(connector).to_the_same(conn).await?;
-    let report =
-        engine::verify(connector, keys, rotation.id, first, how.workers, how.may_be_empty, stop).await?;
-    Ok(Checked { report, accessed })
+    let reading = Connector::like(connector).to_the_same(conn).await?;
+    let (give_up, given_up) = StopSource::new();
+    let verifying =
+        engine::verify(reading, keys, rotation.id, first, how.workers, how.may_be_empty, given_up);
+    tokio::pin!(verifying);
+    let mut signal = stop;
+    let turned = tokio::select! {
+        report = &mut verifying => return Ok(Checked { report: report?, accessed }),
+        () = signal.wait() => false,
+        () = until_turned(connector, rotation) => true,
+    };
+    // Whatever statement is under way is cancelled at the server, not left to run.
+    give_up.stop();
+    let done = verifying.await;
+    if turned {
+        return Err(turned_meanwhile(rotation));
+    }
+    Ok(Checked { report: done?, accessed })
+}
+
+/// How often the rotation is looked at while its rows are verified.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// Returns once the rotation was rolled back meanwhile, or another one began: no result would count. A database that is
+/// away is waited for by whoever reads rows.
+async fn until_turned(connector: &Connector, rotation: &Rotation) {
+    loop {
+        if let Ok(mut conn) = connector.try_connect(Purpose::ReadOnly).await {
+            while let Ok(now) = rotation::latest(&mut conn).await {
+                if now.is_none_or(|now| !is_the_same(&now, rotation)) {
+                    return;
+                }
+                tokio::time::sleep(EVERY).await;
+            }
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+fn is_the_same(now: &Rotation, before: &Rotation) -> bool {
+    (now.id, now.direction()) == (before.id, before.direction())
 }
 
 /// Records the result where the server and our privileges allow it; on a standby it is only printed.

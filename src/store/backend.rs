@@ -15,6 +15,8 @@ const EVERY: Duration = Duration::from_secs(15);
 /// A server that answers nobody for this long has lost what it was doing for us.
 const SILENCE: Duration = Duration::from_secs(60);
 const LIMIT: Duration = Duration::from_secs(10);
+/// Whoever gives a statement up is in a hurry.
+const CANCEL_LIMIT: Duration = Duration::from_secs(2);
 
 statements! {
     fn at_the_other_end() -> One<(i32, Option<String>)> within LIMIT during "ask for the backend":
@@ -23,6 +25,10 @@ statements! {
     fn is_there(pid: i32, started: Option<&str>) -> One<bool> within LIMIT during "ask for the backend":
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity \
          WHERE pid = $1 AND backend_start::text IS NOT DISTINCT FROM $2)";
+
+    fn cancel(pid: i32, started: Option<&str>) within CANCEL_LIMIT during "cancel a statement":
+        "SELECT pg_cancel_backend(pid) FROM pg_catalog.pg_stat_activity \
+         WHERE pid = $1 AND backend_start::text IS NOT DISTINCT FROM $2";
 }
 
 /// A server process, by its id and start: after a failover another one may have the same id.
@@ -48,6 +54,22 @@ impl Backend {
         tokio::select! {
             done = work => done,
             () = self.gone(connector) => Err(StoreError::Timeout { op, limit: SILENCE }.into()),
+        }
+    }
+
+    /// Has the server give up what it does for this backend's connection, which is of no use any more afterwards. Best
+    /// effort: where it cannot be asked, it notices by itself that the connection is closed.
+    pub async fn cancel(&self, connector: &Connector) {
+        let asked = async {
+            let mut conn = connector.try_connect(Purpose::ReadOnly).await?;
+            let asked = cancel(&mut conn, self.pid, self.started.as_deref()).await;
+            close(conn).await;
+            asked
+        };
+        match tokio::time::timeout(CANCEL_LIMIT, asked).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "a statement was not cancelled"),
+            Err(_) => tracing::debug!("a statement was not cancelled: no answer"),
         }
     }
 

@@ -1,47 +1,66 @@
-//! The closing proof's statement: every row that something else wrote since the pass began, over one snapshot.
+//! The closing proof's statements: every row that something else wrote since the pass began, over one snapshot.
 //!
-//! What is done about such rows is decided in `engine::closing`.
+//! Ids and versions alone go through the join with rekey's own batches, so that a proof over many batches needs little
+//! memory, and no disk. What is done about the rows is decided in `engine::closing`.
 
-use futures::TryStreamExt;
 use sqlx::{Connection, PgConnection};
+use uuid::Uuid;
 
-use super::error::{During, Statement, StoreError, pass_point};
+use super::error::{Statement as _, StoreError};
 use super::ledger::Pass;
-use super::rows::{self, Read, read_columns};
-use crate::fault_point::Side;
+use super::pg_types::Xid;
+use super::rows::{self, READ_ROWS, Read, Stretch, read_columns};
+use super::statement::statements;
+use crate::rotation::Direction;
 
-// What a row must be to be looked at. The fence (OFFSET 0) keeps `age()` above the join: it is not parallel-safe, and
-// below it would keep the scan on one core.
-macro_rules! proof {
-    ($but:literal) => {
+const OP: &str = "prove that none is left";
+const BEGIN: &str = "begin the closing proof";
+
+/// Ids that are held at a time, 16 bytes each. Where more rows were written by others, all young rows are read as they come.
+const LISTED: i64 = 1_000_000;
+
+/// What the hash of one batch takes: its transaction id twice, and what the server keeps beside it.
+const BATCH_BYTES: i64 = 80;
+
+statements! {
+    // Memory for the hash of all batches, up to 64 MB (twice that for hashes): beyond it, ids spill to disk, 40 bytes a row.
+    // The proof may be long, and should not be: next to nothing comes back, so sharing the scan costs nothing. Transaction
+    // ids can be hashed and not sorted: without a hash, each row would be compared with each batch.
+    fn settings(rotation: Uuid, batch_bytes: i64) during BEGIN:
+        "SELECT set_config('statement_timeout', '0', true), set_config('parallel_setup_cost', '0', true), \
+         set_config('parallel_tuple_cost', '0', true), set_config('enable_nestloop', 'off', true), \
+         set_config('work_mem', greatest(m.setting::bigint, least(65536, n.batches * $2 / 1024)) || 'kB', true) \
+         FROM pg_catalog.pg_settings m, \
+         (SELECT coalesce(sum(batch_seq), 0)::bigint AS batches FROM rekey.chunks WHERE rotation = $1) n \
+         WHERE m.name = 'work_mem'";
+
+    // Where a trigger of somebody's has a say, our transactions may have written other rows than ours, and other bytes:
+    // every row they touched is opened as well.
+    fn has_triggers() -> One<bool> during "look for triggers":
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = \
+         'public.provider_connections'::regclass AND NOT tgisinternal AND tgenabled IN ('O', 'A') AND tgtype & 16 <> 0 \
+         AND (cardinality(tgattr::int2[]) = 0 OR EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = tgrelid \
+         AND a.attname = 'encrypted_credentials' AND a.attnum = ANY (tgattr::int2[]))))";
+
+    // The fence (OFFSET 0) keeps `age()` above the join: it is not parallel-safe, and below it would keep the scan on one
+    // core. The inner one keeps ciphertext out of the join. A proof row vouches only for what the very transaction that
+    // wrote it wrote: in a ledger that was restored from a dump its recorded id is another database's, and may be an
+    // application's here.
+    fn foreign(horizon: Xid, rotation: Uuid, direction: Direction, limit: i64) -> Query<Uuid> during OP:
+        "SELECT s.id FROM (SELECT t.id, t.x FROM (SELECT id, xmin AS x FROM public.provider_connections \
+         WHERE encrypted_credentials IS NOT NULL OFFSET 0) t WHERE NOT EXISTS (SELECT FROM rekey.proofs p \
+         WHERE p.rotation = $2 AND p.direction = $3 AND p.xid::xid = t.x AND p.xmin = t.x) \
+         OFFSET 0) s WHERE age(s.x) <= age($1) LIMIT $4";
+
+    fn young(horizon: Xid, max: i32) -> Query<Read<'static>> during OP:
         concat!(
-            "SELECT * FROM (SELECT ",
-            read_columns!("$2"),
-            " FROM public.provider_connections t WHERE t.encrypted_credentials IS NOT NULL",
-            $but,
-            " OFFSET 0) s WHERE age(s.xmin) <= age($1)"
-        )
-    };
+            "SELECT * FROM (SELECT ", read_columns!("$2"), " FROM public.provider_connections t \
+             WHERE t.encrypted_credentials IS NOT NULL OFFSET 0) s WHERE age(s.xmin) <= age($1)"
+        );
+
+    fn filenode() -> One<i64> during "look at the heap":
+        "SELECT pg_relation_filenode('public.provider_connections')::bigint";
 }
-
-/// A proof row vouches only for what the very transaction that wrote it wrote: in a ledger that was restored from a dump
-/// its recorded id is another database's, and may be an application's here.
-const PROOF: &str = proof!(
-    " AND NOT EXISTS (SELECT FROM rekey.proofs p WHERE p.rotation = $3 AND p.direction = $4 AND p.xid::xid = t.xmin \
-     AND p.xmin = t.xmin)"
-);
-
-/// Where a trigger of somebody's has a say, our transactions may have written other rows than ours, and other bytes:
-/// every row they touched is opened as well.
-const PROOF_BESIDE_TRIGGERS: &str = proof!("");
-const HAS_TRIGGERS: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = \
-     'public.provider_connections'::regclass AND NOT tgisinternal AND tgenabled IN ('O', 'A') AND tgtype & 16 <> 0 \
-     AND (cardinality(tgattr::int2[]) = 0 OR EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = tgrelid \
-     AND a.attname = 'encrypted_credentials' AND a.attnum = ANY (tgattr::int2[]))))";
-
-/// The proof may be long, and should not be: next to nothing comes back, so sharing the scan costs nothing.
-const SETTINGS: &str =
-    "SET LOCAL statement_timeout = 0; SET LOCAL parallel_setup_cost = 0; SET LOCAL parallel_tuple_cost = 0";
 
 /// Hands on each row that something else wrote since the pass's horizon; values longer than `max` bytes are left out.
 /// Returns the file that the heap is in.
@@ -51,28 +70,30 @@ pub async fn read_foreign<E: From<StoreError>>(
     max: i32,
     mut each: impl FnMut(Read<'_>) -> Result<(), E>,
 ) -> Result<i64, E> {
-    const OP: &str = "prove that none is left";
-    let mut tx = conn.begin().during("begin the closing proof").await?;
-    sqlx::raw_sql(SETTINGS).execute(&mut *tx).during("begin the closing proof").await?;
-    let triggers: bool =
-        sqlx::query_scalar(HAS_TRIGGERS).fetch_one(&mut *tx).during("look for triggers").await?;
-    {
-        let proof = sqlx::query(if triggers { PROOF_BESIDE_TRIGGERS } else { PROOF });
-        let proof = proof.bind(pass.horizon_xid()).bind(max);
-        let proof = if triggers { proof } else { proof.bind(pass.rotation).bind(pass.direction.as_str()) };
-        let mut found = proof.fetch(&mut *tx);
-        pass_point(Side::Before, OP).during(OP)?;
-        while let Some(row) = found.try_next().await.during(OP)? {
-            each(rows::decode(&row).during(OP)?)?;
+    // One snapshot for all of it: that none is on the source key is said of one instant.
+    let mut tx = conn.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").during(BEGIN).await?;
+    settings(&mut tx, pass.rotation, BATCH_BYTES).await?;
+    let mut ids = Vec::new();
+    let by_id = !has_triggers(&mut tx).await? && {
+        let foreign = foreign(pass.horizon_xid(), pass.rotation, pass.direction, LISTED + 1).however_long();
+        foreign
+            .each(&mut tx, |id| {
+                ids.push(id);
+                Ok::<(), StoreError>(())
+            })
+            .await?;
+        ids.len() as i64 <= LISTED
+    };
+    if by_id {
+        for ids in ids.chunks(READ_ROWS as usize) {
+            rows::read_once(&mut tx, &Stretch::Ids { ids: ids.to_vec(), max }, &mut each).await?;
         }
-        pass_point(Side::After, OP).during(OP)?;
+    } else {
+        drop(ids);
+        young(pass.horizon_xid(), max).however_long().each(&mut tx, each).await?;
     }
     // The statement's lock on the table is still held: the heap has not been rewritten since.
-    let filenode: i64 =
-        sqlx::query_scalar("SELECT pg_relation_filenode('public.provider_connections')::bigint")
-            .fetch_one(&mut *tx)
-            .during("look at the heap")
-            .await?;
+    let filenode = filenode(&mut tx).await?;
     tx.commit().during("end the closing proof").await?;
     Ok(filenode)
 }

@@ -227,7 +227,9 @@ impl Connector {
              nullif(pg_catalog.current_setting('search_path'), '')), false); \
              SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'; \
              SELECT set_config(name, '0', false) FROM pg_settings \
-             WHERE name IN ('idle_session_timeout', 'transaction_timeout'); ",
+             WHERE name IN ('idle_session_timeout', 'transaction_timeout'); \
+             SELECT set_config(name, '2s', false) FROM pg_settings \
+             WHERE name = 'client_connection_check_interval' AND version() !~ 'mingw|Visual C'; ",
             lock_timeout.as_millis().max(1),
             self.statement_timeout().as_millis().max(500),
         );

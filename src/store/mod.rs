@@ -12,6 +12,7 @@ mod error;
 pub mod facts;
 pub mod grants;
 pub mod ledger;
+pub mod locks;
 mod pg_types;
 mod pooling;
 pub mod preflight;
@@ -20,6 +21,7 @@ pub mod rows;
 pub mod schema;
 pub mod signals;
 mod statement;
+pub mod waits;
 
 pub use backend::Backend;
 pub use connect::{Connector, Purpose, Server};
@@ -35,11 +37,14 @@ pub const TABLE: &str = "public.provider_connections";
 pub fn statements() -> impl Iterator<Item = &'static Declaration> {
     let files = [
         backend::STATEMENTS,
+        closing::STATEMENTS,
         connect::STATEMENTS,
         facts::STATEMENTS,
         ledger::standing::STATEMENTS,
+        locks::STATEMENTS,
         pooling::STATEMENTS,
         signals::STATEMENTS,
+        waits::STATEMENTS,
     ];
     files.into_iter().flatten()
 }

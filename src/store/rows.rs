@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use futures::TryStreamExt;
+use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Row, Transaction};
 use uuid::Uuid;
 
@@ -13,6 +14,7 @@ use super::connect::Connector;
 use super::error::{During, Statement, StoreError, answered, bounded, pass_point};
 use super::ledger::Lease;
 use super::pg_types::Xid;
+use super::statement::{Column, column, script};
 use crate::crypto::Tag;
 use crate::fault_point::Side;
 use crate::rotation::{Tid, Wavable};
@@ -174,6 +176,38 @@ impl Seen {
     }
 }
 
+impl super::statement::Row for Read<'static> {
+    type Of<'r> = Read<'r>;
+
+    fn columns() -> Vec<Column> {
+        vec![
+            column::<Uuid>(None),
+            column::<Tid>(None),
+            column::<Xid>(None),
+            column::<Option<i32>>(None),
+            column::<Option<Vec<u8>>>(None),
+        ]
+    }
+
+    fn decode(row: &PgRow) -> Result<Read<'_>, sqlx::Error> {
+        decode(row)
+    }
+}
+
+/// As [`read`], in a transaction of the caller's, which a damaged value ends.
+pub async fn read_once<E: From<StoreError>>(
+    conn: &mut PgConnection,
+    stretch: &Stretch,
+    mut each: impl FnMut(Read<'_>) -> Result<(), E>,
+) -> Result<Seen, E> {
+    let mut seen = Seen::default();
+    let whole = hand_on(conn, stretch.query(stretch.max()), |row| {
+        seen.note(stretch, &row)?;
+        each(row)
+    });
+    whole.await.map(|()| seen).map_err(Failed::into)
+}
+
 /// Reads one stretch, handing each row on as it arrives.
 pub async fn read<E: From<StoreError>>(
     conn: &mut PgConnection,
@@ -244,7 +278,7 @@ async fn hand_on<E>(
 }
 
 /// Decodes the columns of `read_columns`.
-pub(super) fn decode(row: &sqlx::postgres::PgRow) -> Result<Read<'_>, sqlx::Error> {
+pub(super) fn decode(row: &PgRow) -> Result<Read<'_>, sqlx::Error> {
     Ok(Read {
         id: row.try_get(0)?,
         tid: row.try_get(1)?,
@@ -345,6 +379,11 @@ async fn overwrite(conn: &mut PgConnection, rows: &[Write]) -> Result<u64, sqlx:
     let update = sqlx::query_scalar(looked_at).bind(ids).bind(envelopes).bind(xmins).bind(ivs);
     let written: i64 = update.fetch_one(conn).await?;
     Ok(written.cast_unsigned())
+}
+
+/// Ends a transaction that has failed, and was not told so yet.
+pub async fn roll_back(conn: &mut PgConnection, limit: Duration) -> Result<(), StoreError> {
+    script(conn, "roll back", limit, "ROLLBACK").await
 }
 
 /// What became of rows that may have been contested.

@@ -77,10 +77,12 @@ statements! {
          coalesce(age(xmin), 0)::int8, active FROM pg_catalog.pg_replication_slots \
          WHERE restart_lsn IS NOT NULL OR xmin IS NOT NULL";
 
-    // pg_locks hides nothing from anybody, unlike pg_stat_activity.
+    // pg_locks hides nothing from anybody, unlike pg_stat_activity. Who blocks whom is asked, which is dear, only of locks
+    // that a batch can hold: on its rows, and on the table.
     fn blocked_by(pids: &[i32]) -> One<i64> within LIMIT during OP:
         "SELECT count(DISTINCT l.pid)::int8 FROM pg_catalog.pg_locks l \
-         WHERE NOT l.granted AND l.pid <> ALL($1) AND pg_blocking_pids(l.pid) && $1";
+         WHERE NOT l.granted AND l.pid <> ALL($1) AND (l.locktype = 'transactionid' \
+         OR l.relation = 'public.provider_connections'::pg_catalog.regclass) AND pg_blocking_pids(l.pid) && $1";
 
     fn checkpoints() -> One<i64> within LIMIT since 17 during OP:
         "SELECT num_requested FROM pg_catalog.pg_stat_checkpointer";

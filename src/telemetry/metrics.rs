@@ -74,7 +74,7 @@ impl Default for Metrics {
             lease_losses: 0,
             progress: None,
             rested: false,
-            throttles: Reason::ALL.map(|reason| (reason, false)).into(),
+            throttles: Reason::ALL.iter().map(|reason| (*reason, false)).collect(),
             signals: None,
             exit_code: None,
         })))

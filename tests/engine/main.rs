@@ -22,6 +22,7 @@ mod lost_commits; // commits lost by a crash or a failover, transaction ids used
 mod memory; // keys in the memory of a live process
 mod model; // generated histories against a model
 mod no_fault_points; // fault points are in a test build only
+mod obeys; // orders reach a process whatever statement is under way
 mod outage; // the database goes away
 mod pooled; // a pooler in transaction mode
 mod preflight; // what run and plan refuse, with name and remedy
@@ -42,5 +43,6 @@ mod trail; // who may append to the audit trail, and what counts only with its e
 mod transactions; // short transactions: HOT, pruning
 mod verify; // verify proves, row by row
 mod versions; // PostgreSQL 15 to 18
+mod waits; // waiting costs next to nothing, and says for what
 mod weather; // hostile session defaults, old snapshots, maintenance, a locked table
 mod writer; // the application writes on beside a run

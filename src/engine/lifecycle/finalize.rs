@@ -4,7 +4,7 @@ use std::slice;
 
 use serde::Serialize;
 use serde_json::json;
-use sqlx::{Connection, PgConnection};
+use sqlx::Connection;
 
 use super::Exclusive;
 use super::pins::{clean_up, unpin_one};
@@ -56,13 +56,8 @@ pub async fn is_settled(target: &Target<'_>) -> Result<bool> {
 }
 
 /// Makes the new key current once more, for [`is_settled`].
-pub async fn settle(
-    conn: &mut PgConnection,
-    alone: &Exclusive,
-    target: &Target<'_>,
-    new: &EncryptionKey,
-) -> Result<()> {
-    target.make_current(conn, alone, &[State::Finalizing], Yields::New, new).await.map(drop)
+pub async fn settle(alone: &mut Exclusive<'_>, target: &Target<'_>, new: &EncryptionKey) -> Result<()> {
+    target.make_current(alone, &[State::Finalizing], Yields::New, new).await.map(drop)
 }
 
 /// Refuses (7) labels that a secret has no room for: AWS would refuse each try to put them on.
@@ -87,8 +82,7 @@ pub(super) fn has_room(secret: &SecretInfo, off: &[String], on: &[String]) -> Re
 /// Finalizes. The caller has verified, unless the state is `finalizing` already, and has seen that the target
 /// [`is_settled`].
 pub async fn finalize(
-    conn: &mut PgConnection,
-    _alone: &Exclusive,
+    alone: &mut Exclusive<'_>,
     target: &Target<'_>,
     recovery_days: u8,
     actor: &Actor,
@@ -112,7 +106,7 @@ pub async fn finalize(
             Err(e) => return Err(e.into()),
         }
     }
-    let mut tx = conn.begin().during("record the end").await?;
+    let mut tx = alone.conn().begin().during("record the end").await?;
     rotation::advance(&mut tx, r.id, &[State::Promoted], State::Finalizing, actor, json!({})).await?;
     tx.commit().during("record the end").await?;
 
@@ -166,7 +160,7 @@ pub async fn finalize(
         // The application may well be given the key out of this very secret, or it keeps the old one.
         ending.left_alone = Some(kept.to_string());
     }
-    let mut tx = conn.begin().during("record the end").await?;
+    let mut tx = alone.conn().begin().during("record the end").await?;
     let detail = serde_json::to_value(&ending).unwrap_or_default();
     rotation::advance(&mut tx, r.id, &[State::Finalizing], State::Finalized, actor, detail).await?;
     tx.commit().during("record the end").await?;

@@ -21,28 +21,22 @@ use sqlx::PgConnection;
 
 use crate::error::{Error, Exit, Result};
 use crate::store::connect::jitter;
-use crate::store::ledger::standing::{PROMOTIONS, ROLLBACKS};
-use crate::store::{Statement, StoreError};
-
-async fn try_lock(conn: &mut PgConnection, lock: i64) -> Result<bool, StoreError> {
-    sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
-        .bind(lock)
-        .fetch_one(conn)
-        .during("take the lock for promotions")
-        .await
-}
+use crate::store::locks::{self, Lock};
 
 /// How long another process may take: the longest is a turn that waits for a frozen worker's transaction.
 const PATIENCE: Duration = Duration::from_secs(100);
 
-/// The right to touch the outside for this database's rotation: one process at a time. Ends with its connection.
-pub struct Exclusive(());
+/// The right to touch the outside for this database's rotation: one process at a time. It holds on to its connection, with
+/// which it ends.
+pub struct Exclusive<'c> {
+    conn: &'c mut PgConnection,
+}
 
-impl Exclusive {
+impl<'c> Exclusive<'c> {
     /// Takes it, or says that another process has it (8).
-    pub async fn take(conn: &mut PgConnection) -> Result<Exclusive> {
-        match try_lock(conn, PROMOTIONS).await? {
-            true => Ok(Exclusive(())),
+    pub async fn take(conn: &'c mut PgConnection) -> Result<Exclusive<'c>> {
+        match locks::try_take(conn, Lock::Outside).await? {
+            true => Ok(Exclusive { conn }),
             false => Err(Error::new(
                 Exit::Busy,
                 "another process is promoting, finalizing or rolling back this rotation",
@@ -54,11 +48,11 @@ impl Exclusive {
     /// Takes it for a rollback, as soon as no other rollback has it: pods of one Job come here together. `None` where what
     /// it was wanted for is no longer to be done, as `needed` finds out meanwhile. Whoever promotes is not waited for (8).
     pub async fn among_rollbacks(
-        conn: &mut PgConnection,
+        conn: &'c mut PgConnection,
         needed: impl AsyncFn(&mut PgConnection) -> Result<bool>,
-    ) -> Result<Option<Exclusive>> {
+    ) -> Result<Option<Exclusive<'c>>> {
         let started = Instant::now();
-        while !try_lock(conn, ROLLBACKS).await? {
+        while !locks::try_take(conn, Lock::Rollbacks).await? {
             if started.elapsed() > PATIENCE {
                 return Err(Error::new(Exit::Busy, "another process is turning this rotation round")
                     .hint("wait for it to end; rekey status"));
@@ -71,14 +65,13 @@ impl Exclusive {
         Exclusive::take(conn).await.map(Some)
     }
 
+    /// The connection that holds the lock: who lost it (its session was ended, say) finds out with its next statement.
+    pub fn conn(&mut self) -> &mut PgConnection {
+        self.conn
+    }
+
     /// Gives it back before the connection ends.
-    pub async fn give_back(self, conn: &mut PgConnection) -> Result<()> {
-        sqlx::query("SELECT pg_advisory_unlock($1), pg_advisory_unlock($2)")
-            .bind(PROMOTIONS)
-            .bind(ROLLBACKS)
-            .execute(conn)
-            .during("give back the lock for promotions")
-            .await?;
-        Ok(())
+    pub async fn give_back(self) -> Result<()> {
+        Ok(locks::give_back(self.conn).await?)
     }
 }

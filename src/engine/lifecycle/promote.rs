@@ -1,7 +1,7 @@
 //! Makes the new key current where the application reads it. Only from a clean verify.
 
 use serde_json::json;
-use sqlx::{Connection, PgConnection};
+use sqlx::Connection;
 
 use super::Exclusive;
 use super::finalize::has_room;
@@ -28,8 +28,7 @@ pub struct Promotion {
 
 /// Promotes. `external` means that somebody else changes the place, and we only look.
 pub async fn promote(
-    conn: &mut PgConnection,
-    alone: &Exclusive,
+    alone: &mut Exclusive<'_>,
     _clean: &CleanVerify,
     target: &Target<'_>,
     new: &EncryptionKey,
@@ -57,7 +56,7 @@ pub async fn promote(
         }
         Err(e) => return Err(e.into()),
     }
-    let mut tx = conn.begin().during("record the promotion").await?;
+    let mut tx = alone.conn().begin().during("record the promotion").await?;
     rotation::set_target(&mut tx, r.id, &target.source.to_recorded(), external).await?;
     let detail = json!({ "target": target.source.to_string(), "external": external });
     rotation::advance(&mut tx, r.id, &[State::Migrated], State::Promoting, actor, detail).await?;
@@ -70,11 +69,11 @@ pub async fn promote(
         true => None,
         false => {
             let states = [State::Promoting, State::Promoted];
-            target.make_current(conn, alone, &states, Yields::New, new).await?
+            target.make_current(alone, &states, Yields::New, new).await?
         }
     };
 
-    let mut tx = conn.begin().during("record the promotion").await?;
+    let mut tx = alone.conn().begin().during("record the promotion").await?;
     let mut detail = json!({ "target": target.source.to_string(), "version_id": version_id });
     rotation::set_promoted_version(&mut tx, r.id, version_id.as_deref()).await?;
     let from = [State::Promoting];
@@ -106,17 +105,12 @@ async fn is_possible(target: &Target<'_>, new: &EncryptionKey) -> Result<()> {
 
 /// Settles a `promoting` whose verify found rows that are not on the new key, so that `run` may sweep them up: what the place
 /// yields by now says where the rotation stands. That `promoting` was written stays on record for `rollback`.
-pub async fn reconcile(
-    conn: &mut PgConnection,
-    _alone: &Exclusive,
-    target: &Target<'_>,
-    actor: &Actor,
-) -> Result<()> {
+pub async fn reconcile(alone: &mut Exclusive<'_>, target: &Target<'_>, actor: &Actor) -> Result<()> {
     let to = match target.look_for_either().await? {
         Yields::New => State::Promoted,
         _ => State::Migrated,
     };
-    let mut tx = conn.begin().during("record where the promotion stands").await?;
+    let mut tx = alone.conn().begin().during("record where the promotion stands").await?;
     let detail = json!({ "target": target.source.to_string(), "because": "rows are not on the new key" });
     rotation::advance(&mut tx, target.rotation.id, &[State::Promoting], to, actor, detail).await?;
     tx.commit().during("record where the promotion stands").await?;

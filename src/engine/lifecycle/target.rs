@@ -3,8 +3,6 @@
 
 use std::path::{Path, PathBuf};
 
-use sqlx::PgConnection;
-
 use super::Exclusive;
 use crate::crypto::{EncryptionKey, Fingerprint};
 use crate::error::{Error, Exit, Result};
@@ -85,17 +83,16 @@ impl<'a> Target<'a> {
         .hint("find out who changed it and put the right key back, or name another place with --target"))
     }
 
-    /// Makes a key current there, while the rotation is in one of these states: `conn` holds the lock, and who lost it
-    /// (its session was ended, say) stops. Returns the version id that holds the key, where there are versions.
+    /// Makes a key current there, while the rotation is in one of these states; who lost the lock (its session was
+    /// ended, say) stops. Returns the version id that holds the key, where there are versions.
     pub async fn make_current(
         &self,
-        conn: &mut PgConnection,
-        _alone: &Exclusive,
+        alone: &mut Exclusive<'_>,
         while_in: &[State],
         wanted: Yields,
         key: &EncryptionKey,
     ) -> Result<Option<String>> {
-        let id = self.rotation.id;
+        let (id, conn) = (self.rotation.id, alone.conn());
         let mut guard = async || match rotation::by_id(conn, id).await?.state {
             state if while_in.contains(&state) => Ok(()),
             state => Err(Error::new(

@@ -1,7 +1,7 @@
 //! The outside half of a rollback: the old key is made current again, then the rotation is over.
 
 use serde_json::json;
-use sqlx::{Connection, PgConnection};
+use sqlx::Connection;
 
 use super::Exclusive;
 use super::pins::clean_up;
@@ -19,8 +19,7 @@ use crate::store::ledger::rotation;
 /// only because the version it names is current no more. `new_found_at` is where the new key was read: rows that are
 /// saved until the application is restarted need it.
 pub async fn unpromote(
-    conn: &mut PgConnection,
-    alone: &Exclusive,
+    alone: &mut Exclusive<'_>,
     target: &Target<'_>,
     old: &EncryptionKey,
     new_found_at: &KeySource,
@@ -29,7 +28,7 @@ pub async fn unpromote(
     let r = target.rotation;
     let mut version_id = None;
     if r.promoting_at.is_some() {
-        let mut tx = conn.begin().during("record the way back").await?;
+        let mut tx = alone.conn().begin().during("record the way back").await?;
         let detail = json!({ "target": target.source.to_string() });
         rotation::advance(&mut tx, r.id, &[State::RollingBack], State::Unpromoting, actor, detail).await?;
         tx.commit().during("record the way back").await?;
@@ -43,14 +42,14 @@ pub async fn unpromote(
                 Err(e) => return Err(e),
             }
         } else {
-            version_id = target.make_current(conn, alone, &[State::Unpromoting], Yields::Old, old).await?;
+            version_id = target.make_current(alone, &[State::Unpromoting], Yields::Old, old).await?;
         }
     } else if target.is_live() && matches!(target.look().await, Ok(Yields::New)) {
         // Promoted by hand: whoever did that takes it back. Ended now, the application would be left on a key that no
         // row is on.
         return Err(target.by_hand(r.old_fingerprint, "rekey rollback --yes"));
     }
-    let mut tx = conn.begin().during("end the rollback").await?;
+    let mut tx = alone.conn().begin().during("end the rollback").await?;
     let from = [State::RollingBack, State::Unpromoting];
     rotation::advance(&mut tx, r.id, &from, State::RolledBack, actor, json!({ "version_id": version_id }))
         .await?;

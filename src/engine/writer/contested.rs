@@ -62,6 +62,9 @@ impl Writer {
         let mut moved = Instant::now();
         while !pending.is_empty() {
             self.go_on()?;
+            if moved.elapsed() > PATIENCE / 2 {
+                self.gate.crew.stuck(lease.owner().worker, pending.keys().copied().take(5).collect());
+            }
             if moved.elapsed() > PATIENCE && pending.len() <= MAX_PUT_OFF {
                 tracing::info!(rows = pending.len(), "held by another session, put off");
                 left.put_off.extend(pending.into_keys());

@@ -15,6 +15,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::pressure::{Feedback, Level, Pace};
+use super::words::words;
 use replicas::Known;
 
 pub use limits::Limits;
@@ -23,64 +24,40 @@ pub use signals::{Archive, Replica, Signals, Slot};
 /// Requested checkpoints are counted over this long; a change of pace needs a third of it to show.
 const CHECKPOINT_SPAN: Duration = Duration::from_secs(15);
 
-/// Why work is slow or waits. The word of each is public: it begins the text in `status`, and is a metric's label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Reason {
-    /// The operator paused the rotation.
-    Paused,
-    /// It is not the hour.
-    Window,
-    /// A signal that applies could not be read.
-    Unreadable,
-    /// A replica that was there is not.
-    ReplicaGone,
-    /// A replica is behind.
-    ReplicationLag,
-    /// A slot keeps WAL.
-    SlotWal,
-    /// A slot holds back the horizon.
-    SlotXmin,
-    /// WAL waits to be archived.
-    WalArchive,
-    /// Sessions wait for our locks.
-    Blocked,
-    /// WAL forces checkpoints.
-    Checkpoints,
-    /// `--max-rate`.
-    MaxRate,
-}
-
-impl Reason {
-    /// All of them, the weightiest first.
-    pub const ALL: [Reason; 11] = [
-        Reason::Paused,
-        Reason::Window,
-        Reason::Unreadable,
-        Reason::ReplicaGone,
-        Reason::ReplicationLag,
-        Reason::SlotWal,
-        Reason::SlotXmin,
-        Reason::WalArchive,
-        Reason::Blocked,
-        Reason::Checkpoints,
-        Reason::MaxRate,
-    ];
-
-    /// Its public word.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Reason::Paused => "paused by the operator",
-            Reason::Window => "outside the window",
-            Reason::Unreadable => "signal unreadable",
-            Reason::ReplicaGone => "replica vanished",
-            Reason::ReplicationLag => "replication lag",
-            Reason::SlotWal => "slot retains WAL",
-            Reason::SlotXmin => "slot holds back xmin",
-            Reason::WalArchive => "WAL archive backlog",
-            Reason::Blocked => "sessions blocked by us",
-            Reason::Checkpoints => "checkpoint pressure",
-            Reason::MaxRate => "max rate",
-        }
+words! {
+    /// Why work is slow or waits, the weightiest first. The word of each is public: it begins the text in `status`, and is
+    /// a metric's label.
+    Reason {
+        /// The operator paused the rotation.
+        Paused = "paused by the operator",
+        /// It is not the hour.
+        Window = "outside the window",
+        /// A signal that applies could not be read.
+        Unreadable = "signal unreadable",
+        /// A replica that was there is not.
+        ReplicaGone = "replica vanished",
+        /// A replica is behind.
+        ReplicationLag = "replication lag",
+        /// A slot keeps WAL.
+        SlotWal = "slot retains WAL",
+        /// A slot holds back the horizon.
+        SlotXmin = "slot holds back xmin",
+        /// WAL waits to be archived.
+        WalArchive = "WAL archive backlog",
+        /// Sessions wait for our locks.
+        Blocked = "sessions blocked by us",
+        /// WAL forces checkpoints.
+        Checkpoints = "checkpoint pressure",
+        /// `--max-rate`.
+        MaxRate = "max rate",
+        /// A session holds a row.
+        RowHeld = "row held",
+        /// A prepared transaction holds a row, or the table.
+        PreparedTransaction = "prepared transaction",
+        /// A session holds a lock on the table.
+        TableLocked = "table locked",
+        /// Another process holds what is left.
+        Lease = "waiting for the lease of",
     }
 }
 

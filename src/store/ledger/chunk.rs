@@ -7,7 +7,7 @@ use std::time::Duration;
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
-use super::lease::Lease;
+use super::lease::{Lease, is_free};
 use crate::crypto::Tag;
 use crate::rotation::{Counters, Desired, Direction};
 use crate::store::error::{Statement, StoreError};
@@ -118,8 +118,8 @@ pub async fn make_durable(conn: &mut PgConnection) -> Result<(), StoreError> {
 pub async fn put_off(conn: &mut PgConnection, lease: &Lease, ids: &[Uuid]) -> Result<(), StoreError> {
     for part in ids.chunks(1000) {
         sqlx::query(
-            "INSERT INTO rekey.chunks (rotation, pass, kind, ids, owner, lease_until) \
-             VALUES ($1, $2, 'ids', $3, 'put off', clock_timestamp() + interval '3 seconds')",
+            "INSERT INTO rekey.chunks (rotation, pass, kind, ids, owner, lease_until, lease_seconds) \
+             VALUES ($1, $2, 'ids', $3, 'put off', clock_timestamp() + interval '3 seconds', 3)",
         )
         .bind(lease.pass().rotation)
         .bind(lease.pass().number)
@@ -149,7 +149,7 @@ pub async fn settle(conn: &mut PgConnection, lease: &Lease) -> Result<Option<i64
 /// Keeps the leases of a process alive.
 pub async fn heartbeat(conn: &mut PgConnection, process: &str, ttl: Duration) -> Result<(), StoreError> {
     sqlx::query(
-        "UPDATE rekey.chunks SET lease_until = clock_timestamp() + make_interval(secs => $2) WHERE id IN \
+        "UPDATE rekey.chunks SET lease_until = clock_timestamp() + make_interval(secs => $2), lease_seconds = $2 WHERE id IN \
          (SELECT id FROM rekey.chunks WHERE owner = $1 AND state = 'open' FOR UPDATE SKIP LOCKED)",
     )
     .bind(process)
@@ -160,14 +160,27 @@ pub async fn heartbeat(conn: &mut PgConnection, process: &str, ttl: Duration) ->
     .map(drop)
 }
 
-/// Gives leases back: all of a process, or one worker's.
-pub async fn release(conn: &mut PgConnection, process: &str, worker: Option<i32>) -> Result<(), StoreError> {
+/// Gives back the leases of some workers of a process.
+pub async fn release(conn: &mut PgConnection, process: &str, workers: &[i32]) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE rekey.chunks SET owner = NULL, worker = NULL, lease_until = NULL, epoch = epoch + 1 \
-         WHERE owner = $1 AND ($2::int IS NULL OR worker = $2) AND state = 'open'",
+         WHERE owner = $1 AND worker = ANY($2) AND state = 'open'",
     )
     .bind(process)
-    .bind(worker)
+    .bind(workers)
+    .execute(conn)
+    .during("give the leases back")
+    .await
+    .map(drop)
+}
+
+/// Gives back all leases of a process.
+pub async fn release_all(conn: &mut PgConnection, process: &str) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE rekey.chunks SET owner = NULL, worker = NULL, lease_until = NULL, epoch = epoch + 1 \
+         WHERE owner = $1 AND state = 'open'",
+    )
+    .bind(process)
     .execute(conn)
     .during("give the leases back")
     .await
@@ -208,11 +221,15 @@ pub async fn census(
     rotation: Uuid,
     pass: i32,
 ) -> Result<(i64, i64, i64), StoreError> {
-    sqlx::query_as(
-        "SELECT count(*) FILTER (WHERE state = 'open' AND (owner IS NULL OR lease_until < clock_timestamp())), \
-         count(*) FILTER (WHERE state = 'open' AND owner IS NOT NULL AND lease_until >= clock_timestamp()), \
-         count(*) FILTER (WHERE state = 'done') FROM rekey.chunks WHERE rotation = $1 AND pass = $2",
-    )
+    sqlx::query_as(concat!(
+        "SELECT count(*) FILTER (WHERE state = 'open' AND ",
+        is_free!(),
+        "), \
+             count(*) FILTER (WHERE state = 'open' AND NOT ",
+        is_free!(),
+        "), \
+             count(*) FILTER (WHERE state = 'done') FROM rekey.chunks c WHERE rotation = $1 AND pass = $2"
+    ))
     .bind(rotation)
     .bind(pass)
     .fetch_one(conn)

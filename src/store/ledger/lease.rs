@@ -77,15 +77,28 @@ impl Lease {
     }
 }
 
-const CLAIM: &str = "UPDATE rekey.chunks SET owner = $1, worker = $2, epoch = epoch + 1, started_at = coalesce(started_at, clock_timestamp()), \
-     lease_until = clock_timestamp() + make_interval(secs => $3) \
+/// Whether nobody holds the chunk `c`: its lease has run out, or ends so much later than it could that the database's clock
+/// must have been set back since. No TTL is longer than an hour.
+macro_rules! is_free {
+    () => {
+        "(c.owner IS NULL OR c.lease_until < clock_timestamp() OR c.lease_until > clock_timestamp() \
+         + make_interval(secs => 2 * coalesce(c.lease_seconds, 1800)))"
+    };
+}
+pub(super) use is_free;
+
+const CLAIM: &str = concat!(
+    "UPDATE rekey.chunks SET owner = $1, worker = $2, epoch = epoch + 1, started_at = coalesce(started_at, clock_timestamp()), \
+     lease_until = clock_timestamp() + make_interval(secs => $3), lease_seconds = $3 \
      WHERE id = (SELECT c.id FROM rekey.chunks c JOIN rekey.rotations r ON r.id = c.rotation \
      JOIN rekey.passes p ON p.rotation = c.rotation AND p.pass = c.pass \
-     WHERE c.rotation = $4 AND c.pass = $5 AND c.state = 'open' AND (c.owner IS NULL OR c.lease_until < clock_timestamp()) \
-     AND r.desired = 'running' AND r.state = ANY($6) AND p.outcome IS NULL AND coalesce(p.not_before < clock_timestamp(), true) \
+     WHERE c.rotation = $4 AND c.pass = $5 AND c.state = 'open' AND ",
+    is_free!(),
+    " AND r.desired = 'running' AND r.state = ANY($6) AND p.outcome IS NULL AND coalesce(p.not_before < clock_timestamp(), true) \
      ORDER BY c.id LIMIT 1 FOR UPDATE OF c SKIP LOCKED) AND state = 'open' \
      RETURNING id, epoch, kind, lo, hi, lo_block, hi_block, ids, batch_seq, \
-     EXISTS (SELECT FROM rekey.quarantine q WHERE q.rotation = chunks.rotation)";
+     EXISTS (SELECT FROM rekey.quarantine q WHERE q.rotation = chunks.rotation)"
+);
 
 fn lease(row: &PgRow, pass: &Pass, owner: &Owner, ttl: Duration) -> Result<Lease, sqlx::Error> {
     let bounds = match row.try_get::<&str, _>(2)? {
@@ -211,8 +224,8 @@ impl Carved {
     ) -> Result<Option<PgRow>, sqlx::Error> {
         sqlx::query(
             "INSERT INTO rekey.chunks (rotation, pass, kind, lo, hi, lo_block, hi_block, owner, worker, epoch, started_at, \
-             lease_until) SELECT $1, $2, $3, $4::uuid, $5::uuid, $6::bigint, $7::bigint, $8, $9, 1, clock_timestamp(), \
-             clock_timestamp() + make_interval(secs => $10) FROM rekey.rotations WHERE id = $1 AND desired = 'running' \
+             lease_until, lease_seconds) SELECT $1, $2, $3, $4::uuid, $5::uuid, $6::bigint, $7::bigint, $8, $9, 1, clock_timestamp(), \
+             clock_timestamp() + make_interval(secs => $10), $10 FROM rekey.rotations WHERE id = $1 AND desired = 'running' \
              RETURNING id, epoch, kind, lo, hi, lo_block, hi_block, ids, batch_seq, \
              EXISTS (SELECT FROM rekey.quarantine q WHERE q.rotation = chunks.rotation)",
         )

@@ -213,9 +213,9 @@ pub async fn open_full(
 
 /// When every chunk is done, adds the one that stands for the closing proof.
 pub async fn add_proof(conn: &mut PgConnection, pass: &Pass) -> Result<(), StoreError> {
-    // Idle workers ask some forty times a second: without a lock, as long as the answer is no.
+    // Whoever waits asks about once a second: without a lock, and by the index of what is open, as long as the answer is no.
     let not_yet: bool = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT FROM rekey.chunks WHERE rotation = $1 AND pass = $2 AND (state <> 'done' OR kind = 'proof'))",
+        "SELECT EXISTS (SELECT FROM rekey.chunks WHERE rotation = $1 AND pass = $2 AND state = 'open')",
     )
     .bind(pass.rotation)
     .bind(pass.number)

@@ -1,0 +1,116 @@
+//! Waiting costs next to nothing, and says for what.
+
+use std::time::{Duration, Instant};
+
+use crate::support::load::{Load, some_ids};
+use crate::support::{Cluster, Db, Judge, NEW, OLD, Rekey, SOON, rekey, run_in_small_steps, status, until};
+
+fn run(db: &Db) -> Rekey {
+    rekey(db, ["run", "--workers", "8"])
+}
+
+/// What `status` gives as the reason, once it gives one that begins like this.
+fn reason(db: &Db, begins: &str) -> String {
+    until("a reason to wait", SOON, || {
+        let said = status(db)["throttle"].as_str().unwrap_or_default().to_owned();
+        said.starts_with(begins).then_some(said)
+    })
+}
+
+fn transactions(db: &Db) -> i64 {
+    db.value("SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()")
+}
+
+#[test]
+fn for_a_row_that_somebody_holds() {
+    let db = Db::new();
+    Load::rows(300).into(&db);
+    let mut judge = Judge::look(&db, &[OLD]);
+    let id = some_ids(&db, 1, 7)[0];
+    let mut holder = db.hold();
+    holder.execute(sqlx::query("SELECT FROM provider_connections WHERE id = $1 FOR UPDATE").bind(id));
+    let pid = holder.pid();
+    let run = run(&db).start();
+    let said = reason(&db, "row held");
+    let holds = format!("row {id} held by pid {pid} (");
+    assert!(said.contains(&holds) && said.contains("idle in transaction for"), "{said}");
+    let process = &status(&db)["processes"][0];
+    assert_eq!((&process["reason"], &process["waits"]), (&"row held".into(), &true.into()), "{process}");
+    // All of them wait, for as long as they like: a statement now and then.
+    std::thread::sleep(Duration::from_secs(3));
+    let (before, since) = (transactions(&db), Instant::now());
+    std::thread::sleep(Duration::from_secs(5));
+    let per_second = (transactions(&db) - before) as f64 / since.elapsed().as_secs_f64();
+    assert!(per_second < 60.0, "{per_second} transactions a second while everybody waits");
+    holder.rollback();
+    run.wait().expect(0);
+    judge.all_on(&db, NEW);
+}
+
+#[test]
+fn for_a_prepared_transaction() {
+    let cluster = Cluster::with("max_prepared_transactions = 2");
+    let db = Db::on(&cluster);
+    Load::rows(300).into(&db);
+    db.execute(
+        "BEGIN; UPDATE provider_connections SET alias = 'held' WHERE id = (SELECT min(id::text)::uuid FROM provider_connections);
+         PREPARE TRANSACTION 'forgotten'",
+    );
+    let run = run(&db).start();
+    let said = reason(&db, "prepared transaction");
+    assert!(said.contains("held by prepared transaction forgotten"), "{said}");
+    db.execute("ROLLBACK PREPARED 'forgotten'");
+    run.wait().expect(0);
+}
+
+#[test]
+fn for_the_table() {
+    let db = Db::new();
+    Load::rows(3000).into(&db);
+    db.mark();
+    db.slow_batches(Duration::from_millis(20));
+    let run = run_in_small_steps(&db).start();
+    db.wait_moved(300);
+    let mut holder = db.hold();
+    holder.execute(sqlx::query("SET lock_timeout = '20s'"));
+    holder.execute(sqlx::query("LOCK TABLE provider_connections IN ACCESS EXCLUSIVE MODE"));
+    let pid = holder.pid();
+    let said = reason(&db, "table locked");
+    assert!(said.contains(&format!("table locked by pid {pid}")), "{said}");
+    holder.rollback();
+    run.wait().expect(0);
+}
+
+#[test]
+fn for_the_lease_of_a_process_that_died() {
+    let db = Db::new();
+    Load::rows(2000).into(&db);
+    db.mark();
+    db.slow_batches(Duration::from_millis(30));
+    let slow = ["run", "--workers", "1", "--chunk-rows", "2000", "--batch-rows", "50", "--lease-ttl", "12s"];
+    let killed = rekey(&db, slow).start();
+    db.wait_moved(100);
+    killed.kill();
+    db.fast_commits();
+    let run = rekey(&db, slow).start();
+    let said = reason(&db, "waiting for the lease of");
+    assert!(said.contains(" silent ") && said.contains("free in"), "{said}");
+    run.wait().expect(0);
+}
+
+/// After the database's clock was set back, or a failover to a slow one.
+#[test]
+fn not_for_a_lease_that_ends_later_than_any_could() {
+    let db = Db::new();
+    Load::rows(2000).into(&db);
+    db.mark();
+    db.slow_batches(Duration::from_millis(30));
+    let killed = run_in_small_steps(&db).start();
+    db.wait_moved(100);
+    killed.kill();
+    db.fast_commits();
+    db.execute(
+        "UPDATE rekey.chunks SET lease_until = lease_until + interval '50 minutes' WHERE state = 'open'",
+    );
+    run_in_small_steps(&db).start().wait_for(Duration::from_secs(40)).expect(0);
+}
