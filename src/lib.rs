@@ -14,6 +14,9 @@
 //! *The guide* in comments is the application's key management guide: `docs/key-management.md` answers it section by
 //! section. `CONTRIBUTING.md` says which files to open for which change.
 //!
+//! The main loop: a process is [`engine::execute`] in `engine/supervisor.rs`, one worker's loop stands in
+//! `engine/worker.rs`. What may happen in which state, and what comes next, is [`rotation::permits`].
+//!
 //! Imports point downwards only; adapters do not import each other, and the pure modules know neither sqlx,
 //! tokio, aws, clap nor indicatif. [`error`] is the exit-code table, [`entropy`] the one door to randomness,
 //! [`fault_point`] is for tests.

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::interrupt::unless_stopped;
 use super::key_pair;
-use super::preflight::{Purpose as Asked, preflight};
+use super::preflight::{PreflightRequest, preflight};
 use super::run::RunRequest;
 use super::work;
 use super::{Session, standing};
@@ -122,7 +122,7 @@ async fn prepare(session: &Session, request: &RunRequest, connector: &Connector)
         None => key_pair::for_new(session, &request.keys).await?,
     };
     let limits = request.work.limits(Direction::Forward);
-    let purpose = Asked {
+    let purpose = PreflightRequest {
         purpose: For::Reading,
         allowed: &request.work.allowed,
         limits: &limits,

@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use super::key_pair::{self, KeyPair, NamedKeys};
-use super::preflight::{self, Purpose};
+use super::preflight::{self, PreflightRequest};
 use super::work::{self, WorkRequest};
 use super::{Session, standing};
 use crate::engine::{Settings, rehearse};
@@ -87,7 +87,8 @@ pub async fn plan(session: &Session, request: &PlanRequest) -> Result<Plan> {
     let report = match &keys {
         Ok(keys) => {
             let fresh = active.is_none();
-            let asked = Purpose { purpose: For::Reading, allowed, limits: &limits, direction, fresh };
+            let asked =
+                PreflightRequest { purpose: For::Reading, allowed, limits: &limits, direction, fresh };
             preflight::preflight(session, &connector, &mut conn, keys, asked).await?
         }
         // Whatever else stands in the way is told all the same.

@@ -26,7 +26,7 @@ pub async fn primary_only(connector: &Connector, conn: &mut PgConnection, comman
 }
 
 /// What a preflight is for.
-pub struct Purpose<'a> {
+pub struct PreflightRequest<'a> {
     /// The command.
     pub purpose: For,
     /// What the operator lets pass.
@@ -45,7 +45,7 @@ pub async fn preflight(
     connector: &Connector,
     conn: &mut PgConnection,
     keys: &KeyPair,
-    asked: Purpose<'_>,
+    asked: PreflightRequest<'_>,
 ) -> Result<Report> {
     let mut also = Vec::new();
     if asked.direction == Direction::Forward
@@ -61,7 +61,7 @@ pub async fn preflight(
         Direction::Backward => (&keys.new.key, &keys.old.key),
     };
     let probe = KeyProbe { source, target, also: None, fresh: asked.fresh };
-    let Purpose { purpose, allowed, limits, .. } = asked;
+    let PreflightRequest { purpose, allowed, limits, .. } = asked;
     let asked = Asked { purpose, allowed, limits, keys: Some(probe), also };
     Ok(examine(conn, connector, asked).await?)
 }

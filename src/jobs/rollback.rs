@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 use super::exposure::warn_of_git;
 use super::interrupt::unless_stopped;
 use super::key_pair::{self, KeyPair, NamedKeys};
-use super::preflight::{Purpose as Asked, preflight};
+use super::preflight::{PreflightRequest, preflight};
 use super::settled::{Ended, Settled, settle};
 use super::work::{self, WorkRequest};
 use super::{Session, access, cache_after, standing};
@@ -122,7 +122,7 @@ async fn prepare(session: &Session, request: &RollbackRequest, connector: &Conne
     let keys = key_pair::for_rotation(session, &request.keys, &rotation).await?;
     // Before anything turns: a rollback that could not be finished is worse than none.
     let limits = request.work.limits(Direction::Backward);
-    let asked = Asked {
+    let asked = PreflightRequest {
         purpose: For::Rollback,
         allowed: &request.work.allowed,
         limits: &limits,

@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 
 use super::interrupt::unless_stopped;
 use super::key_pair::{self, KeyPair, NamedKeys};
-use super::preflight::{Purpose as Asked, preflight};
+use super::preflight::{PreflightRequest, preflight};
 use super::settled::{Ended, Settled, settle};
 use super::work::{self, WorkRequest};
 use super::{Session, access, standing};
@@ -72,7 +72,7 @@ async fn prepare(session: &Session, request: &RunRequest, connector: &Connector)
         if active.is_none() {
             refuse_compromised(&mut conn, &keys).await?;
         }
-        let purpose = Asked {
+        let purpose = PreflightRequest {
             purpose: For::Run,
             allowed: &request.work.allowed,
             limits: &limits,
