@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::PgConnection;
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use super::SharedJob;
 use super::gate::{Crew, Standstill};
@@ -47,7 +48,7 @@ pub async fn run(
     pace: watch::Receiver<Verdict>,
     progress: watch::Sender<Progress>,
 ) -> Infallible {
-    let mut rate = Speed::default();
+    let mut seen = Seen::default();
     loop {
         let mut conn = match job.connector.try_connect(Purpose::Control).await {
             Ok(conn) => conn,
@@ -57,7 +58,7 @@ pub async fn run(
                 continue;
             }
         };
-        if let Err(error) = beat(&job, &crew, &mut conn, &wish, &pace, &progress, &mut rate).await {
+        if let Err(error) = beat(&job, &crew, &mut conn, &wish, &pace, &progress, &mut seen).await {
             tracing::debug!(%error, "heartbeat interrupted");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -71,7 +72,7 @@ async fn beat(
     wish: &watch::Sender<Wish>,
     pace: &watch::Receiver<Verdict>,
     progress: &watch::Sender<Progress>,
-    rate: &mut Speed,
+    seen: &mut Seen,
 ) -> Result<(), StoreError> {
     let ttl = job.settings.lease_ttl;
     let mut renewed: Option<Instant> = None;
@@ -82,6 +83,7 @@ async fn beat(
             renewed = Some(Instant::now());
         }
         let now = rotation::by_id(conn, job.rotation).await?;
+        announce(conn, job.rotation, &now.deadline, &mut seen.deadline).await?;
         let workable = State::workable(job.direction).contains(&now.state);
         let pass = pass::latest(conn, job.rotation, job.direction).await?;
         let over = pass.as_ref().and_then(|pass| {
@@ -108,11 +110,11 @@ async fn beat(
         let totals = chunk::totals(conn, job.rotation, job.direction).await?;
         if let Some(pass) = pass {
             let done = totals.settled();
-            rate.observe(totals.re_encrypted + totals.already_on_key);
+            seen.speed.observe(totals.re_encrypted + totals.already_on_key);
             // An estimate until the first pass has counted: the one made as it began. Today's would count what was moved twice.
             let estimated = if pass.first { pass.estimated_rows } else { done };
             let total = estimated.max(done);
-            let per_second = rate.rows_per_second();
+            let per_second = seen.speed.rows_per_second();
             progress.send_replace(Progress {
                 rows_done: done,
                 rows_total: total,
@@ -174,6 +176,34 @@ impl Waits {
         self.found = Some((Instant::now(), why.clone()));
         Ok(why)
     }
+}
+
+/// What was seen before, over all connections.
+#[derive(Default)]
+struct Seen {
+    speed: Speed,
+    /// None before the first look.
+    deadline: Option<Option<String>>,
+}
+
+/// The deadline is every process's: each says when it was moved, and by whom. The first one seen is no news.
+async fn announce(
+    conn: &mut PgConnection,
+    rotation: Uuid,
+    now: &Option<String>,
+    known: &mut Option<Option<String>>,
+) -> Result<(), StoreError> {
+    match known.replace(now.clone()) {
+        Some(was) if was != *now => {
+            let by = rotation::deadline_by(conn, rotation).await?;
+            match now {
+                Some(now) => tracing::info!(was, %now, by, "the deadline was moved"),
+                None => tracing::info!(was, by, "the deadline was lifted"),
+            }
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 /// Rows a second over the last ten seconds or so.

@@ -37,7 +37,7 @@ pub async fn set(session: &Session, desired: Desired, deadline: Option<Deadline>
     if let Some(deadline) = deadline {
         // One of the environment that has passed was lifted just now.
         if !deadline.standing || !rotation::left_until(&mut conn, deadline.at).await?.is_zero() {
-            rotation::set_deadline(&mut conn, r.id, deadline).await?;
+            rotation::set_deadline(&mut conn, r.id, deadline, &session.actor).await?;
         }
     }
     let now = rotation::by_id(&mut conn, r.id).await?;

@@ -81,7 +81,7 @@ pub async fn retry(session: &Session, request: &RetryRequest, stop: Stop) -> Res
         }
         None => None,
     };
-    request.work.store_deadline(&mut conn, r.id).await?;
+    request.work.store_deadline(session, &mut conn, r.id).await?;
     let facts = facts::table(&mut conn).await?;
     let settings = request.work.settings(session, &facts);
     let before = chunk::totals(&mut conn, r.id, direction).await?;

@@ -151,7 +151,7 @@ async fn prepare(session: &Session, request: &RollbackRequest, connector: &Conne
     } else if rotation.desired == Desired::Aborted {
         rotation::set_desired(&mut conn, rotation.id, Desired::Running, &session.actor).await?;
     }
-    request.work.store_deadline(&mut conn, rotation.id).await?;
+    request.work.store_deadline(session, &mut conn, rotation.id).await?;
     access::record(session, &mut conn, rotation.id, "rollback", access::both(&keys)).await?;
     let before = chunk::totals(&mut conn, rotation.id, Direction::Backward).await?;
     connect::close(conn).await;

@@ -60,6 +60,7 @@ struct Prepared {
 async fn prepare(session: &Session, request: &RunRequest, connector: &Connector) -> Result<Prepared> {
     let mut conn = connector.connect(Purpose::Control).await?;
     let mut active = rotation::latest(&mut conn).await?.filter(|r| r.state.is_active());
+    request.work.refuse_early_deadline(&mut conn, active.as_ref()).await?;
     let (command, limits) = (request.command(), request.work.limits(Direction::Forward));
     let (keys, report) = loop {
         if let Some(active) = &active {
@@ -104,7 +105,7 @@ async fn prepare(session: &Session, request: &RunRequest, connector: &Connector)
     {
         tracing::warn!(%error, "the key versions could not be pinned now; promote will pin them or refuse");
     }
-    request.work.store_deadline(&mut conn, rotation.id).await?;
+    request.work.store_deadline(session, &mut conn, rotation.id).await?;
     let before = chunk::totals(&mut conn, rotation.id, Direction::Forward).await?;
     let rewrapper = work::rewrapper(&keys, rotation.id, Direction::Forward, None)?;
     drop(keys);

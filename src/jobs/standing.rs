@@ -112,7 +112,7 @@ fn position(r: &Rotation, seen: &Seen) -> Position {
         },
         quarantine: Quarantined { open: seen.unaccepted, accepted: seen.accepted },
         verify: match seen.verified_clean {
-            Some(_) if seen.written_since => LastVerify::None,
+            Some(_) if seen.outdated => LastVerify::None,
             Some(clean) => found(clean, seen.other_bytes),
             None => LastVerify::None,
         },

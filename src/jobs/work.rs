@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use sqlx::PgConnection;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -12,7 +13,7 @@ use super::interrupt::stopped;
 use super::key_pair::KeyPair;
 use crate::crypto::{EncryptionKey, Rewrapper, TagKey};
 use crate::engine::{End, Job, Settings, Stop, execute};
-use crate::error::Result;
+use crate::error::{Error, Exit, Result};
 use crate::rotation::throttle::Limits;
 use crate::rotation::{Addressing, ChunkSize, Deadline, Direction, Progress, TableFacts};
 use crate::store::ledger::Rotation;
@@ -79,12 +80,48 @@ impl WorkRequest {
         }
     }
 
-    /// Stores the deadline, where one is given.
-    pub async fn store_deadline(&self, conn: &mut PgConnection, rotation: Uuid) -> Result<()> {
-        if let Some(deadline) = self.deadline {
-            rotation::set_deadline(conn, rotation, deadline).await?;
+    /// Stores the deadline, where one is given, and announces what it does to the one that held before: it is the
+    /// rotation's, and so every process's.
+    pub async fn store_deadline(
+        &self,
+        session: &Session,
+        conn: &mut PgConnection,
+        rotation: Uuid,
+    ) -> Result<()> {
+        let Some(deadline) = self.deadline else { return Ok(()) };
+        match rotation::set_deadline(conn, rotation, deadline, &session.actor).await? {
+            Some(rotation::Moved { was: Some(was), now, earlier: true }) => {
+                tracing::warn!(%was, %now, "the deadline is earlier now, for every process of this rotation");
+            }
+            Some(rotation::Moved { was, now, .. }) => tracing::info!(was, %now, "the deadline was set"),
+            None => {}
         }
         Ok(())
+    }
+
+    /// Refuses a deadline before which the window does not open: no row could be moved until then. A standing one that
+    /// moves nothing is not asked.
+    pub async fn refuse_early_deadline(
+        &self,
+        conn: &mut PgConnection,
+        active: Option<&Rotation>,
+    ) -> Result<()> {
+        let (Some(deadline), Some(window)) = (self.deadline, &self.limits.window) else { return Ok(()) };
+        if deadline.standing && active.is_some_and(|r| r.deadline.is_some()) {
+            return Ok(());
+        }
+        let now = rotation::clock(conn).await?;
+        let ends = now + rotation::left_until(conn, deadline.at).await?.as_secs_f64();
+        let moment = |seconds: f64| Timestamp::from_second(seconds as i64).unwrap_or(Timestamp::MAX);
+        let (now, ends) = (moment(now), moment(ends));
+        match window.opens_at(now) {
+            Some(opens) if !window.is_open(now) && ends <= opens => Err(Error::new(
+                Exit::Usage,
+                format!("the deadline, {ends}, is before {opens}, when the window {window} opens"),
+            )
+            .hint("Give a later `--deadline`, or another `--window`")),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -40,6 +40,7 @@ pub fn statements() -> impl Iterator<Item = &'static Declaration> {
         closing::STATEMENTS,
         connect::STATEMENTS,
         facts::STATEMENTS,
+        ledger::rotation::STATEMENTS,
         ledger::standing::STATEMENTS,
         locks::STATEMENTS,
         pooling::STATEMENTS,

@@ -207,6 +207,39 @@ fn a_standing_deadline_opens_a_window_and_moves_none() {
     rekey(&db, ["rollback", "--yes"]).env("REKEY_DEADLINE", "1h").exits(0);
 }
 
+/// A deadline is the rotation's: whoever brings another one along moves it for every process, and each says by whom.
+#[test]
+fn a_deadline_that_is_moved_is_announced_with_its_author() {
+    let (db, _) = under_way(4000);
+    let first = run_in_small_steps(&db).args(["--deadline", "3h"]).start();
+    db.wait_moved(200);
+    let late = run_in_small_steps(&db).args(["--deadline", "1h", "--operator", "maria"]).start();
+    let moved = "SELECT count(*) FROM rekey.events WHERE action = 'deadline'";
+    until("the deadline to be moved", SOON, || (db.value::<i64>(moved) == 2).then_some(()));
+    let said = "SELECT operator || ' ' || (detail->>'now' < detail->>'was') FROM rekey.events \
+                WHERE action = 'deadline' ORDER BY seq DESC LIMIT 1";
+    assert_eq!(db.value::<String>(said), "maria true");
+    db.wait_moved(db.moved() + 400);
+    db.fast_commits();
+    let late = late.wait().expect(0);
+    assert!(late.stderr.contains("earlier"), "{late}");
+    let first = first.wait().expect(0);
+    assert!(first.stderr.contains("maria"), "{first}");
+}
+
+/// Until such a deadline no row could be moved.
+#[test]
+fn a_deadline_before_the_window_opens_is_refused() {
+    let db = Db::new();
+    Load::rows(20).into(&db);
+    let hours: String = db.value(
+        "SELECT to_char(now() AT TIME ZONE 'UTC' + interval '3 hours', 'HH24:MI') || '-' || \
+         to_char(now() AT TIME ZONE 'UTC' + interval '4 hours', 'HH24:MI')",
+    );
+    rekey(&db, ["run", "--window", &hours, "--deadline", "1h"]).exits(2);
+    assert!(!db.has_rekey_schema());
+}
+
 #[test]
 fn a_dry_run_past_its_deadline() {
     let db = Db::new();

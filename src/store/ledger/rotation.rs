@@ -1,10 +1,11 @@
 //! `rekey.rotations`: one row per move from an old to a new key; at most one active.
 
+mod deadline;
 mod turn;
 
+pub(in crate::store) use deadline::STATEMENTS;
+pub use deadline::{Moved, clock, deadline_by, left_until, set_deadline};
 pub use turn::{is_workable, lock, set_desired, turn_back};
-
-use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -13,7 +14,7 @@ use sqlx::{Connection, PgConnection, Row};
 use uuid::Uuid;
 
 use crate::crypto::Fingerprint;
-use crate::rotation::{Deadline, DeadlineAt, Desired, Direction, RecordedSource, State};
+use crate::rotation::{Desired, Direction, RecordedSource, State};
 use crate::store::audit::{self, Actor};
 use crate::store::error::{Statement, StoreError};
 use crate::store::pg_types::Word;
@@ -345,43 +346,6 @@ pub async fn set_promoted_version(
         .during("record the promoted version")
         .await
         .map(drop)
-}
-
-/// Stores when the window ends; what one that is standing may not do is in [`Deadline::standing`].
-pub async fn set_deadline(conn: &mut PgConnection, id: Uuid, deadline: Deadline) -> Result<(), StoreError> {
-    let query = match deadline.at {
-        DeadlineAt::In(duration) => sqlx::query(
-            "UPDATE rekey.rotations SET deadline = clock_timestamp() + make_interval(secs => $2) \
-             WHERE id = $1 AND NOT ($3 AND coalesce(deadline > clock_timestamp() - make_interval(secs => $2), false))",
-        )
-        .bind(id)
-        .bind(duration.as_secs_f64())
-        .bind(deadline.standing),
-        DeadlineAt::At(time) => sqlx::query(
-            "UPDATE rekey.rotations SET deadline = $2::timestamptz \
-             WHERE id = $1 AND NOT ($3 AND coalesce(deadline > clock_timestamp(), false))",
-        )
-        .bind(id)
-        .bind(time.to_string())
-        .bind(deadline.standing),
-    };
-    query.execute(conn).during("store the deadline").await.map(drop)
-}
-
-/// How long it is until then, by the database's clock.
-pub async fn left_until(conn: &mut PgConnection, deadline: DeadlineAt) -> Result<Duration, StoreError> {
-    let time = match deadline {
-        DeadlineAt::In(duration) => return Ok(duration),
-        DeadlineAt::At(time) => time.to_string(),
-    };
-    let left: f64 = sqlx::query_scalar(
-        "SELECT greatest(0, extract(epoch FROM $1::timestamptz - clock_timestamp()))::float8",
-    )
-    .bind(time)
-    .fetch_one(conn)
-    .during("look how long it is until the deadline")
-    .await?;
-    Ok(Duration::from_secs_f64(left))
 }
 
 /// Records a verify's result with its event; `false`, and nothing is, where the rotation was turned round meanwhile.

@@ -30,8 +30,8 @@ pub struct Seen {
     pub verified_clean: Option<bool>,
     /// That verify found rows that rekey had written with other bytes.
     pub other_bytes: bool,
-    /// Rows of this direction were committed after that verify.
-    pub written_since: bool,
+    /// Rows of this direction were committed after that verify, or a pass ended that may have settled what it found.
+    pub outdated: bool,
     /// That verify is younger than the rotation's state.
     pub verified_in_this_state: bool,
     /// Seconds since the rotation came to its state.
@@ -50,7 +50,7 @@ row!(Seen {
     accepted,
     verified_clean,
     other_bytes,
-    written_since,
+    outdated,
     verified_in_this_state,
     state_seconds,
     processes,
@@ -72,7 +72,8 @@ statements! {
              r.verified_clean, coalesce((r.verify_result->>'other_bytes')::int8, 0) > 0 AS other_bytes, \
              EXISTS (SELECT FROM rekey.chunks c JOIN rekey.passes p ON p.rotation = c.rotation AND p.pass = c.pass \
              WHERE c.rotation = r.id AND p.direction = $2 AND c.re_encrypted > 0 \
-             AND coalesce(c.done_at, p.ended_at, 'infinity') > r.verified_at) AS written_since, \
+             AND coalesce(c.done_at, p.ended_at, 'infinity') > r.verified_at) OR NOT r.verified_clean AND EXISTS \
+             (SELECT FROM rekey.passes p WHERE p.rotation = r.id AND p.direction = $2 AND p.ended_at > r.verified_at) AS outdated, \
              coalesce(r.verified_at > r.state_since, false) AS verified_in_this_state, \
              extract(epoch FROM clock_timestamp() - r.state_since)::float8 AS state_seconds, \
              (SELECT count(*) FROM rekey.processes o WHERE o.rotation = r.id AND o.process <> $3 \
