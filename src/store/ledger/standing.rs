@@ -72,7 +72,7 @@ statements! {
              r.verified_clean, coalesce((r.verify_result->>'other_bytes')::int8, 0) > 0 AS other_bytes, \
              EXISTS (SELECT FROM rekey.chunks c JOIN rekey.passes p ON p.rotation = c.rotation AND p.pass = c.pass \
              WHERE c.rotation = r.id AND p.direction = $2 AND c.re_encrypted > 0 \
-             AND coalesce(c.done_at, p.ended_at, 'infinity') > r.verified_at) OR NOT r.verified_clean AND EXISTS \
+             AND coalesce(c.done_at, p.ended_at, 'infinity') > r.verified_at) OR NOT coalesce(r.verified_clean, true) AND EXISTS \
              (SELECT FROM rekey.passes p WHERE p.rotation = r.id AND p.direction = $2 AND p.ended_at > r.verified_at) AS outdated, \
              coalesce(r.verified_at > r.state_since, false) AS verified_in_this_state, \
              extract(epoch FROM clock_timestamp() - r.state_since)::float8 AS state_seconds, \
