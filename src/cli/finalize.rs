@@ -1,24 +1,25 @@
 //! `rekey finalize`: arguments, the question, and what is printed.
 
 use clap::Args;
-use clap::builder::BoolishValueParser;
 use serde_json::json;
 
-use super::confirm::confirm;
+use super::confirm::{self, Answer};
 use super::context::Context;
 use super::options::KeyArgs;
 use super::signals;
 use super::summary::print_next;
 use crate::error::{Exit, Result};
 use crate::jobs::finalize::{self, FinalizeRequest, Finalized};
+use crate::jobs::stakes;
+use crate::rotation::Command;
 
 #[derive(Args)]
 pub struct FinalizeArgs {
     /// Days in which the temporary secret can still be restored
     #[arg(long, env = "REKEY_RECOVERY_WINDOW", hide_env_values = true, default_value_t = 30, value_parser = clap::value_parser!(u8).range(7..=30), value_name = "DAYS")]
     pub recovery_window: u8,
-    /// Do not ask
-    #[arg(long, env = "REKEY_YES", hide_env_values = true, value_parser = BoolishValueParser::new())]
+    /// Don't ask. There is no environment variable for it: what cannot be undone is agreed to each time
+    #[arg(long)]
     pub yes: bool,
     /// Readers of the verify before it
     #[arg(long, env = "REKEY_WORKERS", hide_env_values = true, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64), value_name = "N")]
@@ -36,7 +37,10 @@ pub async fn run(args: FinalizeArgs, context: &Context) -> Result<Exit> {
     };
     context.connector()?;
     let stop = signals::listen()?;
-    confirm(args.yes, "After this there is no rollback. Go on?")?;
+    if confirm::is_needed(args.yes)? {
+        confirm::show(&stakes::of(context, Command::Finalize).await?);
+        confirm::ask("This ends the rotation. There is no rollback after it.", Answer::Word("finalize"))?;
+    }
     let done = finalize::finalize(context, &request, stop).await?;
     context.last_word.say("finalized", done.next.first().map(ToString::to_string).as_deref());
     if context.json() {

@@ -19,6 +19,7 @@ macro_rules! print {
     }};
 }
 
+mod age;
 mod cache;
 mod columns;
 mod command;

@@ -4,13 +4,15 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use serde_json::json;
 
-use super::confirm::confirm;
+use super::confirm::{self, Answer};
 use super::context::Context;
 use super::options::{KeyArgs, given};
 use super::signals;
 use super::summary::print_next;
 use crate::error::{Exit, Result};
 use crate::jobs::promote::{self, PromoteRequest, Promoted};
+use crate::jobs::stakes;
+use crate::rotation::Command;
 use crate::store::preflight::Allowed;
 
 #[derive(Args)]
@@ -43,10 +45,13 @@ pub async fn run(args: PromoteArgs, context: &Context) -> Result<Exit> {
         workers: args.workers.into(),
         keys: args.keys.named()?,
     };
-    // A connection that cannot be made is refused before anybody is asked.
+    // A connection that cannot be made is refused before a question is asked.
     context.connector()?;
     let stop = signals::listen()?;
-    confirm(args.yes, "This changes the key the application reads. Go on?")?;
+    if confirm::is_needed(args.yes)? {
+        confirm::show(&stakes::of(context, Command::Promote { external: args.external }).await?);
+        confirm::ask("This makes the new key the one that the application reads. Continue?", Answer::Yes)?;
+    }
     let done = promote::promote(context, &request, stop).await?;
     context.last_word.say("promoted", done.next.first().map(ToString::to_string).as_deref());
     if context.json() {

@@ -3,12 +3,13 @@
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
-use super::confirm::confirm;
+use super::confirm::{self, Answer};
 use super::context::Context;
 use super::options::{KeyArgs, WorkArgs};
 use super::{signals, summary};
 use crate::error::{Exit, Result};
 use crate::jobs::rollback::{self, RollbackRequest};
+use crate::jobs::stakes;
 
 #[derive(Args)]
 pub struct RollbackArgs {
@@ -33,7 +34,10 @@ pub async fn run(args: RollbackArgs, context: &Context) -> Result<Exit> {
     };
     // A database that is not named is told before anything is asked.
     context.connector()?;
-    confirm(args.yes, "This returns every connection to the old key. Go on?")?;
+    if confirm::is_needed(args.yes)? {
+        confirm::show(&stakes::of(context, request.command()).await?);
+        confirm::ask("This returns every row to the old key. Continue?", Answer::Yes)?;
+    }
     let stop = signals::listen()?;
     summary::print(context, &rollback::rollback(context, &request, stop).await?)
 }

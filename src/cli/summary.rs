@@ -103,6 +103,9 @@ fn text(s: &Summary<'_>) {
     println!("  {:<22}{:>14} rows/s", "rate", thousands(s.rows_per_second as i64));
     println!("  {:<22}{:>14}", "state", s.rotation.state);
     println!("  {:<22}  {}", "rotation", s.rotation.id);
+    if let Some((role, fingerprint)) = s.rotation.application_reads() {
+        println!("  {:<22}  the {role} key, {fingerprint}", "application reads");
+    }
     if let Some(cache) = &s.cache {
         println!("  {cache}");
     }

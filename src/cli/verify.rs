@@ -9,7 +9,7 @@ use super::summary::print_next;
 use crate::engine::VerifyReport;
 use crate::error::{Exit, Result};
 use crate::jobs::verify::{self, Verified, VerifyRequest};
-use crate::rotation::Step;
+use crate::rotation::{State, Step};
 use crate::store::ledger::Rotation;
 use crate::telemetry::progress::thousands;
 
@@ -39,7 +39,9 @@ pub async fn run(args: VerifyArgs, context: &Context) -> Result<Exit> {
     let request = VerifyRequest { workers: args.workers.into(), keys: args.keys.named()? };
     let verified = verify::verify(context, &request).await?;
     let exit = verified.report.exit();
-    context.last_word.say(exit.meaning(), verified.next.first().map(ToString::to_string).as_deref());
+    context
+        .last_word
+        .say(&headline(&verified, exit), verified.next.first().map(ToString::to_string).as_deref());
     if context.json() {
         context.print_json(&Printed {
             rotation: &verified.rotation,
@@ -56,13 +58,37 @@ pub async fn run(args: VerifyArgs, context: &Context) -> Result<Exit> {
     Ok(exit)
 }
 
+/// What was found, in one line. Rows that a rotation has still to move are no damage.
+fn headline(v: &Verified, exit: Exit) -> String {
+    let (r, key) = (&v.report, v.rotation.direction().target());
+    let rows =
+        |n: i64, what: &str| format!("{} {} {what}", thousands(n), if n == 1 { "row" } else { "rows" });
+    match exit {
+        Exit::Ok if r.accepted > 0 => {
+            format!(
+                "clean: every row is on the {key} key, except {} that an operator accepted",
+                thousands(r.accepted)
+            )
+        }
+        Exit::Ok => format!("clean: every row is on the {key} key"),
+        Exit::Quarantined => format!("not clean: {}", rows(r.unreadable, "that no key decrypts")),
+        _ if r.other_bytes > 0 => {
+            format!("damaged: {}", rows(r.other_bytes, "that rekey wrote with other bytes than before"))
+        }
+        _ if r.unseen > 0 => format!("not clean: {}", rows(r.unseen, "that the primary key does not find")),
+        _ if matches!(v.rotation.state, State::Migrating | State::RollingBack) => {
+            format!(
+                "not finished: {}; nothing is damaged",
+                rows(r.wrong_key, &format!("not yet on the {key} key"))
+            )
+        }
+        _ => format!("not clean: {}", rows(r.wrong_key, "on the wrong key")),
+    }
+}
+
 fn text(v: &Verified, exit: Exit) {
     let r = &v.report;
-    match exit {
-        Exit::Ok => println!("clean: every row is on the {} key", v.rotation.direction().target()),
-        Exit::Quarantined => println!("not clean: rows that no key opens"),
-        _ => println!("not clean: rows on the wrong key, or with other bytes"),
-    }
+    println!("{}", headline(v, exit));
     println!();
     let mut lines = vec![
         ("rows", r.rows),

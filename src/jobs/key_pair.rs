@@ -28,31 +28,14 @@ pub struct Held {
     pub record: KeyRecord,
 }
 
+pub use crate::rotation::KeyRole as Role;
+
 /// Both keys of a rotation.
 pub struct KeyPair {
     /// Rows come from it.
     pub old: Held,
     /// Rows go to it.
     pub new: Held,
-}
-
-/// Which of the two.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// The key rows were on before the rotation.
-    Old,
-    /// The key rows go to.
-    New,
-}
-
-impl Role {
-    /// Its name in messages and in the audit trail.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Role::Old => "old",
-            Role::New => "new",
-        }
-    }
 }
 
 /// Keys for a rotation that begins now: as named, or where the application's settings say.

@@ -31,6 +31,13 @@ pub struct RollbackRequest {
     pub work: WorkRequest,
 }
 
+impl RollbackRequest {
+    /// The command, for the table of what is permitted.
+    pub fn command(&self) -> Command {
+        Command::Rollback { deadline: self.work.deadline.is_some(), compromised: self.despite_compromise }
+    }
+}
+
 /// Returns every row to the old key, and the application to it.
 pub async fn rollback(session: &Session, request: &RollbackRequest, mut stop: Stop) -> Result<Settled> {
     let connector = session.connector()?;
@@ -114,11 +121,7 @@ struct Prepared {
 /// State, keys, preflight; then the rotation is turned round, in one transaction. May be given up anywhere.
 async fn prepare(session: &Session, request: &RollbackRequest, connector: &Connector) -> Result<Prepared> {
     let mut conn = connector.connect(Purpose::Control).await?;
-    let command = Command::Rollback {
-        deadline: request.work.deadline.is_some(),
-        compromised: request.despite_compromise,
-    };
-    let rotation = standing::permitted(session, &mut conn, command).await?;
+    let rotation = standing::permitted(session, &mut conn, request.command()).await?;
     let keys = key_pair::for_rotation(session, &request.keys, &rotation).await?;
     // Before anything turns: a rollback that could not be finished is worse than none.
     let limits = request.work.limits(Direction::Backward);

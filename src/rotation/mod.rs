@@ -34,7 +34,7 @@ pub use progress::{Activity, Counted, Progress};
 pub use rate::{Limiter, Rate};
 pub use recorded::RecordedSource;
 pub use servo::{BatchServo, BatchTiming};
-pub use state::{Desired, Direction, State};
+pub use state::{Desired, Direction, KeyRole, State};
 pub use waiting::{Holder, Waiting};
 pub use waves::{Slice, Tid, Wavable, batch_rows, deal, next_slice, share};
 pub use window::Window;

@@ -48,6 +48,16 @@ words! {
     }
 }
 
+words! {
+    /// One of a rotation's two keys. They never swap.
+    KeyRole {
+        /// Rows came from it.
+        Old = "old",
+        /// Rows go to it.
+        New = "new",
+    }
+}
+
 impl State {
     /// True until the rotation is over; one active rotation per table.
     pub const fn is_active(self) -> bool {
@@ -67,6 +77,16 @@ impl State {
         match direction {
             Direction::Forward => &[State::Migrating, State::Migrated, State::Promoted],
             Direction::Backward => &[State::RollingBack, State::RolledBack],
+        }
+    }
+
+    /// The key that the application is given, where that is settled; `promoting` says whether a promotion ever began.
+    pub const fn application_reads(self, promoting: bool) -> Option<KeyRole> {
+        match self {
+            State::Migrating | State::Migrated | State::RolledBack => Some(KeyRole::Old),
+            State::Promoted | State::Finalizing | State::Finalized => Some(KeyRole::New),
+            State::RollingBack if !promoting => Some(KeyRole::Old),
+            State::RollingBack | State::Promoting | State::Unpromoting => None,
         }
     }
 

@@ -66,38 +66,64 @@ fn without_room_for_a_label() {
     app.rekey(["finalize", "--yes"]).exits(0);
 }
 
-/// On a terminal, destroy asks twice, and one "no" is enough.
+/// What cannot be undone is typed as a word, and no `y` is enough. The question says what it is about.
 #[test]
-fn destroy_asks_twice() {
+fn finalize_and_destroy_are_typed() {
     let app = Application::new(Shape::Plain, 12);
-    for command in [&["run"][..], &["promote", "--yes"], &["finalize", "--yes"]] {
-        app.rekey([]).more(command).exits(0);
+    app.rekey(["run"]).exits(0);
+    // What will be refused anyway is not asked.
+    let (code, screen) = typed(&app, "finalize", "finalize\n");
+    assert!(code == Some(7) && !screen.contains("Type"), "{screen}");
+    app.rekey(["promote", "--yes", "--operator", "maria"]).exits(0);
+    for (answer, code, state) in
+        [("y\n", 2, "promoted"), ("\n", 2, "promoted"), ("finalize\n", 0, "finalized")]
+    {
+        let (ended, screen) = typed(&app, "finalize", answer);
+        assert_eq!((ended, app.state().as_str()), (Some(code), state), "{answer:?}: {screen}");
+        for fact in [&app.db.name, "maria", "rows      12", "verified  clean"] {
+            assert!(screen.contains(fact), "{fact}: {screen}");
+        }
     }
     let fingerprint: String = app.db.value("SELECT old_fingerprint FROM rekey.rotations");
     let label = format!("rekey-retired-{fingerprint}");
-    for (answers, code) in [("n\n", 2), ("y\nn\n", 2), ("y\ny\n", 0)] {
-        let line = format!("{} keys destroy --fingerprint {fingerprint}", env!("CARGO_BIN_EXE_rekey"));
-        let mut person = Command::new("script");
-        person.args(["-qec", &line, "/dev/null"]).env_clear().env("PATH", std::env::var_os("PATH").unwrap());
-        for (name, value) in [
-            ("DATABASE_URL", app.db.url.as_str()),
-            ("AWS_ENDPOINT_URL", &app.moto.url),
-            ("AWS_REGION", "us-east-1"),
-            ("AWS_ACCESS_KEY_ID", "test"),
-            ("AWS_SECRET_ACCESS_KEY", "test"),
-            ("SECRETS_BACKEND", "aws"),
-            ("AWS_SECRET_NAME", &app.name),
-        ] {
-            person.env(name, value);
-        }
-        let mut person = person.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        person.stdin.as_mut().unwrap().write_all(answers.as_bytes()).unwrap();
-        let output = person.wait_with_output().unwrap();
-        let screen = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert_eq!(output.status.code(), Some(code), "{answers:?}: {screen}");
-        assert_eq!(app.holder(&label).is_some(), code != 0, "{answers:?}: {screen}");
+    for (answer, code) in [("y\n", 2), (&*format!("{fingerprint}\n"), 0)] {
+        let (ended, screen) = typed(&app, &format!("keys destroy --fingerprint {fingerprint}"), answer);
+        assert_eq!(ended, Some(code), "{answer:?}: {screen}");
+        assert_eq!(app.holder(&label).is_some(), code != 0, "{answer:?}: {screen}");
     }
     assert_eq!(app.db.value::<i64>("SELECT count(*) FROM rekey.events WHERE action = 'destroy'"), 1);
+}
+
+/// Nothing that was set once, for every command, agrees to it either.
+#[test]
+fn no_environment_variable_agrees_to_the_end() {
+    let app = Application::new(Shape::Plain, 12);
+    app.rekey(["run"]).exits(0);
+    app.rekey(["promote"]).env("REKEY_YES", "true").exits(0);
+    app.rekey(["finalize"]).env("REKEY_YES", "true").exits(2);
+    assert_eq!(app.state(), "promoted");
+}
+
+/// Runs a command at a terminal where a person types this answer: its exit code, and what the terminal shows.
+fn typed(app: &Application, command: &str, answer: &str) -> (Option<i32>, String) {
+    let line = format!("{} {command}", env!("CARGO_BIN_EXE_rekey"));
+    let mut person = Command::new("script");
+    person.args(["-qec", &line, "/dev/null"]).env_clear().env("PATH", std::env::var_os("PATH").unwrap());
+    for (name, value) in [
+        ("DATABASE_URL", app.db.url.as_str()),
+        ("AWS_ENDPOINT_URL", &app.moto.url),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("SECRETS_BACKEND", "aws"),
+        ("AWS_SECRET_NAME", &app.name),
+    ] {
+        person.env(name, value);
+    }
+    let mut person = person.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    person.stdin.as_mut().unwrap().write_all(answer.as_bytes()).unwrap();
+    let output = person.wait_with_output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// That the old key is known to others may become known while its rotation is under way.

@@ -1,9 +1,8 @@
 //! `rekey keys destroy --fingerprint F`: the label that keeps a retired key comes off.
 
 use clap::Args;
-use clap::builder::BoolishValueParser;
 
-use super::super::confirm::confirm;
+use super::super::confirm::{self, Answer};
 use super::super::context::Context;
 use super::super::signals;
 use super::{Layout, print_head, subject};
@@ -21,8 +20,8 @@ pub struct DestroyArgs {
     pub fingerprint: String,
     /// The secret that holds it [default: where the application's settings say]
     pub source: Option<String>,
-    /// Do not ask
-    #[arg(long, env = "REKEY_YES", hide_env_values = true, value_parser = BoolishValueParser::new())]
+    /// Don't ask. There is no environment variable for it: what cannot be undone is agreed to each time
+    #[arg(long)]
     pub yes: bool,
     #[command(flatten)]
     pub layout: Layout,
@@ -38,11 +37,13 @@ pub async fn run(args: DestroyArgs, context: &Context) -> Result<Exit> {
         return Err(Error::new(Exit::Usage, format!("{place} keeps no retired keys"))
             .hint("name the secret: rekey keys destroy --fingerprint F aws:SECRET_ID"));
     };
-    let first = format!(
-        "Destroy the retired key {fingerprint} in {place}? Database backups from its time can then never be read again."
-    );
-    confirm(args.yes, &first)?;
-    confirm(args.yes, "This cannot be undone. Are all those backups gone, or is there a backup of the key?")?;
+    if confirm::is_needed(args.yes)? {
+        let question = format!(
+            "This destroys the retired key {fingerprint} in {place}.\n\
+             Database backups from its time can never be read again without a backup of the key."
+        );
+        confirm::ask(&question, Answer::Word(&fingerprint.to_string()))?;
+    }
     // What is begun is recorded; only a hang is cut short.
     signals::listen()?;
     let done = destroy(context, secret, fingerprint).await?;

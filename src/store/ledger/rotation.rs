@@ -14,7 +14,7 @@ use sqlx::{Connection, PgConnection, Row};
 use uuid::Uuid;
 
 use crate::crypto::Fingerprint;
-use crate::rotation::{Desired, Direction, RecordedSource, State};
+use crate::rotation::{Desired, Direction, KeyRole, RecordedSource, State};
 use crate::store::audit::{self, Actor};
 use crate::store::error::{Statement, StoreError};
 use crate::store::pg_types::Word;
@@ -384,6 +384,12 @@ pub async fn record_verify(
 }
 
 impl Rotation {
+    /// The key that the application is given, where that is settled, and its fingerprint.
+    pub fn application_reads(&self) -> Option<(KeyRole, Fingerprint)> {
+        let role = self.state.application_reads(self.promoting_at.is_some())?;
+        Some((role, if role == KeyRole::Old { self.old_fingerprint } else { self.new_fingerprint }))
+    }
+
     /// Where rows should be moving, or have moved, in its state.
     pub fn direction(&self) -> Direction {
         self.state.direction()

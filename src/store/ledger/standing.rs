@@ -82,7 +82,26 @@ statements! {
              EXISTS (SELECT FROM held WHERE lock = $6) AS rolling_back \
              FROM rekey.rotations r WHERE r.id = $1"
         );
+
+    /// The last event of this kind.
+    pub fn milestone(rotation: Uuid, action: &str) -> Optional<Milestone> during "read the audit trail":
+        "SELECT to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS at, \
+         extract(epoch FROM clock_timestamp() - at)::float8 AS seconds_ago, operator FROM rekey.events \
+         WHERE rotation = $1 AND action = $2 ORDER BY seq DESC LIMIT 1";
 }
+
+/// Something that was recorded about a rotation.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Milestone {
+    /// When, RFC 3339.
+    pub at: String,
+    /// How long ago.
+    pub seconds_ago: f64,
+    /// By whom.
+    pub operator: String,
+}
+
+row!(Milestone { at, seconds_ago, operator });
 
 /// Looks. `process` is this process's name, which is not counted; `seconds` is how long a silent process counts as alive.
 pub async fn look(
