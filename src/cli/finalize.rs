@@ -66,10 +66,11 @@ fn text(f: &Finalized, recovery_window: u8) {
         );
     }
     if let Some(secret) = &ending.already_gone {
-        println!("  secret {secret} is gone already: somebody deleted it for good");
+        println!("  secret {secret} was already permanently deleted");
     }
     if let Some(secret) = &ending.left_alone {
-        println!("  secret {secret} stays: the application may be given its key out of it");
+        let why = ending.left_alone_because.as_deref().unwrap_or_default();
+        println!("  secret {secret} stays: {why}");
     }
     if let Some(secret) = &ending.not_deleted {
         println!("  secret {secret} could not be deleted: delete it by hand");

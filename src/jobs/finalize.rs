@@ -8,10 +8,11 @@ use super::key_pair::{self, NamedKeys, Role};
 use super::verify::{self, How};
 use super::{Session, preflight, standing};
 use crate::engine::Stop;
-use crate::engine::lifecycle::{self, Ending, Exclusive, Target, clean_up, is_settled, settle};
+use crate::engine::lifecycle::{self, End, Ending, Exclusive, Target, clean_up, is_settled, settle};
 use crate::error::Result;
 use crate::rotation::permits::JustDone;
 use crate::rotation::{Command, State, Step};
+use crate::secrets::{AppKey, KeySource, application_source};
 use crate::store::ledger::{Rotation, rotation};
 use crate::store::{Purpose, audit};
 
@@ -64,8 +65,13 @@ pub async fn finalize(session: &Session, request: &FinalizeRequest, stop: Stop) 
         let new = key_pair::one(session, &request.keys, &r, Role::New).await?;
         settle(&mut alone, &target, &new.key).await?;
     }
-    let days = request.recovery_window;
-    let ending = lifecycle::finalize(&mut alone, &target, days, &session.actor).await?;
+    let read = application_source(AppKey::Encryption, request.keys.layout, &session.application).ok();
+    let end = End {
+        recovery_days: request.recovery_window,
+        application: read.as_ref().and_then(KeySource::aws),
+        actor: &session.actor,
+    };
+    let ending = lifecycle::finalize(&mut alone, &target, end).await?;
     let now = rotation::by_id(alone.conn(), r.id).await?;
     let next = standing::next_steps(session, alone.conn(), Some(&now), JustDone::Nothing).await?;
     let (seq, hash) = audit::head(alone.conn()).await?;

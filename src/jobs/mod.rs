@@ -26,6 +26,7 @@ pub mod rollback;
 pub mod run;
 mod session;
 mod settled;
+pub mod shared_key;
 pub mod stakes;
 pub mod standing;
 pub mod status;

@@ -3,6 +3,7 @@
 
 use super::exposure::warn_of_git;
 use super::key_pair::{self, NamedKeys, Role};
+use super::shared_key::{self, Move};
 use super::verify::{self, How};
 use super::{Session, cache_after, preflight, standing};
 use crate::engine::Stop;
@@ -69,8 +70,11 @@ pub async fn promote(session: &Session, request: &PromoteRequest, stop: Stop) ->
     preflight::primary_only(&connector, alone.conn(), "promote").await?;
     // Before the verify, whose result is recorded: a place that yields a foreign key, or changes by itself, is refused.
     if !external {
-        target.look_for_either().await?;
+        let found = target.look_for_either().await?;
         preflight::no_automatic_rotation(session, alone.conn(), &target, &request.allowed).await?;
+        if found == Yields::Old {
+            shared_key::refuse(session, alone.conn(), &target, Move::Promote, &request.allowed).await?;
+        }
     }
     let how = How { workers: request.workers, may_be_empty: request.allowed.includes(Kind::EmptyTable) };
     let clean = {

@@ -10,6 +10,7 @@ use super::interrupt::unless_stopped;
 use super::key_pair::{self, KeyPair, NamedKeys};
 use super::preflight::{PreflightRequest, preflight};
 use super::settled::{Ended, Settled, settle};
+use super::shared_key::{self, Move};
 use super::work::{self, WorkRequest};
 use super::{Session, access, cache_after, standing};
 use crate::engine::lifecycle::{Exclusive, Target, clean_up, unpromote};
@@ -136,6 +137,10 @@ async fn prepare(session: &Session, request: &RollbackRequest, connector: &Conne
     let settings = request.work.settings(session, &report.facts);
 
     if rotation.state.may_roll_back() {
+        if rotation.promoting_at.is_some() {
+            let target = Target::of(&session.sources, &rotation, None)?;
+            shared_key::refuse(session, &mut conn, &target, Move::Rollback, &request.work.allowed).await?;
+        }
         // Not while another process is promoting.
         let to_be_turned = async |conn: &mut PgConnection| {
             Ok(rotation::by_id(conn, rotation.id).await?.state.may_roll_back())

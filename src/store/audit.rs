@@ -169,3 +169,19 @@ pub async fn happened(conn: &mut PgConnection, rotation: Uuid, action: &str) -> 
         .during("read the audit trail")
         .await
 }
+
+/// What the last event of this kind says of a rotation; `None` where there is none.
+pub async fn detail(
+    conn: &mut PgConnection,
+    rotation: Uuid,
+    action: &str,
+) -> Result<Option<Value>, StoreError> {
+    sqlx::query_scalar(
+        "SELECT detail FROM rekey.events WHERE rotation = $1 AND action = $2 ORDER BY seq DESC LIMIT 1",
+    )
+    .bind(rotation)
+    .bind(action)
+    .fetch_optional(conn)
+    .during("read the audit trail")
+    .await
+}

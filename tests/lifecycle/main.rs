@@ -13,6 +13,7 @@ mod ends;
 mod external;
 mod faults;
 mod files;
+mod foreign;
 mod guide;
 mod killed;
 mod quiet;

@@ -7,17 +7,16 @@ use serde_json::json;
 use sqlx::Connection;
 
 use super::Exclusive;
-use super::pins::{clean_up, unpin_one};
+use super::pins::clean_up;
 use super::target::{Target, Yields};
+use super::temporary::{self, Fate};
 use crate::crypto::EncryptionKey;
 use crate::error::{Error, Exit, Result};
 use crate::rotation::State;
-use crate::secrets::aws::{
-    Deletion, MAX_LABELS, SecretInfo, may_delete, old_pin, promote_label, retired_label,
-};
-use crate::secrets::{KeySource, SourceError};
+use crate::secrets::aws::{Deletion, MAX_LABELS, SecretInfo, old_pin, promote_label, retired_label};
+use crate::secrets::{AwsSource, SourceError};
 use crate::store::Statement;
-use crate::store::audit::Actor;
+use crate::store::audit::{self, Actor};
 use crate::store::ledger::rotation;
 
 /// What was done outside.
@@ -25,16 +24,28 @@ use crate::store::ledger::rotation;
 pub struct Ending {
     /// The label that keeps the old key for database backups.
     pub retired_label: Option<String>,
-    /// The temporary secret, if its deletion is scheduled.
+    /// ARN of the temporary secret, if its deletion is scheduled.
     pub deletion_scheduled: Option<String>,
     /// When it will be gone, in seconds since 1970.
     pub deleted_at: Option<i64>,
-    /// The temporary secret, if somebody has deleted it for good before.
+    /// ARN of the temporary secret, if it was permanently deleted before.
     pub already_gone: Option<String>,
-    /// The temporary secret, if AWS refused to delete it.
+    /// ARN of the temporary secret, if AWS refused to delete it.
     pub not_deleted: Option<String>,
-    /// A secret that held the new key and was left alone, because it is not known to be temporary.
+    /// ARN of a secret that the rotation recorded for its new key, and that stays.
     pub left_alone: Option<String>,
+    /// Why it stays.
+    pub left_alone_because: Option<String>,
+}
+
+/// How a rotation is to end.
+pub struct End<'a> {
+    /// Days in which the temporary secret can still be restored.
+    pub recovery_days: u8,
+    /// Where the application's own settings say that it reads its key, if that is a secret.
+    pub application: Option<&'a AwsSource>,
+    /// Who ends it.
+    pub actor: &'a Actor,
 }
 
 /// Whether the application reads the new key. In `finalizing` there is no way back, so that somebody's get-then-put
@@ -81,14 +92,8 @@ pub(super) fn has_room(secret: &SecretInfo, off: &[String], on: &[String]) -> Re
 
 /// Finalizes. The caller has verified, unless the state is `finalizing` already, and has seen that the target
 /// [`is_settled`].
-pub async fn finalize(
-    alone: &mut Exclusive<'_>,
-    target: &Target<'_>,
-    recovery_days: u8,
-    actor: &Actor,
-) -> Result<Ending> {
-    let r = target.rotation;
-    let mut target_arn = None;
+pub async fn finalize(alone: &mut Exclusive<'_>, target: &Target<'_>, end: End<'_>) -> Result<Ending> {
+    let (r, actor) = (target.rotation, end.actor);
     // Where the old key is: in the secret that `run` read it from, or where promote pinned it.
     let mut old = r.old_arn.clone().zip(r.old_version.clone());
     if let Some(aws) = target.source.aws() {
@@ -96,7 +101,6 @@ pub async fn finalize(
         if let Some(version) = info.holder(&old_pin(r.id)) {
             old = Some((info.arn.clone(), version.to_owned()));
         }
-        target_arn = Some(info.arn);
     }
     let (spare, retired) = (promote_label(r.id), retired_label(r.old_fingerprint));
     if let Some((arn, _)) = &old {
@@ -106,8 +110,17 @@ pub async fn finalize(
             Err(e) => return Err(e.into()),
         }
     }
+    // An earlier attempt may have taken the label off that lets the secret go.
+    let found = audit::detail(alone.conn(), r.id, State::Finalizing.as_str()).await?;
+    let found = found.as_ref().and_then(|detail| detail["temporary_secret"].as_str());
+    let over = rotation::over(alone.conn()).await?;
+    let fate = temporary::judge(target, end.application, &over, found).await?;
     let mut tx = alone.conn().begin().during("record the end").await?;
-    rotation::advance(&mut tx, r.id, &[State::Promoted], State::Finalizing, actor, json!({})).await?;
+    let detail = match &fate {
+        Some(Fate::Delete(arn)) => json!({ "temporary_secret": arn }),
+        _ => json!({}),
+    };
+    rotation::advance(&mut tx, r.id, &[State::Promoted], State::Finalizing, actor, detail).await?;
     tx.commit().during("record the end").await?;
 
     let mut ending = Ending::default();
@@ -127,38 +140,30 @@ pub async fn finalize(
             Err(e) => return Err(e.into()),
         }
     }
-    let new_source = KeySource::of(&r.new_source)?;
-    if let (Some(temporary), Some(arn), Some(target_arn)) = (new_source.aws(), &r.new_arn, &target_arn)
-        && may_delete(temporary, arn, [target_arn, r.old_arn.as_deref().unwrap_or_default()])
-    {
-        // Labels cannot be moved once it is scheduled for deletion, and it may be restored for the next key.
-        if let Err(error) = unpin_one(target.sources, arn, r.id).await {
-            tracing::warn!(secret = temporary.secret_id, %error, "our labels could not be taken off");
-        }
-        let deletion = match target.sources.aws().await?.schedule_deletion(arn, recovery_days).await {
-            Err(SourceError::Missing { .. }) => Some(Deletion::Gone),
-            // It has replicas, say: no reason to keep the rotation from its end.
-            Err(error @ SourceError::Refused { .. }) => {
-                tracing::warn!(%error, "{temporary} is not deleted");
-                ending.not_deleted = Some(temporary.to_string());
+    let gone = match fate {
+        Some(Fate::Delete(arn)) => match temporary::delete(target, &arn, end.recovery_days).await? {
+            Some(deletion) => Some((arn, deletion)),
+            None => {
+                ending.not_deleted = Some(arn);
                 None
             }
-            other => Some(other?),
-        };
-        let secret = Some(temporary.secret_id.clone());
-        match deletion {
-            None => {}
-            Some(Deletion::Scheduled(at)) => (ending.deletion_scheduled, ending.deleted_at) = (secret, at),
-            Some(Deletion::AlreadyScheduled(at)) => {
-                (ending.deletion_scheduled, ending.deleted_at) = (secret, Some(at));
-            }
-            Some(Deletion::Gone) => ending.already_gone = secret,
+        },
+        Some(Fate::Deleted(arn, deletion)) => Some((arn, deletion)),
+        Some(Fate::Stays(arn, why)) => {
+            (ending.left_alone, ending.left_alone_because) = (Some(arn), Some(why.to_string()));
+            None
         }
-    } else if let (Some(kept), Some(arn)) = (new_source.aws(), &r.new_arn)
-        && target_arn.as_ref() != Some(arn)
-    {
-        // The application may well be given the key out of this very secret, or it keeps the old one.
-        ending.left_alone = Some(kept.to_string());
+        None => None,
+    };
+    match gone {
+        Some((arn, Deletion::Scheduled(at))) => {
+            (ending.deletion_scheduled, ending.deleted_at) = (Some(arn), at);
+        }
+        Some((arn, Deletion::AlreadyScheduled(at))) => {
+            (ending.deletion_scheduled, ending.deleted_at) = (Some(arn), Some(at));
+        }
+        Some((arn, Deletion::Gone)) => ending.already_gone = Some(arn),
+        None => {}
     }
     let mut tx = alone.conn().begin().during("record the end").await?;
     let detail = serde_json::to_value(&ending).unwrap_or_default();

@@ -7,9 +7,10 @@ mod finalize;
 mod pins;
 mod promote;
 mod target;
+mod temporary;
 mod unpromote;
 
-pub use finalize::{Ending, finalize, is_settled, settle};
+pub use finalize::{End, Ending, finalize, is_settled, settle};
 pub use pins::{clean_up, pin};
 pub use promote::{Promotion, promote, reconcile};
 pub use target::{Target, Yields};

@@ -67,9 +67,12 @@ pub fn rollback_label(rotation: Uuid) -> String {
     format!("rekey-rollback-{}", id8(rotation))
 }
 
+/// What the labels of retired keys begin with.
+pub(super) const RETIRED: &str = "rekey-retired-";
+
 /// The label that keeps an old key after `finalize`: backups of the database may need it.
 pub fn retired_label(fingerprint: impl std::fmt::Display) -> String {
-    format!("rekey-retired-{fingerprint}")
+    format!("{RETIRED}{fingerprint}")
 }
 
 /// True for labels that say an unfinished rotation needs this version.

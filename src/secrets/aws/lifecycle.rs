@@ -5,11 +5,7 @@
 use aws_sdk_secretsmanager::operation::create_secret::CreateSecretError;
 use uuid::Uuid;
 
-use super::{
-    super::{AwsSource, SourceError},
-    client::SecretsManager,
-    explain::Call,
-};
+use super::{super::SourceError, client::SecretsManager, explain::Call};
 
 /// Where a value went.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,12 +27,6 @@ pub enum Deletion {
     AlreadyScheduled(i64),
     /// There is no such secret.
     Gone,
-}
-
-/// Whether a temporary secret may be deleted at the end of a rotation: a whole-string secret, and neither the one
-/// that the application reads nor the one that keeps the old key.
-pub fn may_delete(temporary: &AwsSource, temporary_arn: &str, kept_arns: [&str; 2]) -> bool {
-    temporary.field.is_none() && !temporary_arn.is_empty() && !kept_arns.contains(&temporary_arn)
 }
 
 impl SecretsManager {
@@ -104,22 +94,5 @@ impl SecretsManager {
             }),
             Err(e) => Err(e),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_temporary_secret_of_its_own_may_be_deleted() {
-        let whole = AwsSource { secret_id: "new".into(), field: None, stage_or_version: None };
-        let field = AwsSource { field: Some("encryption_key".into()), ..whole.clone() };
-        let kept = ["arn:target", "arn:old"];
-        assert!(may_delete(&whole, "arn:new", kept));
-        assert!(!may_delete(&whole, "arn:target", kept));
-        assert!(!may_delete(&whole, "arn:old", kept));
-        assert!(!may_delete(&whole, "", kept));
-        assert!(!may_delete(&field, "arn:new", kept));
     }
 }

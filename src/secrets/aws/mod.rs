@@ -13,6 +13,7 @@ mod json_field;
 mod labels;
 mod lifecycle;
 mod replace;
+mod temporary;
 mod value;
 
 pub use client::{ClientSettings, SecretsManager, refuse_sensitive_logging};
@@ -21,8 +22,9 @@ pub use json_field::{JsonFieldError, read_field, replace_field};
 pub use labels::{
     MAX_LABELS, SecretInfo, id8, is_pin, new_pin, old_pin, promote_label, retired_label, rollback_label,
 };
-pub use lifecycle::{Deletion, Stored, may_delete};
+pub use lifecycle::{Deletion, Stored};
 pub use replace::{Action, Current, Replacement, Seen, request_token};
+pub use temporary::{Stays, labels_keep, other_pin};
 pub use value::{At, Form, SecretVersion};
 
 pub(super) use client::LazyClient;

@@ -55,6 +55,7 @@ kinds! {
     NotDurable = "not-durable", true, "the new key is kept where it may be lost";
     WeakKey = "weak-key", true, "a key is published or weak";
     AutomaticRotation = "automatic-rotation", true, "the secret is rotated automatically, without re-encryption";
+    SharedKey = "shared-key", true, "another database's rotation needs the same secrets";
     ActiveRotation = "active-rotation", true, "a rotation is under way";
 }
 
