@@ -146,9 +146,8 @@ fn a_wrong_declaration_is_found() {
     let sql = "SELECT FROM rekey.passes WHERE pass = $1";
     assert_eq!(found(sql, || vec![number()], Vec::new), "$1 is INT4, and INT8 is bound");
     let sql = "SELECT FROM rekey.passes WHERE pass = $2";
-    assert!(
-        found(sql, || vec![number()], Vec::new).contains("could not determine data type of parameter $1")
-    );
+    let too_few = found(sql, || vec![number()], Vec::new);
+    assert!(too_few.starts_with("1 are bound, and it takes 2"), "{too_few}");
     assert!(found("SELECT FROM rekey.gone", Vec::new, Vec::new).contains("does not exist"));
 }
 

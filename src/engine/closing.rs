@@ -22,7 +22,7 @@ use crate::store::ledger::chunk::{self, Checkpoint};
 use crate::store::ledger::quarantine::{self, BadRow, Entry};
 use crate::store::ledger::{Lease, Pass, pass, rotation};
 use crate::store::rows::{self, INLINE_BYTES, MAX_ROW_BYTES};
-use crate::store::{Statement, StoreError, audit};
+use crate::store::{FullXid, Statement, StoreError, audit};
 
 /// More stragglers than this, 16 bytes each, are walked to, not listed.
 const MAX_LISTED: usize = 1_000_000;
@@ -121,7 +121,7 @@ async fn conclude(
     job: &SharedJob,
     conn: &mut PgConnection,
     lease: &Lease,
-    next_horizon: u64,
+    next_horizon: FullXid,
     conclusion: Conclusion,
     found: Sorted,
     settled: &[Uuid],
@@ -131,7 +131,7 @@ async fn conclude(
     let mut tx = conn.begin().during(OP).await?;
     pass::lock_to_conclude(&mut tx, pass).await?;
     let done = Checkpoint { add: Counters::default(), moved: &[], done: true };
-    if chunk::checkpoint(&mut tx, lease, &done).during(OP).await?.is_none() {
+    if chunk::checkpoint(&mut tx, lease, &done).await?.is_none() {
         tx.rollback().during("roll back").await?;
         return Err(Fault::LeaseLost);
     }

@@ -20,7 +20,7 @@ use crate::error::{Error, Exit};
 use crate::rotation::{Activity, Counters, Progress, QuarantineReason};
 use crate::store::ledger::quarantine::BadRow;
 use crate::store::rows::{MAX_ROW_BYTES, READ_ROWS, Stretch, next_key};
-use crate::store::{Connector, Purpose, Statement, connect};
+use crate::store::{Connector, Purpose, connect};
 
 /// What a dry run found. Rows; nothing was written.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -124,7 +124,7 @@ async fn carve(
     }
     let (lo, since) = (at.after, Instant::now());
     let hi = loop {
-        match next_key(conn, lo, i64::from(rows)).during("divide the table").await {
+        match next_key(conn, lo, i64::from(rows)).await {
             Ok(hi) => break hi,
             Err(e) => connector.again(Purpose::ReadOnly, conn, since, e).await?,
         }

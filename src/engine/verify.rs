@@ -23,11 +23,12 @@ use super::row::read_whole;
 use crate::crypto::{Cipher, OpenError, Tag, TagKey};
 use crate::error::{Error, Exit};
 use crate::store::counting::{self, Began};
+use crate::store::ledger::chunk;
 use crate::store::ledger::proof;
 use crate::store::ledger::proof::Tagged;
 use crate::store::ledger::quarantine::{self, Content, Standing};
 use crate::store::rows::{self, MAX_ROW_BYTES, Stretch, next_key};
-use crate::store::{Backend, Connector, Purpose, Statement, StoreError, Xid, connect, with_answer_limit};
+use crate::store::{Backend, Connector, FullXid, Purpose, StoreError, Xid, connect, with_answer_limit};
 
 /// Rows one worker holds tags for at a time: at most, and at least where the table is small.
 const PART_ROWS: std::ops::RangeInclusive<i64> = 20_000..=500_000;
@@ -60,7 +61,7 @@ pub async fn verify(
     connector: Connector,
     keys: Keys,
     rotation: Uuid,
-    first_horizon: Option<u64>,
+    first_horizon: Option<FullXid>,
     workers: usize,
     may_be_empty: bool,
     stop: Stop,
@@ -77,7 +78,7 @@ pub async fn verify(
         connector,
         keys,
         rotation,
-        first_horizon: first_horizon.map(|h| Xid(h as u32)),
+        first_horizon: first_horizon.map(FullXid::short),
         horizon: began.horizon,
         part_rows: (tagged / (4 * workers as i64)).clamp(*PART_ROWS.start(), *PART_ROWS.end()),
         frontier: Mutex::new((None, false)),
@@ -143,7 +144,7 @@ pub async fn verify(
 
 /// The beginning, now, and about how many rows have a tag.
 async fn begin(conn: &mut PgConnection, rotation: Uuid) -> Result<(Began, i64), StoreError> {
-    Ok((counting::begin(conn).await?, proof::count(conn, rotation).await?))
+    Ok((counting::begin(conn).await?, chunk::count_tagged(conn, rotation).await?))
 }
 
 fn given_up() -> Error {
@@ -179,7 +180,7 @@ async fn work(shared: Arc<Verifier>, stop: Stop) -> Result<(VerifyReport, i64), 
             }
             let (lo, since) = (frontier.0, Instant::now());
             let hi = loop {
-                match next_key(&mut conn, lo, shared.part_rows).during("divide the table").await {
+                match next_key(&mut conn, lo, shared.part_rows).await {
                     Ok(hi) => break hi,
                     Err(e) => shared.connector.again(Purpose::ReadOnly, &mut conn, since, e).await?,
                 }

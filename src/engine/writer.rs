@@ -193,7 +193,7 @@ impl Writer {
             let mut tx = self.conn.begin().during("begin").await?;
             chunk::make_durable(&mut tx).await?;
             let done = Checkpoint { add, moved: &[], done: true };
-            let noted = chunk::checkpoint(&mut tx, lease, &done).during("finish a chunk").await?;
+            let noted = chunk::checkpoint(&mut tx, lease, &done).await?;
             let Some(_) = noted else {
                 tx.rollback().during("roll back").await?;
                 return Ok::<_, StoreError>(false);

@@ -1,7 +1,9 @@
 //! Where a key was, as a rotation records it: text for people and for the ledger. Whether that place can be read again is
 //! for `secrets` to say, which gives a recorded source its typed form.
 
+use std::convert::Infallible;
 use std::fmt;
+use std::str::FromStr;
 
 use serde::Serialize;
 
@@ -20,6 +22,13 @@ impl RecordedSource {
 impl From<String> for RecordedSource {
     fn from(text: String) -> Self {
         RecordedSource(text)
+    }
+}
+
+impl FromStr for RecordedSource {
+    type Err = Infallible;
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(RecordedSource(text.to_owned()))
     }
 }
 

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::error::{Statement, StoreError};
 use super::schema;
+use super::statement::binds;
 
 /// Who does something, and why; goes into every event.
 #[derive(Clone, Debug)]
@@ -20,6 +21,8 @@ pub struct Actor {
     /// Shared by all clones.
     appended: Arc<AtomicBool>,
 }
+
+binds!(Actor { operator, reason });
 
 impl Actor {
     /// Has done nothing yet.

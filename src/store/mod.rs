@@ -27,7 +27,7 @@ pub use backend::Backend;
 pub use connect::{Connector, Purpose, Server};
 pub use dsn::{Dsn, DsnError};
 pub use error::{Class, During, Statement, StoreError, bounded, pass_point, with_answer_limit};
-pub use pg_types::Xid;
+pub use pg_types::{FullXid, Xid};
 pub use statement::{Column, Declaration};
 
 /// The table whose credentials are moved.
@@ -39,13 +39,14 @@ pub fn statements() -> impl Iterator<Item = &'static Declaration> {
         backend::STATEMENTS,
         closing::STATEMENTS,
         connect::STATEMENTS,
+        counting::STATEMENTS,
         facts::STATEMENTS,
-        ledger::rotation::STATEMENTS,
-        ledger::standing::STATEMENTS,
         locks::STATEMENTS,
         pooling::STATEMENTS,
+        report::STATEMENTS,
+        rows::STATEMENTS,
         signals::STATEMENTS,
         waits::STATEMENTS,
     ];
-    files.into_iter().flatten()
+    files.into_iter().flatten().chain(ledger::statements())
 }

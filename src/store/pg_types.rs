@@ -1,14 +1,15 @@
 //! PostgreSQL's `xid` and `tid` for sqlx, which knows neither (binary format only), and rekey's own words.
 
-use std::str::FromStr;
-
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
 use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, PgValueRef};
 use sqlx::{Decode, Encode, Postgres, Type};
 
-use crate::rotation::{Addressing, Desired, Direction, PassKind, PassOutcome, QuarantineReason, State, Tid};
+use crate::crypto::Fingerprint;
+use crate::rotation::{
+    Addressing, Desired, Direction, PassKind, PassOutcome, QuarantineReason, RecordedSource, State, Tid,
+};
 
 /// A 32-bit transaction id as it stands in a row's `xmin`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -20,14 +21,51 @@ impl Xid {
         self.0 < 3 || (self.0.wrapping_sub(other.0) as i32) < 0
     }
 
-    /// The full 64-bit id, given a current one: `xmin` is never more than 2^31 away from it.
-    pub fn widen(self, current: u64) -> u64 {
+    /// The same in full, given a current one: `xmin` is never more than 2^31 away from it.
+    pub fn widen(self, FullXid(current): FullXid) -> FullXid {
         let candidate = (current & !0xffff_ffff) | u64::from(self.0);
-        if candidate > current.saturating_add(1 << 31) { candidate.wrapping_sub(1 << 32) } else { candidate }
+        let is_later = candidate > current.saturating_add(1 << 31);
+        FullXid(if is_later { candidate.wrapping_sub(1 << 32) } else { candidate })
     }
 }
 
-// src/include/catalog/pg_type.dat: tid 27, xid 28, _tid 1010, _xid 1011.
+/// PostgreSQL's `xid8`: a transaction id that is never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FullXid(pub u64);
+
+impl FullXid {
+    /// As it stands in a row's `xmin`.
+    pub fn short(self) -> Xid {
+        Xid(self.0 as u32)
+    }
+}
+
+// src/include/catalog/pg_type.dat: tid 27, xid 28, _xid8 271, _tid 1010, _xid 1011, xid8 5069.
+impl Type<Postgres> for FullXid {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(5069))
+    }
+}
+
+impl PgHasArrayType for FullXid {
+    fn array_type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(271))
+    }
+}
+
+impl Encode<'_, Postgres> for FullXid {
+    fn encode_by_ref(&self, buf: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        buf.extend_from_slice(&self.0.to_be_bytes());
+        Ok(IsNull::No)
+    }
+}
+
+impl Decode<'_, Postgres> for FullXid {
+    fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
+        Ok(FullXid(u64::from_be_bytes(value.as_bytes()?.try_into()?)))
+    }
+}
+
 impl Type<Postgres> for Xid {
     fn type_info() -> PgTypeInfo {
         PgTypeInfo::with_oid(Oid(28))
@@ -84,29 +122,11 @@ impl Decode<'_, Postgres> for Tid {
     }
 }
 
-/// A word of rekey's own, as a text column holds it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Word<T>(pub T);
-
-impl<T> Type<Postgres> for Word<T> {
-    fn type_info() -> PgTypeInfo {
-        <str as Type<Postgres>>::type_info()
-    }
-    fn compatible(ty: &PgTypeInfo) -> bool {
-        <str as Type<Postgres>>::compatible(ty)
-    }
-}
-
-impl<'r, T: FromStr<Err: Into<BoxDynError>>> Decode<'r, Postgres> for Word<T> {
-    fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
-        value.as_str()?.parse().map(Word).map_err(Into::into)
-    }
-}
-
-macro_rules! words {
-    ($($word:ty),*) => {
+/// Types whose text stands in the database.
+macro_rules! texts {
+    ($($text:ty),*) => {
         $(
-            impl Type<Postgres> for $word {
+            impl Type<Postgres> for $text {
                 fn type_info() -> PgTypeInfo {
                     <str as Type<Postgres>>::type_info()
                 }
@@ -115,19 +135,19 @@ macro_rules! words {
                 }
             }
 
-            impl PgHasArrayType for $word {
+            impl PgHasArrayType for $text {
                 fn array_type_info() -> PgTypeInfo {
                     <&str as PgHasArrayType>::array_type_info()
                 }
             }
 
-            impl Encode<'_, Postgres> for $word {
+            impl Encode<'_, Postgres> for $text {
                 fn encode_by_ref(&self, buf: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
-                    self.as_str().encode_by_ref(buf)
+                    self.to_string().encode_by_ref(buf)
                 }
             }
 
-            impl Decode<'_, Postgres> for $word {
+            impl Decode<'_, Postgres> for $text {
                 fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
                     Ok(value.as_str()?.parse()?)
                 }
@@ -136,7 +156,17 @@ macro_rules! words {
     };
 }
 
-words!(State, Desired, Direction, Addressing, PassKind, PassOutcome, QuarantineReason);
+texts!(
+    State,
+    Desired,
+    Direction,
+    Addressing,
+    PassKind,
+    PassOutcome,
+    QuarantineReason,
+    Fingerprint,
+    RecordedSource
+);
 
 #[cfg(test)]
 mod tests {
@@ -144,9 +174,10 @@ mod tests {
 
     #[test]
     fn widen_crosses_an_epoch_in_both_directions() {
-        assert_eq!(Xid(5).widen(7), 5);
-        assert_eq!(Xid(0xffff_fff0).widen((1 << 32) + 5), 0xffff_fff0);
-        assert_eq!(Xid(3).widen((1 << 32) + 5), (1 << 32) + 3);
-        assert_eq!(Xid(9).widen(7), 9, "a row may be younger than the id we know");
+        let widened = |short, current| Xid(short).widen(FullXid(current)).0;
+        assert_eq!(widened(5, 7), 5);
+        assert_eq!(widened(0xffff_fff0, (1 << 32) + 5), 0xffff_fff0);
+        assert_eq!(widened(3, (1 << 32) + 5), (1 << 32) + 3);
+        assert_eq!(widened(9, 7), 9, "a row may be younger than the id we know");
     }
 }

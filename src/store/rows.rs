@@ -5,18 +5,16 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use futures::TryStreamExt;
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Row, Transaction};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Row as _, Transaction};
 use uuid::Uuid;
 
 use super::connect::Connector;
-use super::error::{During, Statement, StoreError, answered, bounded, pass_point};
+use super::error::{StoreError, bounded};
 use super::ledger::Lease;
 use super::pg_types::Xid;
-use super::statement::{Column, column, script};
+use super::statement::{Column, Query, Row, binds, script, statements};
 use crate::crypto::Tag;
-use crate::fault_point::Side;
 use crate::rotation::{Tid, Wavable};
 
 /// Values longer than this are not read with their neighbours but by id, a few at a time.
@@ -77,7 +75,7 @@ impl Wavable for Write {
     }
 }
 
-/// The five columns that [`decode`] reads, of the table as `t`; values longer than `$max` bytes are left out.
+/// The columns of [`Read`], of the table as `t`; values longer than `$max` bytes are left out.
 macro_rules! read_columns {
     ($max:literal) => {
         concat!(
@@ -90,11 +88,96 @@ macro_rules! read_columns {
 }
 pub(super) use read_columns;
 
+impl Row for Read<'static> {
+    type Of<'r> = Read<'r>;
+    fn columns() -> Vec<Column> {
+        <(Uuid, Tid, Xid, Option<i32>, Option<Vec<u8>>)>::columns()
+    }
+    fn decode(row: &PgRow) -> Result<Read<'_>, sqlx::Error> {
+        decode(row)
+    }
+}
+
+/// Decodes the columns of `read_columns`.
+pub(super) fn decode(row: &PgRow) -> Result<Read<'_>, sqlx::Error> {
+    Ok(Read {
+        id: row.try_get(0)?,
+        tid: row.try_get(1)?,
+        xmin: row.try_get(2)?,
+        length: row.try_get(3)?,
+        envelope: row.try_get(4)?,
+        damaged: false,
+    })
+}
+
 // $1: the longest value to be carried.
 macro_rules! select {
     ($rest:literal) => {
         concat!("SELECT ", read_columns!("$1"), " FROM public.provider_connections t WHERE ", $rest)
     };
+}
+
+macro_rules! update {
+    () => {
+        // By id, not by ctid: a TID scan never prunes the page, and waves live on pruning (HOT 92 % → 0 %, measured).
+        "UPDATE public.provider_connections t SET encrypted_credentials = u.c \
+         FROM unnest($1::uuid[], $2::bytea[], $3::xid[], $4::bytea[]) u(id, c, x, iv) \
+         WHERE t.id = u.id AND t.xmin = u.x AND substr(t.encrypted_credentials, 1, 12) = u.iv"
+    };
+}
+
+// What now stands there. A trigger may have kept the old value, and the row counts as updated all the same.
+macro_rules! as_sent {
+    () => {
+        "t.id = u.id AND coalesce(t.encrypted_credentials = u.c, false)"
+    };
+}
+
+statements! {
+    fn read_from_start(max: i32, hi: Uuid, limit: i64) -> Query<Read<'static>> during READ:
+        select!("id <= $2 ORDER BY id LIMIT $3");
+
+    fn read_after(max: i32, lo: Uuid, hi: Uuid, limit: i64) -> Query<Read<'static>> during READ:
+        select!("id > $2 AND id <= $3 ORDER BY id LIMIT $4");
+
+    // No ORDER BY: a TID range scan has its order without being asked, and the planner would not know. It is checked as
+    // rows come in.
+    fn read_places(max: i32, after: Tid, before: Tid, limit: i64) -> Query<Read<'static>> during READ:
+        select!("ctid > $2 AND ctid < $3 LIMIT $4");
+
+    fn read_ids(max: i32, ids: &[Uuid]) -> Query<Read<'static>> during READ:
+        select!("id = ANY($2)");
+
+    // A trigger that runs before the row is written; those behind foreign keys are internal, and run after. Bits of tgtype:
+    // 1 for each row, 2 before, 16 on UPDATE (src/include/catalog/pg_trigger.h). Created by anybody meanwhile, it waits.
+    fn update(news: &News<'_>) -> Query<()> during "write a batch":
+        concat!(
+            update!(),
+            " AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = 'public.provider_connections'::pg_catalog.regclass \
+             AND NOT tgisinternal AND tgtype & 19 = 19)"
+        );
+
+    fn update_and_look(news: &News<'_>) -> Query<i64> during "write a batch":
+        concat!(
+            "WITH written AS (", update!(), " RETURNING ", as_sent!(), " AS as_sent) SELECT count(*) FROM written WHERE as_sent"
+        );
+
+    fn lock_free(ids: &[Uuid]) -> Query<Uuid> during "write contested rows":
+        "SELECT id FROM public.provider_connections WHERE id = ANY($1) FOR NO KEY UPDATE SKIP LOCKED";
+
+    fn update_each(news: &News<'_>) -> Query<(Uuid, bool)> during "write contested rows":
+        concat!(update!(), " RETURNING u.id, ", as_sent!());
+
+    fn first_key(skipped: i64) -> Optional<Uuid> during "divide the table":
+        "SELECT id FROM public.provider_connections ORDER BY id OFFSET $1 LIMIT 1";
+
+    fn key_after(skipped: i64, lo: Uuid) -> Optional<Uuid> during "divide the table":
+        "SELECT id FROM public.provider_connections WHERE id > $2 ORDER BY id OFFSET $1 LIMIT 1";
+
+    /// Which of these rows no longer exist, or hold no credential.
+    pub fn gone(ids: &[Uuid]) -> All<Uuid> during "look for deleted connections":
+        "SELECT u.id FROM unnest($1::uuid[]) u(id) WHERE NOT EXISTS \
+         (SELECT FROM public.provider_connections t WHERE t.id = u.id AND t.encrypted_credentials IS NOT NULL)";
 }
 
 /// The next stretch of a chunk to read.
@@ -126,31 +209,17 @@ impl Stretch {
         }
     }
 
-    fn query(&self, max: i32) -> Query<'_> {
+    fn query(&self, max: i32) -> Query<Read<'static>> {
         match self {
-            Stretch::FromStart { hi, limit } => {
-                sqlx::query(select!("id <= $2 ORDER BY id LIMIT $3")).bind(max).bind(hi).bind(limit)
+            Stretch::FromStart { hi, limit } => read_from_start(max, *hi, *limit),
+            Stretch::After { lo, hi, limit } => read_after(max, *lo, *hi, *limit),
+            Stretch::Places { after, hi, limit } => {
+                read_places(max, *after, Tid { block: *hi, offset: 0 }, *limit)
             }
-            Stretch::After { lo, hi, limit } => {
-                sqlx::query(select!("id > $2 AND id <= $3 ORDER BY id LIMIT $4"))
-                    .bind(max)
-                    .bind(lo)
-                    .bind(hi)
-                    .bind(limit)
-            }
-            // No ORDER BY: a TID range scan has its order without being asked, and the planner would not know. It is
-            // checked as rows come in.
-            Stretch::Places { after, hi, limit } => sqlx::query(select!("ctid > $2 AND ctid < $3 LIMIT $4"))
-                .bind(max)
-                .bind(after)
-                .bind(Tid { block: *hi, offset: 0 })
-                .bind(limit),
-            Stretch::Ids { ids, .. } => sqlx::query(select!("id = ANY($2)")).bind(max).bind(ids),
+            Stretch::Ids { ids, .. } => read_ids(max, ids),
         }
     }
 }
-
-type Query<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
 
 /// How far a stretch was read.
 #[derive(Clone, Copy, Debug, Default)]
@@ -173,24 +242,6 @@ impl Seen {
         }
         *self = Seen { rows: self.rows + 1, last: Some((row.id, row.tid)) };
         Ok(())
-    }
-}
-
-impl super::statement::Row for Read<'static> {
-    type Of<'r> = Read<'r>;
-
-    fn columns() -> Vec<Column> {
-        vec![
-            column::<Uuid>(None),
-            column::<Tid>(None),
-            column::<Xid>(None),
-            column::<Option<i32>>(None),
-            column::<Option<Vec<u8>>>(None),
-        ]
-    }
-
-    fn decode(row: &PgRow) -> Result<Read<'_>, sqlx::Error> {
-        decode(row)
     }
 }
 
@@ -254,6 +305,12 @@ enum Failed<E> {
     Row(E),
 }
 
+impl<E> From<StoreError> for Failed<E> {
+    fn from(error: StoreError) -> Self {
+        Failed::Server(error)
+    }
+}
+
 impl<E: From<StoreError>> Failed<E> {
     fn into(self) -> E {
         match self {
@@ -265,59 +322,16 @@ impl<E: From<StoreError>> Failed<E> {
 
 async fn hand_on<E>(
     conn: &mut PgConnection,
-    query: Query<'_>,
+    query: Query<Read<'static>>,
     mut each: impl FnMut(Read<'_>) -> Result<(), E>,
 ) -> Result<(), Failed<E>> {
-    let server = Failed::Server;
-    pass_point(Side::Before, READ).during(READ).map_err(server)?;
-    let mut rows = query.fetch(conn);
-    while let Some(row) = answered(READ, rows.try_next()).await.map_err(server)? {
-        each(decode(&row).during(READ).map_err(server)?).map_err(Failed::Row)?;
-    }
-    pass_point(Side::After, READ).during(READ).map_err(server)
-}
-
-/// Decodes the columns of `read_columns`.
-pub(super) fn decode(row: &PgRow) -> Result<Read<'_>, sqlx::Error> {
-    Ok(Read {
-        id: row.try_get(0)?,
-        tid: row.try_get(1)?,
-        xmin: row.try_get(2)?,
-        length: row.try_get(3)?,
-        envelope: row.try_get(4)?,
-        damaged: false,
-    })
-}
-
-macro_rules! update {
-    () => {
-        // By id, not by ctid: a TID scan never prunes the page, and waves live on pruning (HOT 92 % → 0 %, measured).
-        "UPDATE public.provider_connections t SET encrypted_credentials = u.c \
-         FROM unnest($1::uuid[], $2::bytea[], $3::xid[], $4::bytea[]) u(id, c, x, iv) \
-         WHERE t.id = u.id AND t.xmin = u.x AND substr(t.encrypted_credentials, 1, 12) = u.iv"
-    };
-}
-
-// What now stands there. A trigger may have kept the old value, and the row counts as updated all the same.
-macro_rules! as_sent {
-    () => {
-        "t.id = u.id AND coalesce(t.encrypted_credentials = u.c, false)"
-    };
-}
-
-// A trigger that runs before the row is written; those behind foreign keys are internal, and run after. Bits of
-// tgtype: 1 for each row, 2 before, 16 on UPDATE (src/include/catalog/pg_trigger.h). Created by anybody meanwhile, it waits for us.
-macro_rules! nobody_interferes {
-    () => {
-        " AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = 'public.provider_connections'::pg_catalog.regclass \
-         AND NOT tgisinternal AND tgtype & 19 = 19)"
-    };
+    query.each(conn, |row| each(row).map_err(Failed::Row)).await
 }
 
 /// Writes rows that still hold the very version that was decrypted; returns how many did and now hold what was sent.
 /// Where that is not all of them, roll back. The transaction's checkpoint, under the same lease, decides whether they stay.
-pub async fn write(conn: &mut PgConnection, _right: &Lease, rows: &[Write]) -> Result<u64, sqlx::Error> {
-    overwrite(conn, rows).await
+pub async fn write(conn: &mut PgConnection, _right: &Lease, rows: &[Write]) -> Result<u64, StoreError> {
+    overwrite(conn, rows, "write a batch").await
 }
 
 /// The same for rows that may be contested: takes only what nobody holds.
@@ -325,8 +339,8 @@ pub async fn write_free(
     conn: &mut PgConnection,
     _right: &Lease,
     rows: &[&Write],
-) -> Result<FreeWrites, sqlx::Error> {
-    overwrite_free(conn, rows).await
+) -> Result<FreeWrites, StoreError> {
+    overwrite_free(conn, rows, "write contested rows").await
 }
 
 /// A transaction over the application's rows that needs no lease: it can only be rolled back.
@@ -345,12 +359,12 @@ impl<'c> Rehearsal<'c> {
 
     /// As [`write`].
     pub async fn write(&mut self, rows: &[Write]) -> Result<u64, StoreError> {
-        bounded("rehearse a batch", self.limit, overwrite(&mut self.tx, rows)).await
+        overwrite(&mut self.tx, rows, "rehearse a batch").await
     }
 
     /// As [`write_free`].
     pub async fn write_free(&mut self, rows: &[&Write]) -> Result<FreeWrites, StoreError> {
-        bounded("rehearse a batch", self.limit, overwrite_free(&mut self.tx, rows)).await
+        overwrite_free(&mut self.tx, rows, "rehearse a batch").await
     }
 
     /// Leaves nothing but dead row versions.
@@ -361,29 +375,13 @@ impl<'c> Rehearsal<'c> {
 
 /// What now stands there is looked at only where a trigger could have changed it: it costs a row of 3 KB as much as
 /// writing it.
-async fn overwrite(conn: &mut PgConnection, rows: &[Write]) -> Result<u64, sqlx::Error> {
-    let plain = concat!(update!(), nobody_interferes!());
-    let (ids, envelopes, xmins, ivs) = columns(rows.iter());
-    let update = sqlx::query(plain).bind(&ids).bind(&envelopes).bind(&xmins).bind(&ivs);
-    let written = update.execute(&mut *conn).await?.rows_affected();
+async fn overwrite(conn: &mut PgConnection, rows: &[Write], op: &'static str) -> Result<u64, StoreError> {
+    let news = News::of(rows.iter());
+    let written = update(&news).named(op).affected(conn).await?;
     if written > 0 || rows.is_empty() {
         return Ok(written);
     }
-    let looked_at = concat!(
-        "WITH written AS (",
-        update!(),
-        " RETURNING ",
-        as_sent!(),
-        " AS as_sent) SELECT count(*) FROM written WHERE as_sent"
-    );
-    let update = sqlx::query_scalar(looked_at).bind(ids).bind(envelopes).bind(xmins).bind(ivs);
-    let written: i64 = update.fetch_one(conn).await?;
-    Ok(written.cast_unsigned())
-}
-
-/// Ends a transaction that has failed, and was not told so yet.
-pub async fn roll_back(conn: &mut PgConnection, limit: Duration) -> Result<(), StoreError> {
-    script(conn, "roll back", limit, "ROLLBACK").await
+    update_and_look(&news).named(op).one(conn).await.map(i64::cast_unsigned)
 }
 
 /// What became of rows that may have been contested.
@@ -397,36 +395,44 @@ pub struct FreeWrites {
     pub altered: Vec<Uuid>,
 }
 
-async fn overwrite_free(conn: &mut PgConnection, rows: &[&Write]) -> Result<FreeWrites, sqlx::Error> {
+async fn overwrite_free(
+    conn: &mut PgConnection,
+    rows: &[&Write],
+    op: &'static str,
+) -> Result<FreeWrites, StoreError> {
     let wanted: Vec<Uuid> = rows.iter().map(|r| r.id).collect();
-    let free: Vec<Uuid> = sqlx::query_scalar(
-        "SELECT id FROM public.provider_connections WHERE id = ANY($1) FOR NO KEY UPDATE SKIP LOCKED",
-    )
-    .bind(&wanted)
-    .fetch_all(&mut *conn)
-    .await?;
+    let free = lock_free(&wanted).named(op).all(conn).await?;
     let is_free: HashSet<Uuid> = free.iter().copied().collect();
-    let (ids, envelopes, xmins, ivs) = columns(rows.iter().copied().filter(|r| is_free.contains(&r.id)));
-    let update = concat!(update!(), " RETURNING u.id, ", as_sent!());
-    let update = sqlx::query_as::<_, (Uuid, bool)>(update).bind(ids).bind(envelopes).bind(xmins).bind(ivs);
+    let news = News::of(rows.iter().copied().filter(|r| is_free.contains(&r.id)));
     let (written, altered): (Vec<_>, Vec<_>) =
-        update.fetch_all(conn).await?.into_iter().partition(|(_, as_sent)| *as_sent);
+        update_each(&news).named(op).all(conn).await?.into_iter().partition(|(_, as_sent)| *as_sent);
     let ids = |rows: Vec<(Uuid, bool)>| rows.into_iter().map(|(id, _)| id).collect();
     Ok(FreeWrites { free, written: ids(written), altered: ids(altered) })
 }
 
-type Columns<'a> = (Vec<Uuid>, Vec<&'a [u8]>, Vec<Xid>, Vec<&'a [u8]>);
-
-fn columns<'a>(rows: impl Iterator<Item = &'a Write>) -> Columns<'a> {
-    let mut c: Columns<'a> = Default::default();
-    for row in rows {
-        c.0.push(row.id);
-        c.1.push(&row.envelope);
-        c.2.push(row.xmin);
-        c.3.push(&row.iv);
-    }
-    c
+/// What replaces which versions, column by column.
+#[derive(Default)]
+struct News<'a> {
+    ids: Vec<Uuid>,
+    envelopes: Vec<&'a [u8]>,
+    xmins: Vec<Xid>,
+    ivs: Vec<&'a [u8]>,
 }
+
+impl<'a> News<'a> {
+    fn of(rows: impl Iterator<Item = &'a Write>) -> Self {
+        let mut news = News::default();
+        for row in rows {
+            news.ids.push(row.id);
+            news.envelopes.push(&row.envelope);
+            news.xmins.push(row.xmin);
+            news.ivs.push(&row.iv);
+        }
+        news
+    }
+}
+
+binds!(News<'_> { ids, envelopes, xmins, ivs });
 
 /// The id that ends the next `rows` keys; `None` when fewer are left. An OFFSET of one chunk from the frontier: it
 /// reads only the index entries the chunk will read anyway.
@@ -434,30 +440,14 @@ pub async fn next_key(
     conn: &mut PgConnection,
     lo: Option<Uuid>,
     rows: i64,
-) -> Result<Option<Uuid>, sqlx::Error> {
-    let next = match lo {
-        None => {
-            sqlx::query_scalar("SELECT id FROM public.provider_connections ORDER BY id OFFSET $1 LIMIT 1")
-        }
-        Some(_) => sqlx::query_scalar(
-            "SELECT id FROM public.provider_connections WHERE id > $2 ORDER BY id OFFSET $1 LIMIT 1",
-        ),
-    };
-    let next = next.bind(rows - 1);
+) -> Result<Option<Uuid>, StoreError> {
     match lo {
-        None => next.fetch_optional(conn).await,
-        Some(lo) => next.bind(lo).fetch_optional(conn).await,
+        None => first_key(conn, rows - 1).await,
+        Some(lo) => key_after(conn, rows - 1, lo).await,
     }
 }
 
-/// Which of these rows no longer exist, or hold no credential.
-pub async fn gone(conn: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Uuid>, StoreError> {
-    sqlx::query_scalar(
-        "SELECT u.id FROM unnest($1::uuid[]) u(id) WHERE NOT EXISTS \
-         (SELECT FROM public.provider_connections t WHERE t.id = u.id AND t.encrypted_credentials IS NOT NULL)",
-    )
-    .bind(ids)
-    .fetch_all(conn)
-    .during("look for deleted connections")
-    .await
+/// Ends a transaction that has failed, and was not told so yet.
+pub async fn roll_back(conn: &mut PgConnection, limit: Duration) -> Result<(), StoreError> {
+    script(conn, "roll back", limit, "ROLLBACK").await
 }

@@ -9,7 +9,8 @@
 //!     "SELECT count(*) FROM rekey.quarantine WHERE rotation = $1";
 //! ```
 //!
-//! and call `quarantine::count(conn, rotation).await?`. The parameters are `$1`, `$2` and so on, in their order; the words
+//! and call `quarantine::count(conn, rotation).await?`. The parameters are `$1`, `$2` and so on, in their order, and a struct
+//! for which [`binds!`] names parts stands for several; the words
 //! after `during` complete "could not …" and name the fault points. `One`, `Optional` and `All` say how many rows are
 //! expected, `Affected` counts the rows written, and no arrow stands for no answer. A row is one value, a tuple by position,
 //! or a struct that [`row!`] decodes by column name. `Query` makes a function that takes no connection and returns a
@@ -25,9 +26,12 @@ use sqlx::postgres::{PgArguments, PgConnection, PgRow, PgTypeInfo};
 use sqlx::{Decode, Encode, Execute as _, Postgres, SqlSafeStr, Type};
 
 use super::error::{During as _, StoreError, answered, bounded, in_time, pass_point, watched};
-use super::pg_types::Xid;
+use super::pg_types::{FullXid, Xid};
+use crate::crypto::Fingerprint;
 use crate::fault_point::Side;
-use crate::rotation::{Addressing, Desired, Direction, PassKind, PassOutcome, QuarantineReason, State, Tid};
+use crate::rotation::{
+    Addressing, Desired, Direction, PassKind, PassOutcome, QuarantineReason, RecordedSource, State, Tid,
+};
 
 /// A statement as it was declared.
 pub struct Declaration {
@@ -56,6 +60,46 @@ pub struct Column {
     /// Whether the decoder takes NULL.
     pub nullable: bool,
 }
+
+/// What one parameter of a declaration binds: one value, or those parts of a struct that [`binds!`] names.
+pub trait Parameter {
+    /// The types of the values.
+    fn types() -> Vec<PgTypeInfo>;
+    /// Binds them.
+    fn bind_to<R>(self, query: Query<R>) -> Query<R>;
+}
+
+impl<'t, T: Encode<'t, Postgres> + Type<Postgres>> Parameter for T {
+    fn types() -> Vec<PgTypeInfo> {
+        vec![T::type_info()]
+    }
+    fn bind_to<R>(self, query: Query<R>) -> Query<R> {
+        Query { inner: query.inner.bind(self), ..query }
+    }
+}
+
+/// The type of one part of a struct.
+pub fn type_of<S, T: Type<Postgres>>(_: fn(&S) -> &T) -> PgTypeInfo {
+    T::type_info()
+}
+
+/// Makes a reference to a struct a parameter that stands for several: `binds!(Pass { rotation, number });`
+macro_rules! binds {
+    ($whole:ty { $($($part:ident).+),* $(,)? }) => {
+        impl $crate::store::statement::Parameter for &$whole {
+            fn types() -> Vec<sqlx::postgres::PgTypeInfo> {
+                vec![$($crate::store::statement::type_of(|whole: &$whole| &whole.$($part).+)),*]
+            }
+            fn bind_to<R>(
+                self,
+                query: $crate::store::statement::Query<R>,
+            ) -> $crate::store::statement::Query<R> {
+                query $(.bind(&self.$($part).+))*
+            }
+        }
+    };
+}
+pub(super) use binds;
 
 /// A Rust type that one column is decoded as.
 pub trait Cell: Type<Postgres> + for<'r> Decode<'r, Postgres> {
@@ -111,7 +155,21 @@ macro_rules! cells {
 }
 
 cells!(bool, i32, i64, f64, String, uuid::Uuid, serde_json::Value, Vec<u8>, Vec<uuid::Uuid>, Vec<String>);
-cells!(Oid, Xid, Tid, State, Desired, Direction, Addressing, PassKind, PassOutcome, QuarantineReason);
+cells!(
+    Oid,
+    Xid,
+    FullXid,
+    Tid,
+    Fingerprint,
+    RecordedSource,
+    State,
+    Desired,
+    Direction,
+    Addressing,
+    PassKind,
+    PassOutcome,
+    QuarantineReason
+);
 
 impl<T: Cell> Row for Option<T> {
     type Of<'r> = Self;
@@ -125,6 +183,7 @@ impl<T: Cell> Row for Option<T> {
 
 macro_rules! tuples {
     ($($at:literal $name:ident),*) => {
+        #[allow(unused_variables)]
         impl<$($name: Cell),*> Row for ($($name,)*) {
             type Of<'r> = Self;
             fn columns() -> Vec<Column> {
@@ -137,9 +196,11 @@ macro_rules! tuples {
     };
 }
 
+tuples!();
 tuples!(0 A, 1 B);
 tuples!(0 A, 1 B, 2 C);
 tuples!(0 A, 1 B, 2 C, 3 D);
+tuples!(0 A, 1 B, 2 C, 3 D, 4 E);
 
 /// Decodes a struct from a row, each of the fields named from the column of its name: `row!(Process { process, workers });`
 macro_rules! row {
@@ -171,7 +232,6 @@ enum Limit {
     /// As long as the task says (`error::with_answer_limit`).
     OfTheTask,
     Within(Duration),
-    #[allow(dead_code)]
     HoweverLong,
 }
 
@@ -180,9 +240,13 @@ impl<R> Query<R> {
         Query { op, inner: sqlx::query(sql), limit: Limit::OfTheTask, rows: PhantomData }
     }
 
-    pub(super) fn bind<'t>(mut self, value: impl Encode<'t, Postgres> + Type<Postgres>) -> Query<R> {
-        self.inner = self.inner.bind(value);
-        self
+    pub(super) fn bind(self, value: impl Parameter) -> Query<R> {
+        value.bind_to(self)
+    }
+
+    /// Calls it something else in errors and at fault points.
+    pub fn named(self, op: &'static str) -> Query<R> {
+        Query { op, ..self }
     }
 
     /// Waits no longer than this for the answer: the connection is lost then, and must not be used again.
@@ -191,7 +255,6 @@ impl<R> Query<R> {
     }
 
     /// Waits for as long as it takes.
-    #[allow(dead_code)]
     pub fn however_long(self) -> Query<R> {
         Query { limit: Limit::HoweverLong, ..self }
     }
@@ -223,7 +286,6 @@ impl<R: OwnedRow> Query<R> {
     }
 
     /// The row there may be.
-    #[allow(dead_code)]
     pub async fn optional(self, conn: &mut PgConnection) -> Result<Option<R>, StoreError> {
         let row = self.limit.applied(self.op, self.inner.fetch_optional(conn)).await?;
         row.map(|row| R::decode(&row)).transpose().during(self.op)
@@ -238,7 +300,6 @@ impl<R: OwnedRow> Query<R> {
 
 impl<R: Row> Query<R> {
     /// Hands on each row as it arrives.
-    #[allow(dead_code)]
     pub async fn each<E: From<StoreError>>(
         self,
         conn: &mut PgConnection,
@@ -305,7 +366,7 @@ macro_rules! statements {
                 op: $op,
                 sql: $sql,
                 versions: { let _first = 0; $(let _first = $since;)? let _end = u32::MAX; $(let _end = $before;)? _first.._end },
-                parameters: || vec![$(<$ty as sqlx::Type<sqlx::Postgres>>::type_info()),*],
+                parameters: || <[Vec<sqlx::postgres::PgTypeInfo>]>::concat(&[$(<$ty as $crate::store::statement::Parameter>::types()),*]),
                 columns: || {
                     let _columns = Vec::<$crate::store::statement::Column>::new();
                     $($(let _columns = <$row as $crate::store::statement::Row>::columns();)?)?
@@ -365,15 +426,6 @@ mod tests {
     /// Files that still send statements themselves.
     const OTHERS: &[&str] = &[
         "store/audit.rs",
-        "store/counting.rs",
-        "store/ledger/chunk.rs",
-        "store/ledger/lease.rs",
-        "store/ledger/pass.rs",
-        "store/ledger/process.rs",
-        "store/ledger/proof.rs",
-        "store/ledger/quarantine.rs",
-        "store/ledger/rotation.rs",
-        "store/ledger/rotation/turn.rs",
         "store/preflight/change.rs",
         "store/preflight/horizon.rs",
         "store/preflight/limits.rs",
@@ -383,8 +435,6 @@ mod tests {
         "store/preflight/sample.rs",
         "store/preflight/server.rs",
         "store/preflight/shape.rs",
-        "store/report.rs",
-        "store/rows.rs",
         "store/schema.rs",
     ];
 

@@ -83,7 +83,7 @@ statements! {
 
     // Of several, the one that was silent for the longest.
     fn lease_holder(rotation: Uuid, process: &str) -> Optional<(String, Option<f64>, f64)> within LIMIT during OP:
-        "SELECT c.owner, extract(epoch FROM clock_timestamp() - p.seen_at)::float8, \
+        "SELECT coalesce(c.owner, ''), extract(epoch FROM clock_timestamp() - p.seen_at)::float8, \
          extract(epoch FROM c.lease_until - clock_timestamp())::float8 FROM rekey.chunks c \
          LEFT JOIN rekey.processes p ON p.process = c.owner \
          WHERE c.rotation = $1 AND c.state = 'open' AND c.worker IS NOT NULL AND c.owner <> $2 \

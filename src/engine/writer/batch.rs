@@ -54,12 +54,12 @@ impl<'w> Batch<'w> {
 
     /// Writes rows that nobody is expected to contest; how many of them.
     pub async fn write(&mut self, rows: &[Write]) -> Result<u64, StoreError> {
-        bounded("write a batch", self.limit, rows::write(&mut self.tx, self.lease, rows)).await
+        rows::write(&mut self.tx, self.lease, rows).await
     }
 
     /// Writes of these rows those that nobody holds.
     pub async fn write_free(&mut self, rows: &[&Write]) -> Result<FreeWrites, StoreError> {
-        bounded("write contested rows", self.limit, rows::write_free(&mut self.tx, self.lease, rows)).await
+        rows::write_free(&mut self.tx, self.lease, rows).await
     }
 
     /// How long rows may have been locked by now.
@@ -85,8 +85,7 @@ impl<'w> Batch<'w> {
             add.bytes += row.envelope.len() as i64;
         }
         let checkpoint = Checkpoint { add, moved: &moved, done: false };
-        let noted = chunk::checkpoint(&mut self.tx, self.lease, &checkpoint);
-        let Some(noted) = bounded("write a checkpoint", self.limit, noted).await? else {
+        let Some(noted) = chunk::checkpoint(&mut self.tx, self.lease, &checkpoint).await? else {
             self.roll_back().await?;
             return Err(Fault::LeaseLost);
         };

@@ -4,14 +4,14 @@
 
 use std::time::Duration;
 
-use sqlx::postgres::PgRow;
-use sqlx::{Connection, PgConnection, Row};
-use uuid::Uuid;
+use sqlx::{Connection, PgConnection};
 
-use super::pass::Pass;
+use super::chunk::{self, Carved, Claimed};
+use super::pass::{self, Pass};
 use crate::rotation::{Addressing, Bounds, ChunkSize, State};
-use crate::store::error::{During, Statement, StoreError};
+use crate::store::error::{Statement, StoreError};
 use crate::store::rows::next_key;
+use crate::store::statement::binds;
 
 /// Who works: a process and one of its workers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,7 @@ pub struct Owner {
 pub struct Lease {
     chunk: i64,
     owner: Owner,
+    /// The fencing token: raised by every claim, and by every turn of the rotation.
     epoch: i32,
     bounds: Bounds,
     batch_seq: i64,
@@ -44,11 +45,6 @@ impl Lease {
     /// Whose it is.
     pub fn owner(&self) -> &Owner {
         &self.owner
-    }
-
-    /// The fencing token: raised by every claim, and by every turn of the rotation.
-    pub(super) fn epoch(&self) -> i32 {
-        self.epoch
     }
 
     /// What it covers.
@@ -87,39 +83,31 @@ macro_rules! is_free {
 }
 pub(super) use is_free;
 
-const CLAIM: &str = concat!(
-    "UPDATE rekey.chunks SET owner = $1, worker = $2, epoch = epoch + 1, started_at = coalesce(started_at, clock_timestamp()), \
-     lease_until = clock_timestamp() + make_interval(secs => $3), lease_seconds = $3 \
-     WHERE id = (SELECT c.id FROM rekey.chunks c JOIN rekey.rotations r ON r.id = c.rotation \
-     JOIN rekey.passes p ON p.rotation = c.rotation AND p.pass = c.pass \
-     WHERE c.rotation = $4 AND c.pass = $5 AND c.state = 'open' AND ",
-    is_free!(),
-    " AND r.desired = 'running' AND r.state = ANY($6) AND p.outcome IS NULL AND coalesce(p.not_before < clock_timestamp(), true) \
-     ORDER BY c.id LIMIT 1 FOR UPDATE OF c SKIP LOCKED) AND state = 'open' \
-     RETURNING id, epoch, kind, lo, hi, lo_block, hi_block, ids, batch_seq, \
-     EXISTS (SELECT FROM rekey.quarantine q WHERE q.rotation = chunks.rotation)"
-);
+binds!(Owner { process, worker });
+binds!(Lease { chunk, owner.process, owner.worker, epoch });
 
-fn lease(row: &PgRow, pass: &Pass, owner: &Owner, ttl: Duration) -> Result<Lease, sqlx::Error> {
-    let bounds = match row.try_get::<&str, _>(2)? {
-        "keys" => Bounds::Keys { lo: row.try_get(3)?, hi: row.try_get(4)? },
-        "blocks" => {
-            let (lo, hi): (i64, i64) = (row.try_get(5)?, row.try_get(6)?);
-            Bounds::Blocks { lo: lo as u32, hi: hi as u32 }
+pub(super) const CARVE: &str = "carve a chunk";
+
+impl Lease {
+    fn of(claimed: Claimed, pass: &Pass, owner: &Owner, ttl: Duration) -> Lease {
+        let block = |block: Option<i64>| block.unwrap_or_default() as u32;
+        let bounds = match claimed.kind.as_str() {
+            "keys" => Bounds::Keys { lo: claimed.lo, hi: claimed.hi },
+            "blocks" => Bounds::Blocks { lo: block(claimed.lo_block), hi: block(claimed.hi_block) },
+            "ids" => Bounds::Ids(claimed.ids.unwrap_or_default()),
+            _ => Bounds::Proof,
+        };
+        Lease {
+            chunk: claimed.id,
+            owner: owner.clone(),
+            epoch: claimed.epoch,
+            bounds,
+            batch_seq: claimed.batch_seq,
+            pass: pass.clone(),
+            ttl,
+            quarantine: claimed.quarantine,
         }
-        "ids" => Bounds::Ids(row.try_get(7)?),
-        _ => Bounds::Proof,
-    };
-    Ok(Lease {
-        chunk: row.try_get(0)?,
-        owner: owner.clone(),
-        epoch: row.try_get(1)?,
-        bounds,
-        batch_seq: row.try_get(8)?,
-        pass: pass.clone(),
-        ttl,
-        quarantine: row.try_get(9)?,
-    })
+    }
 }
 
 /// Leases a chunk that nobody holds, or whose lease has run out.
@@ -129,18 +117,9 @@ pub async fn claim(
     owner: &Owner,
     ttl: Duration,
 ) -> Result<Option<Lease>, StoreError> {
-    let states: Vec<&str> = State::workable(pass.direction).iter().map(|s| s.as_str()).collect();
-    let row = sqlx::query(CLAIM)
-        .bind(&owner.process)
-        .bind(owner.worker)
-        .bind(ttl.as_secs_f64())
-        .bind(pass.rotation)
-        .bind(pass.number)
-        .bind(states)
-        .fetch_optional(conn)
-        .during("claim a chunk")
-        .await?;
-    row.map(|r| lease(&r, pass, owner, ttl)).transpose().during("claim a chunk")
+    let states = State::workable(pass.direction);
+    let claimed = chunk::claim(conn, owner, ttl.as_secs_f64(), pass, states).await?;
+    Ok(claimed.map(|claimed| Lease::of(claimed, pass, owner, ttl)))
 }
 
 /// Carves the next chunk off the frontier and leases it; `None` when the whole table is carved.
@@ -151,95 +130,35 @@ pub async fn carve(
     ttl: Duration,
     rows_per_page: f64,
 ) -> Result<Option<Lease>, StoreError> {
-    const OP: &str = "carve a chunk";
-    let states: Vec<&str> = State::workable(pass.direction).iter().map(|s| s.as_str()).collect();
-    let mut tx = conn.begin().during(OP).await?;
-    let frontier = sqlx::query(
-        "SELECT p.frontier_id, p.frontier_block, p.end_block, p.carved_rows FROM rekey.passes p JOIN rekey.rotations r ON r.id = p.rotation \
-         WHERE p.rotation = $1 AND p.pass = $2 AND NOT p.carved AND p.outcome IS NULL AND r.desired = 'running' AND r.state = ANY($3) \
-         FOR NO KEY UPDATE OF p",
-    )
-    .bind(pass.rotation)
-    .bind(pass.number)
-    .bind(states)
-    .fetch_optional(&mut *tx)
-    .during(OP)
-    .await?;
-    let Some(frontier) = frontier else { return Ok(None) };
-    let rows = ChunkSize::taper(pass.chunk_rows, pass.estimated_rows - frontier.get::<i64, _>(3));
-    let next = match pass.addressing {
+    let mut tx = conn.begin().during(CARVE).await?;
+    let states = State::workable(pass.direction);
+    let Some(frontier) = pass::lock_frontier(&mut tx, pass, states).await? else { return Ok(None) };
+    let rows = ChunkSize::taper(pass.chunk_rows, pass.estimated_rows - frontier.carved_rows);
+    let (carved, last) = match pass.addressing {
         Addressing::Keys => {
-            let lo: Option<Uuid> = frontier.get(0);
-            let hi = next_key(&mut tx, lo, rows).during(OP).await?;
-            Carved { kind: "keys", keys: (lo, hi), blocks: None, last: hi.is_none() }
+            let lo = frontier.frontier_id;
+            let hi = next_key(&mut tx, lo, rows).await?;
+            (Carved { kind: "keys", lo, hi, lo_block: None, hi_block: None }, hi.is_none())
         }
         Addressing::Blocks => {
-            let (lo, end): (i64, i64) = (frontier.get(1), frontier.get(2));
+            let (lo, end) = (frontier.frontier_block.unwrap_or(0), frontier.end_block.unwrap_or(0));
             let blocks = (rows as f64 / rows_per_page.max(1.0)).ceil().max(1.0) as i64;
             let hi = (lo + blocks).min(end);
-            Carved { kind: "blocks", keys: (None, None), blocks: Some((lo, hi)), last: hi >= end }
+            let carved =
+                Carved { kind: "blocks", lo: None, hi: None, lo_block: Some(lo), hi_block: Some(hi) };
+            (carved, hi >= end)
         }
     };
     // The table has no blocks at all: there is no chunk to be had.
-    let empty = next.blocks.is_some_and(|(lo, hi)| lo >= hi);
-    let row = if empty { None } else { next.insert(&mut tx, pass, owner, ttl).await.during(OP)? };
-    if row.is_none() && !empty {
+    let empty = carved.lo_block.is_some() && carved.lo_block >= carved.hi_block;
+    let claimed = match empty {
+        true => None,
+        false => chunk::insert_carved(&mut tx, pass, &carved, owner, ttl.as_secs_f64()).await?,
+    };
+    if claimed.is_none() && !empty {
         return Ok(None);
     }
-    sqlx::query(
-        "UPDATE rekey.passes SET frontier_id = $3, frontier_block = coalesce($4, frontier_block), carved = $5, \
-         carved_rows = carved_rows + $6 WHERE rotation = $1 AND pass = $2",
-    )
-    .bind(pass.rotation)
-    .bind(pass.number)
-    .bind(next.keys.1)
-    .bind(next.blocks.map(|(_, hi)| hi))
-    .bind(next.last)
-    .bind(rows)
-    .execute(&mut *tx)
-    .during(OP)
-    .await?;
-    tx.commit().during(OP).await?;
-    row.map(|row| lease(&row, pass, owner, ttl)).transpose().during(OP)
-}
-
-/// A chunk as it is cut off the frontier.
-struct Carved {
-    kind: &'static str,
-    keys: (Option<Uuid>, Option<Uuid>),
-    blocks: Option<(i64, i64)>,
-    /// Nothing is left behind it.
-    last: bool,
-}
-
-impl Carved {
-    /// Inserts it, leased. Asks again whether work is wanted: whoever aborts may have held the pass while the first
-    /// answer waited for it.
-    async fn insert(
-        &self,
-        conn: &mut PgConnection,
-        pass: &Pass,
-        owner: &Owner,
-        ttl: Duration,
-    ) -> Result<Option<PgRow>, sqlx::Error> {
-        sqlx::query(
-            "INSERT INTO rekey.chunks (rotation, pass, kind, lo, hi, lo_block, hi_block, owner, worker, epoch, started_at, \
-             lease_until, lease_seconds) SELECT $1, $2, $3, $4::uuid, $5::uuid, $6::bigint, $7::bigint, $8, $9, 1, clock_timestamp(), \
-             clock_timestamp() + make_interval(secs => $10), $10 FROM rekey.rotations WHERE id = $1 AND desired = 'running' \
-             RETURNING id, epoch, kind, lo, hi, lo_block, hi_block, ids, batch_seq, \
-             EXISTS (SELECT FROM rekey.quarantine q WHERE q.rotation = chunks.rotation)",
-        )
-        .bind(pass.rotation)
-        .bind(pass.number)
-        .bind(self.kind)
-        .bind(self.keys.0)
-        .bind(self.keys.1)
-        .bind(self.blocks.map(|(lo, _)| lo))
-        .bind(self.blocks.map(|(_, hi)| hi))
-        .bind(&owner.process)
-        .bind(owner.worker)
-        .bind(ttl.as_secs_f64())
-        .fetch_optional(conn)
-        .await
-    }
+    pass::move_frontier(&mut tx, pass, carved.hi, carved.hi_block, last, rows).await?;
+    tx.commit().during(CARVE).await?;
+    Ok(claimed.map(|claimed| Lease::of(claimed, pass, owner, ttl)))
 }

@@ -12,7 +12,25 @@ pub mod quarantine;
 pub mod rotation;
 pub mod standing;
 
+use super::statement::Declaration;
+
 pub use chunk::Checkpoint;
 pub use lease::{Lease, Owner};
 pub use pass::Pass;
 pub use rotation::{NewRotation, Rotation};
+
+/// Every statement on rekey's own tables.
+pub(super) fn statements() -> impl Iterator<Item = &'static Declaration> {
+    let files = [
+        chunk::STATEMENTS,
+        pass::STATEMENTS,
+        process::STATEMENTS,
+        proof::STATEMENTS,
+        quarantine::STATEMENTS,
+        rotation::STATEMENTS,
+        rotation::deadline::STATEMENTS,
+        rotation::turn::STATEMENTS,
+        standing::STATEMENTS,
+    ];
+    files.into_iter().flatten()
+}

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use sqlx::{Connection, PgConnection, Row};
+use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
-use super::rotation;
-use crate::rotation::{Addressing, Direction, PassKind, PassOutcome};
-use crate::store::error::{During, Statement, StoreError};
-use crate::store::pg_types::{Word, Xid};
+use super::lease::CARVE;
+use super::{chunk, rotation};
+use crate::rotation::{Addressing, Direction, PassKind, PassOutcome, State};
+use crate::store::error::{Statement, StoreError};
+use crate::store::pg_types::{FullXid, Xid};
+use crate::store::statement::{binds, row, statements};
 
 /// A pass as recorded.
 #[derive(Clone, Debug)]
@@ -21,8 +23,8 @@ pub struct Pass {
     pub direction: Direction,
     /// What it walks over.
     pub kind: PassKind,
-    /// H, full width.
-    pub horizon: u64,
+    /// H.
+    pub horizon: FullXid,
     /// Heap the block numbers belong to.
     pub filenode: i64,
     /// Keys or blocks.
@@ -42,52 +44,8 @@ pub struct Pass {
 impl Pass {
     /// H as it compares with a row's xmin.
     pub fn horizon_xid(&self) -> Xid {
-        Xid(self.horizon as u32)
+        self.horizon.short()
     }
-}
-
-const SELECT: &str = "SELECT p.pass, p.direction, p.kind, p.horizon::text, p.filenode::bigint, p.addressing, p.chunk_rows, p.sweeps, \
-     p.estimated_rows, p.outcome, NOT EXISTS (SELECT FROM rekey.passes e WHERE e.rotation = p.rotation \
-     AND e.direction = p.direction AND e.kind = 'full' AND e.pass < p.pass) AND p.kind = 'full' AS first, p.rotation, \
-     p.next_horizon::text FROM rekey.passes p WHERE p.rotation = $1 AND p.direction = $2 ORDER BY p.pass DESC LIMIT 1";
-
-fn decode(row: &sqlx::postgres::PgRow) -> Result<Pass, sqlx::Error> {
-    let number =
-        |text: &str| text.parse().map_err(|e: std::num::ParseIntError| sqlx::Error::Decode(e.into()));
-    Ok(Pass {
-        number: row.try_get(0)?,
-        direction: row.try_get::<Word<_>, _>(1)?.0,
-        kind: row.try_get::<Word<_>, _>(2)?.0,
-        horizon: number(row.try_get(3)?)?,
-        filenode: row.try_get(4)?,
-        addressing: row.try_get::<Word<_>, _>(5)?.0,
-        chunk_rows: row.try_get(6)?,
-        sweeps: row.try_get(7)?,
-        estimated_rows: row.try_get(8)?,
-        outcome: row.try_get::<Option<Word<_>>, _>(9)?.map(|word| word.0),
-        first: row.try_get(10)?,
-        rotation: row.try_get(11)?,
-    })
-}
-
-/// The latest pass of a direction.
-pub async fn latest(
-    conn: &mut PgConnection,
-    rotation: Uuid,
-    direction: Direction,
-) -> Result<Option<Pass>, StoreError> {
-    let row = sqlx::query(SELECT)
-        .bind(rotation)
-        .bind(direction.as_str())
-        .fetch_optional(conn)
-        .during("read the pass")
-        .await?;
-    row.map(|r| decode(&r)).transpose().during("read the pass")
-}
-
-/// The pass under way is not there any more: this is another database than the one it was opened in.
-pub fn vanished() -> StoreError {
-    StoreError::Sql { op: "read the pass", source: sqlx::Error::RowNotFound }
 }
 
 /// How a new full pass should walk.
@@ -99,6 +57,111 @@ pub struct Walk {
     pub chunk_rows: i64,
     /// For progress.
     pub estimated_rows: i64,
+}
+
+/// What is not carved into chunks yet.
+pub(super) struct Frontier {
+    pub frontier_id: Option<Uuid>,
+    pub frontier_block: Option<i64>,
+    pub end_block: Option<i64>,
+    pub carved_rows: i64,
+}
+
+row!(Pass {
+    rotation,
+    number,
+    direction,
+    kind,
+    horizon,
+    filenode,
+    addressing,
+    chunk_rows,
+    sweeps,
+    estimated_rows,
+    outcome,
+    first
+});
+row!(Frontier { frontier_id, frontier_block, end_block, carved_rows });
+binds!(Pass { rotation, number });
+binds!(Walk { addressing, chunk_rows, estimated_rows });
+
+statements! {
+    /// The latest pass of a direction.
+    pub fn latest(rotation: Uuid, direction: Direction) -> Optional<Pass> during READ:
+        "SELECT p.rotation, p.pass AS number, p.direction, p.kind, p.horizon, p.filenode::bigint AS filenode, p.addressing, \
+         p.chunk_rows, p.sweeps, p.estimated_rows, p.outcome, NOT EXISTS (SELECT FROM rekey.passes e WHERE e.rotation = p.rotation \
+         AND e.direction = p.direction AND e.kind = 'full' AND e.pass < p.pass) AND p.kind = 'full' AS first \
+         FROM rekey.passes p WHERE p.rotation = $1 AND p.direction = $2 ORDER BY p.pass DESC LIMIT 1";
+
+    // The proof that ended a clean pass vouches for everything older than the horizon taken before it; one that ended
+    // unsettled vouches only for what is older than its own.
+    fn insert_sweep_after(pass: &Pass) during "open a sweep":
+        "INSERT INTO rekey.passes (rotation, pass, direction, kind, addressing, horizon, filenode, carved, chunk_rows, estimated_rows) \
+         SELECT rotation, (SELECT max(pass) + 1 FROM rekey.passes WHERE rotation = $1), direction, 'sweep', addressing, \
+         CASE WHEN outcome = 'clean' THEN coalesce(next_horizon, horizon) ELSE horizon END, filenode, true, chunk_rows, estimated_rows \
+         FROM rekey.passes WHERE rotation = $1 AND pass = $2";
+
+    fn insert_sweep_of(pass: &Pass, horizon: FullXid, rows: i64, pause: f64) -> One<i32> during "open a sweep":
+        "INSERT INTO rekey.passes (rotation, pass, direction, kind, addressing, horizon, filenode, carved, chunk_rows, \
+         estimated_rows, sweeps, not_before) SELECT rotation, (SELECT max(pass) + 1 FROM rekey.passes WHERE rotation = $1), \
+         direction, 'sweep', addressing, $3, filenode, true, chunk_rows, $4, sweeps + 1, \
+         clock_timestamp() + make_interval(secs => $5) FROM rekey.passes WHERE rotation = $1 AND pass = $2 RETURNING pass";
+
+    fn insert_full(rotation: Uuid, direction: Direction, walk: &Walk, horizon: FullXid, sweeps: i32) during "open a pass":
+        "INSERT INTO rekey.passes (rotation, pass, direction, kind, addressing, chunk_rows, estimated_rows, horizon, filenode, \
+         frontier_block, end_block, sweeps) \
+         SELECT $1, (SELECT coalesce(max(pass), 0) + 1 FROM rekey.passes WHERE rotation = $1), $2, 'full', $3, $4, $5, $6, \
+         pg_relation_filenode('public.provider_connections'), 0, \
+         pg_relation_size('public.provider_connections') / current_setting('block_size')::bigint, $7";
+
+    /// H of the rotation's first pass, if that can still be told: rows older than it were there before rekey came.
+    pub fn first_horizon(rotation: Uuid) -> Optional<FullXid> during "read the first horizon":
+        "SELECT horizon FROM rekey.passes WHERE rotation = $1 AND NOT EXISTS \
+         (SELECT FROM rekey.proofs WHERE rotation = $1 AND xmin <> xid::xid) ORDER BY pass LIMIT 1";
+
+    /// An H for now: every transaction before it has ended.
+    pub fn take_horizon() -> One<FullXid> during "take the horizon":
+        "SELECT pg_snapshot_xmin(pg_current_snapshot())";
+
+    // Whatever has been handed out here meanwhile: proofs of the walk that H belongs to, which are not what wrote them.
+    fn reaches(pass: &Pass, horizon: FullXid) -> One<bool> during "measure the horizon's age":
+        "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::numeric - $3::xid8::text::numeric BETWEEN 0 AND 2000000000 AND NOT EXISTS \
+         (SELECT FROM rekey.proofs p JOIN rekey.chunks c ON c.id = p.chunk WHERE p.rotation = $1 AND p.xmin <> p.xid::xid \
+         AND c.pass >= (SELECT max(pass) FROM rekey.passes WHERE rotation = $1 AND kind = 'full' AND pass <= $2))";
+
+    pub(super) fn lock_frontier(pass: &Pass, states: &[State]) -> Optional<Frontier> during CARVE:
+        "SELECT p.frontier_id, p.frontier_block, p.end_block, p.carved_rows FROM rekey.passes p \
+         JOIN rekey.rotations r ON r.id = p.rotation WHERE p.rotation = $1 AND p.pass = $2 AND NOT p.carved \
+         AND p.outcome IS NULL AND r.desired = 'running' AND r.state = ANY($3) FOR NO KEY UPDATE OF p";
+
+    pub(super) fn move_frontier(pass: &Pass, id: Option<Uuid>, block: Option<i64>, carved: bool, rows: i64) during CARVE:
+        "UPDATE rekey.passes SET frontier_id = $3, frontier_block = coalesce($4, frontier_block), carved = $5, \
+         carved_rows = carved_rows + $6 WHERE rotation = $1 AND pass = $2";
+
+    fn lock_carved(pass: &Pass) -> Optional<bool> during "look at the pass":
+        "SELECT carved FROM rekey.passes WHERE rotation = $1 AND pass = $2 AND outcome IS NULL FOR NO KEY UPDATE";
+
+    fn lock(pass: &Pass) during "conclude the pass":
+        "SELECT FROM rekey.passes WHERE rotation = $1 AND pass = $2 FOR NO KEY UPDATE";
+
+    /// Ends a pass. The caller has just updated its proof's chunk under its lease, in this transaction.
+    pub fn end(pass: &Pass, outcome: PassOutcome, next_horizon: FullXid) during "end the pass":
+        "UPDATE rekey.passes SET outcome = $3, next_horizon = $4, ended_at = clock_timestamp() \
+         WHERE rotation = $1 AND pass = $2";
+
+    pub(super) fn lock_open(rotation: Uuid) during FENCE:
+        "SELECT FROM rekey.passes WHERE rotation = $1 AND outcome IS NULL FOR NO KEY UPDATE";
+
+    pub(super) fn cancel_open(rotation: Uuid) during FENCE:
+        "UPDATE rekey.passes SET outcome = 'cancelled', ended_at = clock_timestamp() WHERE rotation = $1 AND outcome IS NULL";
+}
+
+const READ: &str = "read the pass";
+pub(super) const FENCE: &str = "fence the workers";
+
+/// The pass under way is not there any more: this is another database than the one it was opened in.
+pub fn vanished() -> StoreError {
+    StoreError::Sql { op: READ, source: sqlx::Error::RowNotFound }
 }
 
 /// Joins the pass under way, or opens the next one: a sweep where an earlier pass of this direction ended, a full
@@ -115,24 +178,9 @@ pub async fn open_or_join(
     if !rotation::is_workable(&mut tx, rotation, direction).await? {
         return Ok(None);
     }
-    let last = latest(&mut tx, rotation, direction).await?;
-    match last {
+    match latest(&mut tx, rotation, direction).await? {
         Some(pass) if pass.outcome.is_none() => return Ok(Some(pass)),
-        // The proof that ended a clean pass vouches for everything older than the horizon taken before it; one
-        // that ended unsettled vouches only for what is older than its own.
-        Some(pass) if horizon_is_usable(&mut tx, &pass).await? => {
-            sqlx::query(
-                "INSERT INTO rekey.passes (rotation, pass, direction, kind, addressing, horizon, filenode, carved, chunk_rows, estimated_rows) \
-                 SELECT rotation, (SELECT max(pass) + 1 FROM rekey.passes WHERE rotation = $1), direction, 'sweep', addressing, \
-                 CASE WHEN outcome = 'clean' THEN coalesce(next_horizon, horizon) ELSE horizon END, filenode, true, chunk_rows, estimated_rows \
-                 FROM rekey.passes WHERE rotation = $1 AND pass = $2",
-            )
-            .bind(rotation)
-            .bind(pass.number)
-            .execute(&mut *tx)
-            .during("open a sweep")
-            .await?;
-        }
+        Some(pass) if horizon_is_usable(&mut tx, &pass).await? => insert_sweep_after(&mut tx, &pass).await?,
         _ => open_full(&mut tx, rotation, direction, walk, 0).await?,
     }
     let pass = latest(&mut tx, rotation, direction).await?;
@@ -140,46 +188,10 @@ pub async fn open_or_join(
     pass.map(Some).ok_or(StoreError::Sql { op: "open a pass", source: sqlx::Error::RowNotFound })
 }
 
-/// H of the rotation's first pass, if that can still be told: rows older than it were there before rekey came.
-pub async fn first_horizon(conn: &mut PgConnection, rotation: Uuid) -> Result<Option<u64>, StoreError> {
-    let text: Option<String> = sqlx::query_scalar(
-        "SELECT horizon::text FROM rekey.passes WHERE rotation = $1 AND NOT EXISTS \
-         (SELECT FROM rekey.proofs WHERE rotation = $1 AND xmin <> xid::xid) ORDER BY pass LIMIT 1",
-    )
-    .bind(rotation)
-    .fetch_optional(conn)
-    .during("read the first horizon")
-    .await?;
-    Ok(text.and_then(|t| t.parse().ok()))
-}
-
 /// Whether rows can still be told older or younger than H by their xmin: exact while H is less than 2^31 transactions
 /// old. In a database that was dumped and loaded into another server H says nothing.
 pub async fn horizon_is_usable(conn: &mut PgConnection, pass: &Pass) -> Result<bool, StoreError> {
-    // Whatever has been handed out here meanwhile: proofs of the walk that H belongs to, which are not what wrote them.
-    sqlx::query_scalar(
-        "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::numeric - $1::numeric BETWEEN 0 AND 2000000000 AND NOT EXISTS \
-         (SELECT FROM rekey.proofs p JOIN rekey.chunks c ON c.id = p.chunk WHERE p.rotation = $2 AND p.xmin <> p.xid::xid \
-         AND c.pass >= (SELECT max(pass) FROM rekey.passes WHERE rotation = $2 AND kind = 'full' AND pass <= $3))",
-    )
-    .bind(pass.horizon.to_string())
-    .bind(pass.rotation)
-    .bind(pass.number)
-    .fetch_one(conn)
-    .during("measure the horizon's age")
-    .await
-}
-
-/// An H for now: every transaction before it has ended.
-pub async fn take_horizon(conn: &mut PgConnection) -> Result<u64, StoreError> {
-    let horizon: String = sqlx::query_scalar("SELECT pg_snapshot_xmin(pg_current_snapshot())::text")
-        .fetch_one(conn)
-        .during("take the horizon")
-        .await?;
-    horizon.parse().map_err(|_| StoreError::Sql {
-        op: "take the horizon",
-        source: sqlx::Error::Decode("not a number".into()),
-    })
+    reaches(conn, pass, pass.horizon).await
 }
 
 /// Opens a full pass. H is taken here, before the first chunk is read and before the heap is measured.
@@ -191,59 +203,18 @@ pub async fn open_full(
     sweeps: i32,
 ) -> Result<(), StoreError> {
     let horizon = take_horizon(conn).await?;
-    sqlx::query(
-        "INSERT INTO rekey.passes (rotation, pass, direction, kind, addressing, horizon, filenode, frontier_block, end_block, \
-         chunk_rows, estimated_rows, sweeps) \
-         SELECT $1, (SELECT coalesce(max(pass), 0) + 1 FROM rekey.passes WHERE rotation = $1), $2, 'full', $3, $4::xid8, \
-         pg_relation_filenode('public.provider_connections'), 0, \
-         pg_relation_size('public.provider_connections') / current_setting('block_size')::bigint, $5, $6, $7",
-    )
-    .bind(rotation)
-    .bind(direction.as_str())
-    .bind(walk.addressing.as_str())
-    .bind(horizon.to_string())
-    .bind(walk.chunk_rows)
-    .bind(walk.estimated_rows)
-    .bind(sweeps)
-    .execute(conn)
-    .during("open a pass")
-    .await
-    .map(drop)
+    insert_full(conn, rotation, direction, &walk, horizon, sweeps).await
 }
 
 /// When every chunk is done, adds the one that stands for the closing proof.
 pub async fn add_proof(conn: &mut PgConnection, pass: &Pass) -> Result<(), StoreError> {
     // Whoever waits asks about once a second: without a lock, and by the index of what is open, as long as the answer is no.
-    let not_yet: bool = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT FROM rekey.chunks WHERE rotation = $1 AND pass = $2 AND state = 'open')",
-    )
-    .bind(pass.rotation)
-    .bind(pass.number)
-    .fetch_one(&mut *conn)
-    .during("look for work that is left")
-    .await?;
-    if not_yet {
+    if chunk::are_open_in(conn, pass).await? {
         return Ok(());
     }
     let mut tx = conn.begin().during("begin").await?;
-    let carved: Option<bool> = sqlx::query_scalar(
-        "SELECT carved FROM rekey.passes WHERE rotation = $1 AND pass = $2 AND outcome IS NULL FOR NO KEY UPDATE",
-    )
-    .bind(pass.rotation)
-    .bind(pass.number)
-    .fetch_optional(&mut *tx)
-    .during("look at the pass")
-    .await?;
-    if carved == Some(true) {
-        sqlx::query(
-            "INSERT INTO rekey.chunks (rotation, pass, kind) SELECT $1, $2, 'proof' WHERE NOT EXISTS \
-             (SELECT FROM rekey.chunks WHERE rotation = $1 AND pass = $2 AND (state <> 'done' OR kind = 'proof'))",
-        )
-        .bind(pass.rotation)
-        .bind(pass.number)
-        .execute(&mut *tx)
-        .during("open the closing proof")
-        .await?;
+    if lock_carved(&mut tx, pass).await? == Some(true) {
+        chunk::insert_proof(&mut tx, pass).await?;
     }
     tx.commit().during("open the closing proof").await
 }
@@ -251,78 +222,22 @@ pub async fn add_proof(conn: &mut PgConnection, pass: &Pass) -> Result<(), Store
 /// Locks what concluding a pass touches, in the order that fencing locks it: rotation, pass, then chunk and audit chain.
 /// Call inside a transaction of the caller's.
 pub async fn lock_to_conclude(conn: &mut PgConnection, pass: &Pass) -> Result<(), StoreError> {
-    const OP: &str = "conclude the pass";
-    // Nothing of the application's is locked here, and what was found took long to find.
-    sqlx::query("SET LOCAL lock_timeout = '10s'").execute(&mut *conn).during(OP).await?;
-    sqlx::query("SELECT FROM rekey.rotations WHERE id = $1 FOR NO KEY UPDATE")
-        .bind(pass.rotation)
-        .execute(&mut *conn)
-        .during(OP)
-        .await?;
-    sqlx::query("SELECT FROM rekey.passes WHERE rotation = $1 AND pass = $2 FOR NO KEY UPDATE")
-        .bind(pass.rotation)
-        .bind(pass.number)
-        .execute(conn)
-        .during(OP)
-        .await
-        .map(drop)
-}
-
-/// Ends a pass. The caller has just updated its proof's chunk under its lease, in this transaction.
-pub async fn end(
-    conn: &mut PgConnection,
-    pass: &Pass,
-    outcome: PassOutcome,
-    next_horizon: u64,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "UPDATE rekey.passes SET outcome = $3, next_horizon = $4::xid8, ended_at = clock_timestamp() \
-         WHERE rotation = $1 AND pass = $2",
-    )
-    .bind(pass.rotation)
-    .bind(pass.number)
-    .bind(outcome.as_str())
-    .bind(next_horizon.to_string())
-    .execute(conn)
-    .during("end the pass")
-    .await
-    .map(drop)
+    rotation::be_patient(conn).await?;
+    rotation::lock_row(conn, pass.rotation).await?;
+    lock(conn, pass).await
 }
 
 /// Opens a sweep over these rows after a pass that has just ended, to begin after a pause.
 pub async fn open_sweep(
     conn: &mut PgConnection,
     pass: &Pass,
-    horizon: u64,
+    horizon: FullXid,
     rows: &[Uuid],
     pause: Duration,
 ) -> Result<(), StoreError> {
-    let next: i32 = sqlx::query_scalar(
-        "INSERT INTO rekey.passes (rotation, pass, direction, kind, addressing, horizon, filenode, carved, chunk_rows, \
-         estimated_rows, sweeps, not_before) SELECT $1, (SELECT max(pass) + 1 FROM rekey.passes WHERE rotation = $1), \
-         $2, 'sweep', $3, $4::xid8, $5::bigint::oid, true, $6, $7, $8, clock_timestamp() + make_interval(secs => $9) \
-         RETURNING pass",
-    )
-    .bind(pass.rotation)
-    .bind(pass.direction.as_str())
-    .bind(pass.addressing.as_str())
-    .bind(horizon.to_string())
-    .bind(pass.filenode)
-    .bind(pass.chunk_rows)
-    .bind(rows.len() as i64)
-    .bind(pass.sweeps + 1)
-    .bind(pause.as_secs_f64())
-    .fetch_one(&mut *conn)
-    .during("open a sweep")
-    .await?;
+    let next = insert_sweep_of(conn, pass, horizon, rows.len() as i64, pause.as_secs_f64()).await?;
     for part in rows.chunks(1000) {
-        sqlx::query("INSERT INTO rekey.chunks (rotation, pass, kind, ids) VALUES ($1, $2, 'ids', $3)")
-            .bind(pass.rotation)
-            .bind(next)
-            .bind(part)
-            .execute(&mut *conn)
-            .during("list the stragglers")
-            .await?;
+        chunk::insert_ids(conn, pass.rotation, next, part).await?;
     }
     Ok(())
 }

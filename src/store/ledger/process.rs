@@ -1,12 +1,12 @@
 //! `rekey.processes`: who is at work, for `status`, and how much company there is. Nothing but speed depends on it.
 
 use serde::Serialize;
-use sqlx::postgres::PgRow;
-use sqlx::{PgConnection, Row};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::rotation::throttle::{Reason, Why};
-use crate::store::error::{During, Statement, StoreError};
+use crate::store::error::StoreError;
+use crate::store::statement::{binds, row, statements};
 
 /// A process at work.
 #[derive(Clone, Debug, Serialize)]
@@ -43,36 +43,46 @@ pub struct Report<'a> {
     pub waits: bool,
 }
 
-/// Says that a process is alive, how fast it is, and why it is not faster.
-pub async fn report(conn: &mut PgConnection, report: &Report<'_>) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO rekey.processes (process, rotation, workers, rate, throttle, reason, waits) VALUES ($1, $2, $3, $4, $5, $6, $7) \
-         ON CONFLICT (process) DO UPDATE SET rate = excluded.rate, throttle = excluded.throttle, reason = excluded.reason, \
-         waits = excluded.waits, seen_at = clock_timestamp()",
-    )
-    .bind(report.process)
-    .bind(report.rotation)
-    .bind(report.workers)
-    .bind(report.rate)
-    .bind(report.why.map(ToString::to_string))
-    .bind(report.why.map(|why| why.reason.as_str()))
-    .bind(report.waits)
-    .execute(conn)
-    .during("report the process")
-    .await
-    .map(drop)
+/// A process as it stands in the table.
+struct Listed {
+    process: String,
+    workers: i32,
+    rate: f64,
+    throttle: Option<String>,
+    reason: Option<String>,
+    waits: bool,
+    seen_seconds_ago: f64,
 }
 
-/// Forgets a process that ends, and any that were silent for a day.
-pub async fn leave(conn: &mut PgConnection, process: &str) -> Result<(), StoreError> {
-    sqlx::query(
-        "DELETE FROM rekey.processes WHERE process = $1 OR seen_at < clock_timestamp() - interval '1 day'",
-    )
-    .bind(process)
-    .execute(conn)
-    .during("sign the process off")
-    .await
-    .map(drop)
+row!(Listed { process, workers, rate, throttle, reason, waits, seen_seconds_ago });
+binds!(Report<'_> { process, rotation, workers, rate, waits });
+
+statements! {
+    fn upsert(report: &Report<'_>, throttle: Option<String>, reason: Option<&str>) during "report the process":
+        "INSERT INTO rekey.processes (process, rotation, workers, rate, waits, throttle, reason) VALUES ($1, $2, $3, $4, $5, $6, $7) \
+         ON CONFLICT (process) DO UPDATE SET rate = excluded.rate, throttle = excluded.throttle, reason = excluded.reason, \
+         waits = excluded.waits, seen_at = clock_timestamp()";
+
+    /// Forgets a process that ends, and any that were silent for a day.
+    pub fn leave(process: &str) during "sign the process off":
+        "DELETE FROM rekey.processes WHERE process = $1 OR seen_at < clock_timestamp() - interval '1 day'";
+
+    // As JSON: an older ledger, which may be read before it is updated, has neither column.
+    fn list(rotation: Uuid, seconds: f64) -> All<Listed> during "list the processes":
+        "SELECT process, workers, rate, throttle, to_jsonb(p) ->> 'reason' AS reason, \
+         coalesce((to_jsonb(p) ->> 'waits')::boolean, false) AS waits, \
+         extract(epoch FROM clock_timestamp() - seen_at)::float8 AS seen_seconds_ago \
+         FROM rekey.processes p WHERE rotation = $1 AND seen_at > clock_timestamp() - make_interval(secs => $2) ORDER BY process";
+
+    fn count_workers(rotation: Uuid, seconds: f64) -> One<i64> during "count the workers":
+        "SELECT coalesce(sum(workers), 0)::int8 FROM rekey.processes \
+         WHERE rotation = $1 AND seen_at > clock_timestamp() - make_interval(secs => $2)";
+}
+
+/// Says that a process is alive, how fast it is, and why it is not faster.
+pub async fn report(conn: &mut PgConnection, report: &Report<'_>) -> Result<(), StoreError> {
+    let reason = report.why.map(|why| why.reason.as_str());
+    upsert(conn, report, report.why.map(ToString::to_string), reason).await
 }
 
 /// Processes heard of within the last `seconds`.
@@ -81,43 +91,27 @@ pub async fn alive(
     rotation: Uuid,
     seconds: f64,
 ) -> Result<Vec<Process>, StoreError> {
-    const OP: &str = "list the processes";
-    // As JSON: an older ledger, which may be read before it is updated, has neither column.
-    let rows = sqlx::query(
-        "SELECT process, workers, rate, throttle, to_jsonb(p) ->> 'reason', coalesce((to_jsonb(p) ->> 'waits')::boolean, false), \
-         extract(epoch FROM clock_timestamp() - seen_at)::float8 \
-         FROM rekey.processes p WHERE rotation = $1 AND seen_at > clock_timestamp() - make_interval(secs => $2) ORDER BY process",
-    )
-    .bind(rotation)
-    .bind(seconds)
-    .fetch_all(conn)
-    .during(OP)
-    .await?;
-    let process = |row: &PgRow| {
-        Ok(Process {
-            process: row.try_get(0)?,
-            workers: row.try_get(1)?,
-            rate: row.try_get(2)?,
-            throttle: row.try_get(3)?,
+    let listed = list(conn, rotation, seconds).await?;
+    Ok(listed.into_iter().map(Process::from).collect())
+}
+
+impl From<Listed> for Process {
+    fn from(listed: Listed) -> Process {
+        Process {
+            process: listed.process,
+            workers: listed.workers,
+            rate: listed.rate,
+            throttle: listed.throttle,
             // A newer process may know reasons that this one does not.
-            reason: row.try_get::<Option<&str>, _>(4)?.and_then(|word| word.parse().ok()),
-            waits: row.try_get(5)?,
-            seen_seconds_ago: row.try_get(6)?,
-        })
-    };
-    rows.iter().map(process).collect::<Result<_, sqlx::Error>>().during(OP)
+            reason: listed.reason.and_then(|word| word.parse().ok()),
+            waits: listed.waits,
+            seen_seconds_ago: listed.seen_seconds_ago,
+        }
+    }
 }
 
 /// Workers of the processes heard of within the last `seconds`.
 pub async fn workers(conn: &mut PgConnection, rotation: Uuid, seconds: f64) -> Result<usize, StoreError> {
-    let workers: i64 = sqlx::query_scalar(
-        "SELECT coalesce(sum(workers), 0)::int8 FROM rekey.processes \
-         WHERE rotation = $1 AND seen_at > clock_timestamp() - make_interval(secs => $2)",
-    )
-    .bind(rotation)
-    .bind(seconds)
-    .fetch_one(conn)
-    .during("count the workers")
-    .await?;
+    let workers = count_workers(conn, rotation, seconds).await?;
     Ok(usize::try_from(workers).unwrap_or(1))
 }

@@ -5,26 +5,44 @@
 
 use std::collections::{HashMap, HashSet};
 
-use futures::TryStreamExt;
-use sqlx::{PgConnection, Row};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::crypto::Tag;
 use crate::rotation::Direction;
-use crate::store::error::{Statement, StoreError, answered};
-use crate::store::pg_types::Xid;
+use crate::store::error::StoreError;
+use crate::store::pg_types::{FullXid, Xid};
+use crate::store::statement::statements;
 
-/// The current transaction id, full width; xmins are widened with it.
-pub async fn current_xid(conn: &mut PgConnection) -> Result<u64, StoreError> {
-    let text: String = sqlx::query_scalar("SELECT pg_snapshot_xmax(pg_current_snapshot())::text")
-        .fetch_one(conn)
-        .during("read the current transaction id")
-        .await?;
-    text.parse().map_err(|_| StoreError::Sql {
-        op: "read the current transaction id",
-        source: sqlx::Error::Decode("not a number".into()),
-    })
+statements! {
+    /// The current transaction id; xmins are widened with it.
+    pub fn current_xid() -> One<FullXid> during "read the current transaction id":
+        "SELECT pg_snapshot_xmax(pg_current_snapshot())";
+
+    fn recorded(rotation: Uuid, direction: Option<Direction>, xids: &[FullXid]) -> All<FullXid> during "recognise our own batches":
+        "SELECT xid FROM rekey.proofs WHERE rotation = $1 AND ($2::text IS NULL OR direction = $2) \
+         AND xid = ANY($3) AND xmin = xid::xid";
+
+    fn tags_by_xid(
+        rotation: Uuid, direction: Option<Direction>, xids: &[FullXid]
+    ) -> Query<(FullXid, Vec<Uuid>, Vec<u8>)> during READ:
+        "SELECT xid, ids, tags FROM rekey.proofs WHERE rotation = $1 AND ($2::text IS NULL OR direction = $2) \
+         AND xid = ANY($3) AND xmin = xid::xid";
+
+    fn moved_among(
+        rotation: Uuid, direction: Direction, chunk: Option<i64>, ids: &[Uuid], least: Option<&Uuid>, greatest: Option<&Uuid>
+    ) -> All<Uuid> during "look for rows moved before":
+        "SELECT DISTINCT w.id FROM rekey.proofs p CROSS JOIN LATERAL unnest(p.ids) m(id) JOIN unnest($4::uuid[]) w(id) ON w.id = m.id \
+         WHERE p.rotation = $1 AND p.direction = $2 AND ($3::bigint IS NULL OR p.chunk = $3) AND p.lo <= $6 AND p.hi >= $5";
+
+    // In the order they were made: of a row moved twice the later tag counts. A page at a time: where ids do not
+    // follow the heap, every batch may hold one of the range, and no statement may take that long.
+    fn page(rotation: Uuid, above: Option<Uuid>, to: Uuid, after: i64, limit: i64) -> Query<(i64, Vec<Uuid>, Vec<u8>)> during READ:
+        "SELECT id, ids, tags FROM rekey.proofs WHERE rotation = $1 AND ($2::uuid IS NULL OR hi > $2) AND lo <= $3 \
+         AND id > $4 ORDER BY id LIMIT $5";
 }
+
+const READ: &str = "read proof tags";
 
 /// Which of these xmins are batches of ours, in one direction or in either.
 pub async fn ours(
@@ -37,22 +55,13 @@ pub async fn ours(
         return Ok(HashSet::new());
     }
     let wide = widened(conn, xmins).await?;
-    let found: Vec<String> = sqlx::query_scalar(
-        "SELECT xid::text FROM rekey.proofs WHERE rotation = $1 AND ($2::text IS NULL OR direction = $2) \
-         AND xid = ANY($3::text[]::xid8[]) AND xmin = xid::xid",
-    )
-    .bind(rotation)
-    .bind(direction.map(Direction::as_str))
-    .bind(&wide)
-    .fetch_all(conn)
-    .during("recognise our own batches")
-    .await?;
-    Ok(found.iter().filter_map(|x| x.parse::<u64>().ok()).map(|x| Xid(x as u32)).collect())
+    let found = recorded(conn, rotation, direction, &wide).await?;
+    Ok(found.into_iter().map(FullXid::short).collect())
 }
 
-async fn widened(conn: &mut PgConnection, xmins: &HashSet<Xid>) -> Result<Vec<String>, StoreError> {
+async fn widened(conn: &mut PgConnection, xmins: &HashSet<Xid>) -> Result<Vec<FullXid>, StoreError> {
     let current = current_xid(conn).await?;
-    Ok(xmins.iter().map(|x| x.widen(current).to_string()).collect())
+    Ok(xmins.iter().map(|x| x.widen(current)).collect())
 }
 
 /// The tags that the batches with these xmins wrote, by row.
@@ -62,27 +71,16 @@ pub async fn tags_of(
     direction: Option<Direction>,
     xmins: &HashSet<Xid>,
 ) -> Result<HashMap<(Xid, Uuid), Tag>, StoreError> {
-    const OP: &str = "read proof tags";
     let mut found = HashMap::new();
     if xmins.is_empty() {
         return Ok(found);
     }
     let wide = widened(conn, xmins).await?;
-    let mut rows = sqlx::query(
-        "SELECT xid::text, ids, tags FROM rekey.proofs WHERE rotation = $1 AND ($2::text IS NULL OR direction = $2) \
-         AND xid = ANY($3::text[]::xid8[]) AND xmin = xid::xid",
-    )
-    .bind(rotation)
-    .bind(direction.map(Direction::as_str))
-    .bind(&wide)
-    .fetch(conn);
-    while let Some(row) = answered(OP, rows.try_next()).await? {
-        let xid: u64 = row.get::<&str, _>(0).parse().unwrap_or_default();
-        let (ids, tags): (Vec<Uuid>, &[u8]) = (row.get(1), row.get(2));
-        for (id, tag) in ids.into_iter().zip(Tag::split(tags)) {
-            found.insert((Xid(xid as u32), id), tag);
-        }
-    }
+    let read = tags_by_xid(rotation, direction, &wide).each(conn, |(xid, ids, tags)| {
+        found.extend(ids.into_iter().zip(Tag::split(&tags)).map(|(id, tag)| ((xid.short(), id), tag)));
+        Ok::<(), StoreError>(())
+    });
+    read.await?;
     Ok(found)
 }
 
@@ -97,29 +95,9 @@ pub async fn moved(
     if ids.is_empty() {
         return Ok(HashSet::new());
     }
-    let found: Vec<Uuid> = sqlx::query_scalar(
-        "SELECT DISTINCT w.id FROM rekey.proofs p CROSS JOIN LATERAL unnest(p.ids) m(id) JOIN unnest($4::uuid[]) w(id) ON w.id = m.id \
-         WHERE p.rotation = $1 AND p.direction = $2 AND ($3::bigint IS NULL OR p.chunk = $3) AND p.lo <= $5 AND p.hi >= $6",
-    )
-    .bind(rotation)
-    .bind(direction.as_str())
-    .bind(chunk)
-    .bind(ids)
-    .bind(ids.iter().max())
-    .bind(ids.iter().min())
-    .fetch_all(conn)
-    .during("look for rows moved before")
-    .await?;
+    let found =
+        moved_among(conn, rotation, direction, chunk, ids, ids.iter().min(), ids.iter().max()).await?;
     Ok(found.into_iter().collect())
-}
-
-/// Rows tagged in a rotation, both ways.
-pub async fn count(conn: &mut PgConnection, rotation: Uuid) -> Result<i64, StoreError> {
-    sqlx::query_scalar("SELECT coalesce(sum(re_encrypted), 0)::bigint FROM rekey.chunks WHERE rotation = $1")
-        .bind(rotation)
-        .fetch_one(conn)
-        .during("count the proofs")
-        .await
 }
 
 /// Batches' proofs that one statement reads, some 30 kB each.
@@ -135,34 +113,22 @@ pub async fn tags_in(
     lo: Option<Uuid>,
     hi: Option<Uuid>,
 ) -> Result<Vec<Tagged>, StoreError> {
-    const OP: &str = "read proof tags";
     let (above, to) = (lo, hi.unwrap_or(Uuid::max()));
     let mut tags: Vec<Tagged> = Vec::new();
     let (mut after, mut whole) = (i64::MIN, true);
     while whole {
-        // In the order they were made: of a row moved twice the later tag counts. A page at a time: where ids do not
-        // follow the heap, every batch may hold one of the range, and no statement may take that long.
-        let mut rows = sqlx::query(
-            "SELECT ids, tags, id FROM rekey.proofs WHERE rotation = $1 AND ($2::uuid IS NULL OR hi > $2) AND lo <= $3 \
-             AND id > $4 ORDER BY id LIMIT $5",
-        )
-        .bind(rotation)
-        .bind(above)
-        .bind(to)
-        .bind(after)
-        .bind(PAGE)
-        .fetch(&mut *conn);
         let mut read = 0;
-        while let Some(row) = answered(OP, rows.try_next()).await? {
-            (read, after) = (read + 1, row.get(2));
-            let (ids, bytes): (Vec<Uuid>, &[u8]) = (row.get(0), row.get(1));
-            let pairs = ids.into_iter().zip(Tag::split(bytes));
+        let part = page(rotation, above, to, after, PAGE).each(conn, |(id, ids, bytes)| {
+            (read, after) = (read + 1, id);
+            let pairs = ids.into_iter().zip(Tag::split(&bytes));
             tags.extend(
                 pairs
                     .filter(|(id, _)| above.is_none_or(|a| *id > a) && *id <= to)
                     .map(|(id, t)| (*id.as_bytes(), t)),
             );
-        }
+            Ok::<(), StoreError>(())
+        });
+        part.await?;
         whole = read == PAGE;
     }
     tags.sort_by_key(|(id, _)| *id);

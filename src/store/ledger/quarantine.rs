@@ -5,15 +5,14 @@ use std::collections::{BTreeMap, HashMap};
 use serde::Serialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use sqlx::postgres::PgRow;
-use sqlx::{Connection, FromRow, PgConnection, Row};
+use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use crate::rotation::QuarantineReason;
 use crate::store::Xid;
 use crate::store::audit::{self, Actor};
 use crate::store::error::{Statement, StoreError};
-use crate::store::pg_types::Word;
+use crate::store::statement::{row, statements};
 
 /// A row to quarantine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,20 +56,7 @@ macro_rules! evidenced {
 }
 pub(super) use evidenced;
 
-impl FromRow<'_, PgRow> for Entry {
-    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
-        Ok(Entry {
-            id: row.try_get("id")?,
-            reason: row.try_get::<Word<_>, _>("reason")?.0,
-            length: row.try_get("length")?,
-            found_at: row.try_get("found_at")?,
-            accepted: row.try_get("accepted")?,
-            accepted_by: row.try_get("accepted_by")?,
-            accept_reason: row.try_get("accept_reason")?,
-            without_event: row.try_get("without_event")?,
-        })
-    }
-}
+row!(Entry { id, reason, length, found_at, accepted, accepted_by, accept_reason, without_event });
 
 macro_rules! columns {
     () => {
@@ -83,6 +69,65 @@ macro_rules! columns {
         )
     };
 }
+
+statements! {
+    /// All entries of a rotation.
+    pub fn list(rotation: Uuid) -> All<Entry> during READ:
+        concat!("SELECT ", columns!(), " FROM rekey.quarantine q WHERE rotation = $1 ORDER BY row_id");
+
+    /// The next entries after `after`, a thousand in the order of their ids: there may be more than should be in memory
+    /// together.
+    pub fn page(rotation: Uuid, after: Option<Uuid>) -> All<Entry> during READ:
+        concat!(
+            "SELECT ", columns!(), " FROM rekey.quarantine q WHERE rotation = $1 AND ($2::uuid IS NULL OR row_id > $2) \
+             ORDER BY row_id LIMIT 1000"
+        );
+
+    fn standing_of(
+        rotation: Uuid, ids: &[Uuid], contents: &[Option<String>]
+    ) -> All<(Uuid, bool, QuarantineReason)> during "look rows up in the quarantine":
+        concat!(
+            "SELECT q.row_id, ", evidenced!(),
+            " AND (q.content IS NULL OR q.content = coalesce(u.content, (SELECT 'sha256:' || encode(sha256(t.encrypted_credentials), 'hex') \
+             FROM public.provider_connections t WHERE t.id = u.id))) IS TRUE, q.reason \
+             FROM unnest($2::uuid[], $3::text[]) u(id, content) JOIN rekey.quarantine q ON q.rotation = $1 AND q.row_id = u.id"
+        );
+
+    /// Entries nobody accepted, as far as the audit trail knows.
+    pub fn unaccepted(rotation: Uuid) -> One<i64> during "count the quarantine":
+        concat!("SELECT count(*) FROM rekey.quarantine q WHERE rotation = $1 AND NOT ", evidenced!());
+
+    fn forget_outdated(rotation: Uuid, ids: &[Uuid], reasons: &[QuarantineReason]) during QUARANTINE:
+        "UPDATE rekey.quarantine q SET accepted_at = NULL, accepted_by = NULL, accept_reason = NULL, content = NULL \
+         FROM unnest($2::uuid[], $3::text[]) f(id, reason) JOIN public.provider_connections t ON t.id = f.id \
+         WHERE q.rotation = $1 AND q.row_id = f.id AND q.accepted_at IS NOT NULL AND q.content <> CASE \
+         WHEN f.reason = 'damaged' THEN 'xmin:' || t.xmin ELSE 'sha256:' || encode(sha256(t.encrypted_credentials), 'hex') END";
+
+    fn insert(rotation: Uuid, ids: &[Uuid], reasons: &[QuarantineReason], lengths: &[i32]) -> All<Uuid> during QUARANTINE:
+        "INSERT INTO rekey.quarantine (rotation, row_id, reason, length) \
+         SELECT $1, * FROM unnest($2::uuid[], $3::text[], $4::int[]) ON CONFLICT (rotation, row_id) \
+         DO UPDATE SET reason = excluded.reason, length = excluded.length, \
+         (accepted_at, accepted_by, accept_reason, content) = (SELECT quarantine.accepted_at, quarantine.accepted_by, \
+         quarantine.accept_reason, quarantine.content \
+         WHERE (excluded.reason = 'rejected') = (quarantine.reason = 'rejected')) \
+         WHERE quarantine.reason <> excluded.reason OR quarantine.length <> excluded.length RETURNING row_id";
+
+    fn delete(rotation: Uuid, ids: &[Uuid]) during "release rows from quarantine":
+        "DELETE FROM rekey.quarantine WHERE rotation = $1 AND row_id = ANY($2)";
+
+    fn lock_content(rotation: Uuid, id: Uuid) -> Optional<Option<String>> during ACCEPT:
+        "SELECT (SELECT CASE WHEN q.reason = 'damaged' THEN 'xmin:' || t.xmin \
+         ELSE 'sha256:' || encode(sha256(t.encrypted_credentials), 'hex') END FROM public.provider_connections t WHERE t.id = q.row_id) \
+         FROM rekey.quarantine q WHERE q.rotation = $1 AND q.row_id = $2 FOR UPDATE OF q";
+
+    fn set_accepted(rotation: Uuid, id: Uuid, operator: &str, reason: &str, content: &str) during ACCEPT:
+        "UPDATE rekey.quarantine SET accepted_at = clock_timestamp(), accepted_by = $3, accept_reason = $4, content = $5 \
+         WHERE rotation = $1 AND row_id = $2";
+}
+
+const READ: &str = "read the quarantine";
+const QUARANTINE: &str = "quarantine rows";
+const ACCEPT: &str = "accept the row";
 
 /// What a row in quarantine holds, as an acceptance names it: the digest of the credential or, of one that the server cannot
 /// read, the version of the row.
@@ -102,41 +147,6 @@ impl Content {
     pub fn version(xmin: Xid) -> Content {
         Content(format!("xmin:{}", xmin.0))
     }
-}
-
-/// All entries of a rotation.
-pub async fn list(conn: &mut PgConnection, rotation: Uuid) -> Result<Vec<Entry>, StoreError> {
-    sqlx::query_as(concat!(
-        "SELECT ",
-        columns!(),
-        " FROM rekey.quarantine q WHERE rotation = $1 ORDER BY row_id"
-    ))
-    .bind(rotation)
-    .fetch_all(conn)
-    .during("read the quarantine")
-    .await
-}
-
-/// Entries of one page.
-const PAGE: i64 = 1000;
-
-/// The next entries after `after`, in the order of their ids: there may be more than should be in memory together.
-pub async fn page(
-    conn: &mut PgConnection,
-    rotation: Uuid,
-    after: Option<Uuid>,
-) -> Result<Vec<Entry>, StoreError> {
-    sqlx::query_as(concat!(
-        "SELECT ",
-        columns!(),
-        " FROM rekey.quarantine q WHERE rotation = $1 AND ($2::uuid IS NULL OR row_id > $2) ORDER BY row_id LIMIT $3"
-    ))
-    .bind(rotation)
-    .bind(after)
-    .bind(PAGE)
-    .fetch_all(conn)
-    .during("read the quarantine")
-    .await
 }
 
 /// What verify has to know of a row in quarantine.
@@ -159,37 +169,13 @@ pub async fn among(
 ) -> Result<HashMap<Uuid, Standing>, StoreError> {
     let (ids, contents): (Vec<Uuid>, Vec<Option<String>>) =
         rows.into_iter().map(|(id, content)| (id, content.map(|c| c.0))).unzip();
-    let found: Vec<(Uuid, bool, Word<QuarantineReason>)> = sqlx::query_as(concat!(
-        "SELECT q.row_id, ",
-        evidenced!(),
-        " AND (q.content IS NULL OR q.content = coalesce(u.content, (SELECT 'sha256:' || encode(sha256(t.encrypted_credentials), 'hex') \
-         FROM public.provider_connections t WHERE t.id = u.id))) IS TRUE, q.reason \
-         FROM unnest($2::uuid[], $3::text[]) u(id, content) JOIN rekey.quarantine q ON q.rotation = $1 AND q.row_id = u.id",
-    ))
-    .bind(rotation)
-    .bind(ids)
-    .bind(contents)
-    .fetch_all(conn)
-    .during("look rows up in the quarantine")
-    .await?;
+    let found = standing_of(conn, rotation, &ids, &contents).await?;
     let standing = |accepted, reason| match (accepted, reason) {
         (false, _) => Standing::Open,
         (true, QuarantineReason::Rejected) => Standing::AcceptedAsItIs,
         (true, _) => Standing::Accepted,
     };
-    Ok(found.into_iter().map(|(id, accepted, Word(reason))| (id, standing(accepted, reason))).collect())
-}
-
-/// Entries nobody accepted, as far as the audit trail knows.
-pub async fn unaccepted(conn: &mut PgConnection, rotation: Uuid) -> Result<i64, StoreError> {
-    sqlx::query_scalar(concat!(
-        "SELECT count(*) FROM rekey.quarantine q WHERE rotation = $1 AND NOT ",
-        evidenced!()
-    ))
-    .bind(rotation)
-    .fetch_one(conn)
-    .during("count the quarantine")
-    .await
+    Ok(found.into_iter().map(|(id, accepted, reason)| (id, standing(accepted, reason))).collect())
 }
 
 /// Adds entries, in the caller's transaction. One that is there keeps its acceptance as long as the row holds what was
@@ -206,39 +192,13 @@ pub async fn add(
     }
     // A row may have been met twice: it moved while it was read, or the closing proof met it in both of its places.
     let last: BTreeMap<Uuid, &BadRow> = rows.iter().map(|f| (f.id, f)).collect();
-    let (ids, reasons, lengths): (Vec<Uuid>, Vec<&str>, Vec<i32>) = (
+    let (ids, reasons, lengths): (Vec<Uuid>, Vec<QuarantineReason>, Vec<i32>) = (
         last.keys().copied().collect(),
-        last.values().map(|f| f.reason.as_str()).collect(),
+        last.values().map(|f| f.reason).collect(),
         last.values().map(|f| f.length).collect(),
     );
-    sqlx::query(
-        "UPDATE rekey.quarantine q SET accepted_at = NULL, accepted_by = NULL, accept_reason = NULL, content = NULL \
-         FROM unnest($2::uuid[], $3::text[]) f(id, reason) JOIN public.provider_connections t ON t.id = f.id \
-         WHERE q.rotation = $1 AND q.row_id = f.id AND q.accepted_at IS NOT NULL AND q.content <> CASE \
-         WHEN f.reason = 'damaged' THEN 'xmin:' || t.xmin ELSE 'sha256:' || encode(sha256(t.encrypted_credentials), 'hex') END",
-    )
-    .bind(rotation)
-    .bind(&ids)
-    .bind(&reasons)
-    .execute(&mut *conn)
-    .during("quarantine rows")
-    .await?;
-    let new: Vec<Uuid> = sqlx::query_scalar(
-        "INSERT INTO rekey.quarantine (rotation, row_id, reason, length) \
-         SELECT $1, * FROM unnest($2::uuid[], $3::text[], $4::int[]) ON CONFLICT (rotation, row_id) \
-         DO UPDATE SET reason = excluded.reason, length = excluded.length, \
-         (accepted_at, accepted_by, accept_reason, content) = (SELECT quarantine.accepted_at, quarantine.accepted_by, \
-         quarantine.accept_reason, quarantine.content \
-         WHERE (excluded.reason = 'rejected') = (quarantine.reason = 'rejected')) \
-         WHERE quarantine.reason <> excluded.reason OR quarantine.length <> excluded.length RETURNING row_id",
-    )
-    .bind(rotation)
-    .bind(ids)
-    .bind(reasons)
-    .bind(lengths)
-    .fetch_all(&mut *conn)
-    .during("quarantine rows")
-    .await?;
+    forget_outdated(conn, rotation, &ids, &reasons).await?;
+    let new = insert(conn, rotation, &ids, &reasons, &lengths).await?;
     if !new.is_empty() {
         let shown: Vec<_> = new.iter().take(100).collect();
         audit::append(conn, Some(rotation), "quarantine", actor, json!({ "rows": new.len(), "ids": shown }))
@@ -249,16 +209,10 @@ pub async fn add(
 
 /// Removes entries of rows that are fine now, or gone.
 pub async fn remove(conn: &mut PgConnection, rotation: Uuid, ids: &[Uuid]) -> Result<(), StoreError> {
-    if ids.is_empty() {
-        return Ok(());
+    match ids {
+        [] => Ok(()),
+        ids => delete(conn, rotation, ids).await,
     }
-    sqlx::query("DELETE FROM rekey.quarantine WHERE rotation = $1 AND row_id = ANY($2)")
-        .bind(rotation)
-        .bind(ids)
-        .execute(conn)
-        .during("release rows from quarantine")
-        .await
-        .map(drop)
 }
 
 /// What became of a wish to accept a row.
@@ -283,34 +237,15 @@ pub async fn accept(
     actor: &Actor,
 ) -> Result<Acceptance, StoreError> {
     let mut tx = conn.begin().during("begin").await?;
-    let content: Option<Option<String>> = sqlx::query_scalar(
-        "SELECT (SELECT CASE WHEN q.reason = 'damaged' THEN 'xmin:' || t.xmin \
-         ELSE 'sha256:' || encode(sha256(t.encrypted_credentials), 'hex') END FROM public.provider_connections t WHERE t.id = q.row_id) \
-         FROM rekey.quarantine q WHERE q.rotation = $1 AND q.row_id = $2 FOR UPDATE OF q",
-    )
-    .bind(rotation)
-    .bind(id)
-    .fetch_optional(&mut *tx)
-    .during("accept the row")
-    .await?;
-    let Some(content) = content else { return Ok(Acceptance::NotQuarantined) };
+    let Some(content) = lock_content(&mut tx, rotation, id).await? else {
+        return Ok(Acceptance::NotQuarantined);
+    };
     let Some(content) = content.map(Content).filter(|now| looked_at.is_none_or(|seen| seen == *now)) else {
         return Ok(Acceptance::Changed);
     };
-    sqlx::query(
-        "UPDATE rekey.quarantine SET accepted_at = clock_timestamp(), accepted_by = $3, accept_reason = $4, content = $5 \
-         WHERE rotation = $1 AND row_id = $2",
-    )
-    .bind(rotation)
-    .bind(id)
-    .bind(&actor.operator)
-    .bind(reason)
-    .bind(&content.0)
-    .execute(&mut *tx)
-    .during("accept the row")
-    .await?;
+    set_accepted(&mut tx, rotation, id, &actor.operator, reason, &content.0).await?;
     let detail = json!({ "id": id, "reason": reason, "content": content.0 });
     audit::append(&mut tx, Some(rotation), "accept", actor, detail).await?;
-    tx.commit().during("accept the row").await?;
+    tx.commit().during(ACCEPT).await?;
     Ok(Acceptance::Recorded)
 }

@@ -1,24 +1,22 @@
 //! `rekey.rotations`: one row per move from an old to a new key; at most one active.
 
-mod deadline;
-mod turn;
+pub(super) mod deadline;
+pub(super) mod turn;
 
-pub(in crate::store) use deadline::STATEMENTS;
 pub use deadline::{Moved, clock, deadline_by, left_until, set_deadline};
 pub use turn::{is_workable, lock, set_desired, turn_back};
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use sqlx::postgres::PgRow;
-use sqlx::{Connection, PgConnection, Row};
+use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use crate::crypto::Fingerprint;
 use crate::rotation::{Desired, Direction, KeyRole, RecordedSource, State};
 use crate::store::audit::{self, Actor};
 use crate::store::error::{Statement, StoreError};
-use crate::store::pg_types::Word;
-use crate::store::{TABLE, schema};
+use crate::store::schema;
+use crate::store::statement::{binds, row, statements};
 
 /// A rotation as recorded.
 #[derive(Clone, Debug, Serialize)]
@@ -86,36 +84,32 @@ macro_rules! columns {
     };
 }
 
-impl sqlx::FromRow<'_, PgRow> for Rotation {
-    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
-        Ok(Rotation {
-            id: row.try_get("id")?,
-            state: row.try_get::<Word<_>, _>("state")?.0,
-            desired: row.try_get::<Word<_>, _>("desired")?.0,
-            old_fingerprint: row.try_get::<Word<_>, _>("old_fingerprint")?.0,
-            new_fingerprint: row.try_get::<Word<_>, _>("new_fingerprint")?.0,
-            old_source: row.try_get::<String, _>("old_source")?.into(),
-            new_source: row.try_get::<String, _>("new_source")?.into(),
-            old_arn: row.try_get("old_arn")?,
-            new_arn: row.try_get("new_arn")?,
-            old_version: row.try_get("old_version")?,
-            new_version: row.try_get("new_version")?,
-            target_source: row.try_get::<Option<String>, _>("target_source")?.map(Into::into),
-            promoted_version: row.try_get("promoted_version")?,
-            promoting_at: row.try_get("promoting_at")?,
-            external: row.try_get("external")?,
-            compromised: row.try_get("compromised")?,
-            deadline: row.try_get("deadline")?,
-            past_deadline: row.try_get("past_deadline")?,
-            operator: row.try_get("operator")?,
-            reason: row.try_get("reason")?,
-            verified_at: row.try_get("verified_at")?,
-            verified_clean: row.try_get("verified_clean")?,
-            created_at: row.try_get("created_at")?,
-            age_seconds: row.try_get("age_seconds")?,
-        })
-    }
-}
+row!(Rotation {
+    id,
+    state,
+    desired,
+    old_fingerprint,
+    new_fingerprint,
+    old_source,
+    new_source,
+    old_arn,
+    new_arn,
+    old_version,
+    new_version,
+    target_source,
+    promoted_version,
+    promoting_at,
+    external,
+    compromised,
+    deadline,
+    past_deadline,
+    operator,
+    reason,
+    verified_at,
+    verified_clean,
+    created_at,
+    age_seconds
+});
 
 /// What a new rotation starts from.
 pub struct NewRotation {
@@ -146,54 +140,86 @@ pub struct KeyRecord {
     pub version: Option<String>,
 }
 
+binds!(KeyRecord { fingerprint, source, arn, version });
+
+statements! {
+    fn active_or_latest() -> Optional<Rotation> during READ:
+        concat!(
+            "SELECT ", columns!(), " FROM rekey.rotations WHERE table_name = 'public.provider_connections' \
+             ORDER BY (state NOT IN ('finalized', 'rolled_back')) DESC, created_at DESC, id DESC LIMIT 1"
+        );
+
+    fn all_compromised() -> All<Rotation> during "read the compromised rotations":
+        concat!(
+            "SELECT ", columns!(), " FROM rekey.rotations WHERE table_name = 'public.provider_connections' AND compromised \
+             ORDER BY id DESC"
+        );
+
+    /// Ids of the rotations that are over.
+    pub fn over() -> All<Uuid> during "list the rotations that are over":
+        "SELECT id FROM rekey.rotations WHERE state IN ('finalized', 'rolled_back')";
+
+    /// One rotation by id.
+    pub fn by_id(id: Uuid) -> One<Rotation> during READ:
+        concat!("SELECT ", columns!(), " FROM rekey.rotations WHERE id = $1");
+
+    fn insert(
+        id: Uuid, old: &KeyRecord, new: &KeyRecord, compromised: bool, settings: &Value, actor: &Actor
+    ) during "record the rotation":
+        "INSERT INTO rekey.rotations (id, table_name, state, old_fingerprint, old_source, old_arn, old_version, \
+         new_fingerprint, new_source, new_arn, new_version, compromised, settings, operator, reason, created_at) \
+         VALUES ($1, 'public.provider_connections', 'migrating', $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, \
+         greatest(clock_timestamp(), (SELECT max(created_at) + interval '1 microsecond' FROM rekey.rotations)))";
+
+    fn change_state(id: Uuid, from: &[State], to: State) -> Affected during "change the rotation's state":
+        "UPDATE rekey.rotations SET state = $3, state_since = clock_timestamp(), \
+         promoting_at = CASE WHEN $3 = 'promoting' THEN coalesce(promoting_at, clock_timestamp()) ELSE promoting_at END, \
+         desired = CASE WHEN $3 = 'rolled_back' THEN 'running' ELSE desired END, \
+         deadline = CASE WHEN $3 = 'rolled_back' THEN NULL ELSE deadline END \
+         WHERE id = $1 AND state = ANY($2)";
+
+    pub(super) fn lock_row(id: Uuid) during "lock the rotation":
+        "SELECT FROM rekey.rotations WHERE id = $1 FOR NO KEY UPDATE";
+
+    // For transactions that lock nothing of the application's, and record what took long to find.
+    pub(super) fn be_patient() during "lock the rotation":
+        "SET LOCAL lock_timeout = '10s'";
+
+    fn mark_compromised(id: Uuid) -> Affected during COMPROMISED:
+        "UPDATE rekey.rotations SET compromised = true WHERE id = $1 AND NOT compromised";
+
+    /// Records where a promotion writes, and whether by someone else's hand.
+    pub fn set_target(id: Uuid, target: &RecordedSource, external: bool) during "record the promotion's target":
+        "UPDATE rekey.rotations SET target_source = $2, external = $3 WHERE id = $1";
+
+    /// Records the version a promotion made current.
+    pub fn set_promoted_version(id: Uuid, version: Option<&str>) during "record the promoted version":
+        "UPDATE rekey.rotations SET promoted_version = coalesce($2, promoted_version) WHERE id = $1";
+
+    fn set_verified(id: Uuid, clean: bool, result: &Value, states: &[State]) -> Affected during VERIFIED:
+        "UPDATE rekey.rotations SET verified_at = clock_timestamp(), verified_clean = $2, verify_result = $3 \
+         WHERE id = $1 AND state = ANY($4) \
+         AND NOT EXISTS (SELECT FROM rekey.rotations n WHERE n.created_at > rotations.created_at)";
+}
+
+const READ: &str = "read the rotation";
+const COMPROMISED: &str = "record that the old key is compromised";
+const VERIFIED: &str = "record the verify";
+
 /// The active rotation, or else the latest one. `None` where rekey never ran.
 pub async fn latest(conn: &mut PgConnection) -> Result<Option<Rotation>, StoreError> {
-    if !schema::exists(conn).await? {
-        return Ok(None);
+    match schema::exists(conn).await? {
+        true => active_or_latest(conn).await,
+        false => Ok(None),
     }
-    sqlx::query_as(concat!(
-        "SELECT ",
-        columns!(),
-        " FROM rekey.rotations WHERE table_name = $1 \
-         ORDER BY (state NOT IN ('finalized', 'rolled_back')) DESC, created_at DESC, id DESC LIMIT 1"
-    ))
-    .bind(TABLE)
-    .fetch_optional(conn)
-    .during("read the rotation")
-    .await
 }
 
 /// Every rotation whose old key others know. Empty where rekey never ran.
 pub async fn compromised(conn: &mut PgConnection) -> Result<Vec<Rotation>, StoreError> {
-    if !schema::exists(conn).await? {
-        return Ok(Vec::new());
+    match schema::exists(conn).await? {
+        true => all_compromised(conn).await,
+        false => Ok(Vec::new()),
     }
-    sqlx::query_as(concat!(
-        "SELECT ",
-        columns!(),
-        " FROM rekey.rotations WHERE table_name = $1 AND compromised ORDER BY id DESC"
-    ))
-    .bind(TABLE)
-    .fetch_all(conn)
-    .during("read the compromised rotations")
-    .await
-}
-
-/// Ids of the rotations that are over.
-pub async fn over(conn: &mut PgConnection) -> Result<Vec<Uuid>, StoreError> {
-    sqlx::query_scalar("SELECT id FROM rekey.rotations WHERE state IN ('finalized', 'rolled_back')")
-        .fetch_all(conn)
-        .during("list the rotations that are over")
-        .await
-}
-
-/// One rotation by id.
-pub async fn by_id(conn: &mut PgConnection, id: Uuid) -> Result<Rotation, StoreError> {
-    sqlx::query_as(concat!("SELECT ", columns!(), " FROM rekey.rotations WHERE id = $1"))
-        .bind(id)
-        .fetch_one(conn)
-        .during("read the rotation")
-        .await
 }
 
 /// Records a new rotation unless another process has just done so; returns the active one and whether it is ours.
@@ -209,29 +235,7 @@ pub async fn begin(
         return Ok((active, false));
     }
     turn::fence_what_is_over(&mut tx).await?;
-    sqlx::query(
-        "INSERT INTO rekey.rotations (id, table_name, state, old_fingerprint, new_fingerprint, old_source, new_source, \
-         old_arn, new_arn, old_version, new_version, compromised, settings, operator, reason, created_at) \
-         VALUES ($1, $2, 'migrating', $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, \
-         greatest(clock_timestamp(), (SELECT max(created_at) + interval '1 microsecond' FROM rekey.rotations)))",
-    )
-    .bind(new.id)
-    .bind(TABLE)
-    .bind(new.old.fingerprint.to_string())
-    .bind(new.new.fingerprint.to_string())
-    .bind(new.old.source.as_str())
-    .bind(new.new.source.as_str())
-    .bind(&new.old.arn)
-    .bind(&new.new.arn)
-    .bind(&new.old.version)
-    .bind(&new.new.version)
-    .bind(new.compromised)
-    .bind(&new.settings)
-    .bind(&actor.operator)
-    .bind(&actor.reason)
-    .execute(&mut *tx)
-    .during("record the rotation")
-    .await?;
+    insert(&mut tx, new.id, &new.old, &new.new, new.compromised, &new.settings, actor).await?;
     let detail = json!({
         "old_fingerprint": new.old.fingerprint, "new_fingerprint": new.new.fingerprint,
         "old_source": new.old.source, "new_source": new.new.source,
@@ -265,22 +269,7 @@ pub async fn advance(
     actor: &Actor,
     detail: Value,
 ) -> Result<bool, StoreError> {
-    let from: Vec<&str> = from.iter().map(|s| s.as_str()).collect();
-    let moved = sqlx::query(
-        "UPDATE rekey.rotations SET state = $3, state_since = clock_timestamp(), \
-         promoting_at = CASE WHEN $3 = 'promoting' THEN coalesce(promoting_at, clock_timestamp()) ELSE promoting_at END, \
-         desired = CASE WHEN $3 = 'rolled_back' THEN 'running' ELSE desired END, \
-         deadline = CASE WHEN $3 = 'rolled_back' THEN NULL ELSE deadline END \
-         WHERE id = $1 AND state = ANY($2)",
-    )
-    .bind(id)
-    .bind(&from)
-    .bind(to.as_str())
-    .execute(&mut *conn)
-    .during("change the rotation's state")
-    .await?
-    .rows_affected()
-        == 1;
+    let moved = change_state(conn, id, from, to).await? == 1;
     if moved {
         record(conn, id, to, actor, detail).await?;
     }
@@ -302,50 +291,11 @@ pub async fn record(
 
 /// Records that the old key is known to others, which may become known while a rotation is under way.
 pub async fn set_compromised(conn: &mut PgConnection, id: Uuid, actor: &Actor) -> Result<(), StoreError> {
-    const OP: &str = "record that the old key is compromised";
     let mut tx = conn.begin().during("begin").await?;
-    let marked =
-        sqlx::query("UPDATE rekey.rotations SET compromised = true WHERE id = $1 AND NOT compromised")
-            .bind(id)
-            .execute(&mut *tx)
-            .during(OP)
-            .await?;
-    if marked.rows_affected() == 1 {
+    if mark_compromised(&mut tx, id).await? == 1 {
         audit::append(&mut tx, Some(id), "compromised", actor, json!({})).await?;
     }
-    tx.commit().during(OP).await
-}
-
-/// Records where a promotion writes, and whether by someone else's hand.
-pub async fn set_target(
-    conn: &mut PgConnection,
-    id: Uuid,
-    target: &RecordedSource,
-    external: bool,
-) -> Result<(), StoreError> {
-    sqlx::query("UPDATE rekey.rotations SET target_source = $2, external = $3 WHERE id = $1")
-        .bind(id)
-        .bind(target.as_str())
-        .bind(external)
-        .execute(conn)
-        .during("record the promotion's target")
-        .await
-        .map(drop)
-}
-
-/// Records the version a promotion made current.
-pub async fn set_promoted_version(
-    conn: &mut PgConnection,
-    id: Uuid,
-    version: Option<&str>,
-) -> Result<(), StoreError> {
-    sqlx::query("UPDATE rekey.rotations SET promoted_version = coalesce($2, promoted_version) WHERE id = $1")
-        .bind(id)
-        .bind(version)
-        .execute(conn)
-        .during("record the promoted version")
-        .await
-        .map(drop)
+    tx.commit().during(COMPROMISED).await
 }
 
 /// Records a verify's result with its event; `false`, and nothing is, where the rotation was turned round meanwhile.
@@ -357,30 +307,15 @@ pub async fn record_verify(
     actor: &Actor,
 ) -> Result<bool, StoreError> {
     let (id, direction) = (rotation.id, rotation.direction());
-    let states: Vec<&str> = State::ALL
-        .iter()
-        .filter(|state| state.direction() == direction)
-        .map(|state| state.as_str())
-        .collect();
+    let states: Vec<State> =
+        State::ALL.iter().copied().filter(|state| state.direction() == direction).collect();
     let mut tx = conn.begin().during("begin").await?;
-    sqlx::query("SET LOCAL lock_timeout = '10s'").execute(&mut *tx).during("record the verify").await?;
-    let recorded = sqlx::query(
-        "UPDATE rekey.rotations SET verified_at = clock_timestamp(), verified_clean = $2, verify_result = $3 \
-         WHERE id = $1 AND state = ANY($4) \
-         AND NOT EXISTS (SELECT FROM rekey.rotations n WHERE n.created_at > rotations.created_at)",
-    )
-    .bind(id)
-    .bind(clean)
-    .bind(&result)
-    .bind(states)
-    .execute(&mut *tx)
-    .during("record the verify")
-    .await?;
-    if recorded.rows_affected() == 0 {
+    be_patient(&mut tx).await?;
+    if set_verified(&mut tx, id, clean, &result, &states).await? == 0 {
         return Ok(false);
     }
     audit::append(&mut tx, Some(id), "verify", actor, result).await?;
-    tx.commit().during("record the verify").await.map(|()| true)
+    tx.commit().during(VERIFIED).await.map(|()| true)
 }
 
 impl Rotation {

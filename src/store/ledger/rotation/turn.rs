@@ -10,41 +10,59 @@ use super::advance;
 use crate::rotation::{Desired, Direction, State};
 use crate::store::audit::{self, Actor};
 use crate::store::error::{Statement, StoreError, with_answer_limit};
+use crate::store::ledger::{chunk, pass};
 use crate::store::schema;
+use crate::store::statement::statements;
 
 const WAITING: &str = "wait for another process of this rotation";
 
 /// How long a command that turns the rotation waits for the workers: the server gives up after 90 s.
 const TURN_LIMIT: Duration = Duration::from_secs(95);
 
+statements! {
+    fn take_lock(lock: i64) during WAITING:
+        "SELECT pg_advisory_xact_lock($1)";
+
+    // In this transaction, locks are waited for as long as somebody frozen can hold them.
+    fn wait_patiently() during WAITING:
+        "SELECT set_config('lock_timeout', '0', true), set_config('statement_timeout', '90s', true)";
+
+    fn lock_wanted(id: Uuid) -> One<(Desired, bool)> during WAITING:
+        "SELECT desired, state NOT IN ('finalized', 'rolled_back') FROM rekey.rotations WHERE id = $1 FOR NO KEY UPDATE";
+
+    fn lock_state(id: Uuid) -> One<State> during WAITING:
+        "SELECT state FROM rekey.rotations WHERE id = $1 FOR NO KEY UPDATE";
+
+    // There is one active rotation at most, which is the newest whatever the clocks say.
+    fn is_newest(id: Uuid) -> One<bool> during "look for a newer rotation":
+        "SELECT NOT EXISTS (SELECT FROM rekey.rotations r JOIN rekey.rotations newer ON newer.created_at > r.created_at \
+         WHERE r.id = $1 AND r.state IN ('finalized', 'rolled_back'))";
+
+    fn lock_swept_though_over() -> All<Uuid> during WAITING:
+        "SELECT id FROM rekey.rotations r WHERE state IN ('finalized', 'rolled_back') AND EXISTS \
+         (SELECT FROM rekey.passes p WHERE p.rotation = r.id AND p.outcome IS NULL) ORDER BY id FOR NO KEY UPDATE";
+
+    // The deadline was the window's of the way out.
+    fn want_it_turned(id: Uuid) during "turn the rotation round":
+        "UPDATE rekey.rotations SET desired = 'running', deadline = NULL, verified_clean = NULL WHERE id = $1";
+
+    fn change_desired(id: Uuid, desired: Desired) during "change what is wanted":
+        "UPDATE rekey.rotations SET desired = $2, deadline = CASE WHEN $2 = 'running' AND deadline < clock_timestamp() \
+         THEN NULL ELSE deadline END WHERE id = $1";
+}
+
 /// Takes the lock under which rotations, passes and their next steps are created, until the transaction ends.
 pub async fn lock(conn: &mut PgConnection) -> Result<(), StoreError> {
     wait_patiently(conn).await?;
-    let taken =
-        sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(schema::LOCK + 1).execute(conn).during(WAITING);
-    with_answer_limit(TURN_LIMIT, taken).await.map(drop)
+    with_answer_limit(TURN_LIMIT, take_lock(conn, schema::LOCK + 1)).await
 }
 
 /// Locks the rotation's row to turn it. A process that froze in the midst of a batch, or of its last step, holds its
 /// chunk, or this row, until the server ends its idle transaction: that is waited for. Returns what is wanted, and whether
 /// the rotation is active.
-async fn lock_to_turn(conn: &mut PgConnection, id: Uuid) -> Result<(String, bool), StoreError> {
+async fn lock_to_turn(conn: &mut PgConnection, id: Uuid) -> Result<(Desired, bool), StoreError> {
     wait_patiently(conn).await?;
-    sqlx::query_as(
-        "SELECT desired, state NOT IN ('finalized', 'rolled_back') FROM rekey.rotations WHERE id = $1 FOR NO KEY UPDATE",
-    )
-        .bind(id)
-        .fetch_one(conn)
-        .during(WAITING)
-        .await
-}
-
-/// In this transaction, locks are waited for as long as somebody frozen can hold them.
-async fn wait_patiently(conn: &mut PgConnection) -> Result<(), StoreError> {
-    for set in ["SET LOCAL lock_timeout = 0", "SET LOCAL statement_timeout = '90s'"] {
-        sqlx::query(set).execute(&mut *conn).during(WAITING).await?;
-    }
-    Ok(())
+    lock_wanted(conn, id).await
 }
 
 /// Cancels every open chunk, raising each epoch: waits for batches in flight, and fences what comes later. A batch that
@@ -52,30 +70,12 @@ async fn wait_patiently(conn: &mut PgConnection) -> Result<(), StoreError> {
 /// transaction that changes state or desired state.
 async fn fence(conn: &mut PgConnection, id: Uuid) -> Result<(), StoreError> {
     // The frontier first: carving locks it, so that no chunk appears behind our back.
-    sqlx::query("SELECT FROM rekey.passes WHERE rotation = $1 AND outcome IS NULL FOR NO KEY UPDATE")
-        .bind(id)
-        .execute(&mut *conn)
-        .during("fence the workers")
-        .await?;
+    pass::lock_open(conn, id).await?;
     // Until there is none: a batch that was waited for may have put rows off, into a chunk that this statement's snapshot
     // does not hold.
     loop {
-        sqlx::query(
-            "UPDATE rekey.chunks SET epoch = epoch + 1, state = 'cancelled', owner = NULL, lease_until = NULL \
-             WHERE rotation = $1 AND state = 'open'",
-        )
-        .bind(id)
-        .execute(&mut *conn)
-        .during("fence the workers")
-        .await?;
-        let left: bool = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT FROM rekey.chunks WHERE rotation = $1 AND state = 'open')",
-        )
-        .bind(id)
-        .fetch_one(&mut *conn)
-        .during("fence the workers")
-        .await?;
-        if !left {
+        chunk::cancel_open(conn, id).await?;
+        if !chunk::are_open(conn, id).await? {
             return Ok(());
         }
     }
@@ -87,53 +87,21 @@ pub async fn is_workable(
     id: Uuid,
     direction: Direction,
 ) -> Result<bool, StoreError> {
-    let state: String =
-        sqlx::query_scalar("SELECT state FROM rekey.rotations WHERE id = $1 FOR NO KEY UPDATE")
-            .bind(id)
-            .fetch_one(&mut *conn)
-            .during(WAITING)
-            .await?;
-    // There is one active rotation at most, which is the newest whatever the clocks say.
-    let newest: bool = sqlx::query_scalar(
-        "SELECT NOT EXISTS (SELECT FROM rekey.rotations r JOIN rekey.rotations newer ON newer.created_at > r.created_at \
-         WHERE r.id = $1 AND r.state IN ('finalized', 'rolled_back'))",
-    )
-    .bind(id)
-    .fetch_one(conn)
-    .during("look for a newer rotation")
-    .await?;
-    Ok(newest && State::workable(direction).iter().any(|s| s.as_str() == state))
+    let state = lock_state(conn, id).await?;
+    Ok(is_newest(conn, id).await? && State::workable(direction).contains(&state))
 }
 
 /// Before another rotation begins: fences whoever still sweeps for one that is over, or rows would move both ways.
 /// Under [`lock`].
 pub(super) async fn fence_what_is_over(conn: &mut PgConnection) -> Result<(), StoreError> {
     let fencing = async {
-        let over: Vec<Uuid> = sqlx::query_scalar(
-            "SELECT id FROM rekey.rotations r WHERE state IN ('finalized', 'rolled_back') AND EXISTS \
-             (SELECT FROM rekey.passes p WHERE p.rotation = r.id AND p.outcome IS NULL) ORDER BY id FOR NO KEY UPDATE",
-        )
-        .fetch_all(&mut *conn)
-        .during(WAITING)
-        .await?;
-        for id in over {
+        for id in lock_swept_though_over(conn).await? {
             fence(conn, id).await?;
-            cancel_passes(conn, id).await?;
+            pass::cancel_open(conn, id).await?;
         }
         Ok(())
     };
     with_answer_limit(TURN_LIMIT, fencing).await
-}
-
-async fn cancel_passes(conn: &mut PgConnection, id: Uuid) -> Result<(), StoreError> {
-    sqlx::query(
-        "UPDATE rekey.passes SET outcome = 'cancelled', ended_at = clock_timestamp() WHERE rotation = $1 AND outcome IS NULL",
-    )
-    .bind(id)
-    .execute(conn)
-    .during("fence the workers")
-    .await
-    .map(drop)
 }
 
 /// Turns the rotation round: to `rolling_back`, with every batch of the old direction settled and fenced.
@@ -150,13 +118,8 @@ async fn turn(conn: &mut PgConnection, id: Uuid, actor: &Actor) -> Result<bool, 
     if !advance(&mut tx, id, &from, State::RollingBack, actor, json!({})).await? {
         return Ok(false);
     }
-    cancel_passes(&mut tx, id).await?;
-    // The deadline was the window's of the way out.
-    sqlx::query("UPDATE rekey.rotations SET desired = 'running', deadline = NULL, verified_clean = NULL WHERE id = $1")
-        .bind(id)
-        .execute(&mut *tx)
-        .during("turn the rotation round")
-        .await?;
+    pass::cancel_open(&mut tx, id).await?;
+    want_it_turned(&mut tx, id).await?;
     tx.commit().during("turn the rotation round").await?;
     Ok(true)
 }
@@ -183,26 +146,11 @@ async fn want(
     if !active {
         return Ok(false);
     }
-    sqlx::query(
-        "UPDATE rekey.rotations SET desired = $2, deadline = CASE WHEN $2 = 'running' AND deadline < clock_timestamp() \
-         THEN NULL ELSE deadline END WHERE id = $1",
-    )
-    .bind(id)
-    .bind(desired.as_str())
-    .execute(&mut *tx)
-    .during("change what is wanted")
-    .await?;
+    change_desired(&mut tx, id, desired).await?;
     if desired == Desired::Aborted {
         fence(&mut tx, id).await?;
-    } else if was == Desired::Aborted.as_str() {
-        sqlx::query(
-            "UPDATE rekey.chunks c SET state = 'open' FROM rekey.passes p WHERE c.rotation = $1 AND c.state = 'cancelled' \
-             AND p.rotation = c.rotation AND p.pass = c.pass AND p.outcome IS NULL",
-        )
-        .bind(id)
-        .execute(&mut *tx)
-        .during("open the chunks again")
-        .await?;
+    } else if was == Desired::Aborted {
+        chunk::open_cancelled(&mut tx, id).await?;
     }
     let action = match desired {
         Desired::Running => "resume",
