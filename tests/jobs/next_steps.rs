@@ -7,7 +7,7 @@ use rekey::store::Purpose;
 
 use crate::scene::{Scene, on};
 use crate::support::load::{some_ids, store, store_raw};
-use crate::support::{OLD, block_on};
+use crate::support::{OLD, block_on, rekey};
 
 fn look(session: &Session) -> Standing {
     block_on(async {
@@ -41,7 +41,7 @@ fn the_standing_follows_a_rotation() {
     store(&scene.db, bad, OLD, b"{}");
     scene.verify().unwrap();
     assert_eq!(seen(&scene).rotation.unwrap().verify, LastVerify::WrongRows);
-    // Rows were written since: that verify tells nothing any more.
+    // A pass ended since: that verify tells nothing any more.
     scene.run().unwrap();
     let at = seen(&scene).rotation.unwrap();
     assert_eq!((at.verify, at.quarantine.open), (LastVerify::None, 0));
@@ -54,4 +54,19 @@ fn the_standing_follows_a_rotation() {
     scene.roll_back().unwrap();
     let at = seen(&scene).rotation.unwrap();
     assert_eq!((at.verify, at.past_deadline), (LastVerify::None, false));
+}
+
+/// What a verify held against a row is settled once the row is accepted.
+#[test]
+fn an_acceptance_outdates_the_verify_before_it() {
+    let scene = Scene::rows(50);
+    let bad = some_ids(&scene.db, 1, 1)[0];
+    store_raw(&scene.db, bad, &[7; 60]);
+    scene.run().unwrap();
+    scene.verify().unwrap();
+    let at = seen(&scene).rotation.unwrap();
+    assert_eq!((at.verify, at.quarantine.open), (LastVerify::WrongRows, 1));
+    rekey(&scene.db, ["quarantine", "accept", &bad.to_string(), "--reason", "a test's"]).exits(0);
+    let at = seen(&scene).rotation.unwrap();
+    assert_eq!((at.verify, at.quarantine.open, at.quarantine.accepted), (LastVerify::None, 0, 1));
 }

@@ -30,7 +30,8 @@ pub struct Seen {
     pub verified_clean: Option<bool>,
     /// That verify found rows that rekey had written with other bytes.
     pub other_bytes: bool,
-    /// Rows of this direction were committed after that verify, or a pass ended that may have settled what it found.
+    /// Rows of this direction were committed after that verify; or what it found may be settled since: a pass ended, or a
+    /// row was accepted.
     pub outdated: bool,
     /// That verify is younger than the rotation's state.
     pub verified_in_this_state: bool,
@@ -72,8 +73,9 @@ statements! {
              r.verified_clean, coalesce((r.verify_result->>'other_bytes')::int8, 0) > 0 AS other_bytes, \
              EXISTS (SELECT FROM rekey.chunks c JOIN rekey.passes p ON p.rotation = c.rotation AND p.pass = c.pass \
              WHERE c.rotation = r.id AND p.direction = $2 AND c.re_encrypted > 0 \
-             AND coalesce(c.done_at, p.ended_at, 'infinity') > r.verified_at) OR NOT coalesce(r.verified_clean, true) AND EXISTS \
-             (SELECT FROM rekey.passes p WHERE p.rotation = r.id AND p.direction = $2 AND p.ended_at > r.verified_at) AS outdated, \
+             AND coalesce(c.done_at, p.ended_at, 'infinity') > r.verified_at) OR NOT coalesce(r.verified_clean, true) AND (EXISTS \
+             (SELECT FROM rekey.passes p WHERE p.rotation = r.id AND p.direction = $2 AND p.ended_at > r.verified_at) OR EXISTS \
+             (SELECT FROM rekey.quarantine q WHERE q.rotation = r.id AND q.accepted_at > r.verified_at)) AS outdated, \
              coalesce(r.verified_at > r.state_since, false) AS verified_in_this_state, \
              extract(epoch FROM clock_timestamp() - r.state_since)::float8 AS state_seconds, \
              (SELECT count(*) FROM rekey.processes o WHERE o.rotation = r.id AND o.process <> $3 \
