@@ -38,8 +38,10 @@ macro_rules! held {
              extract(epoch FROM clock_timestamp() - coalesce(a.state_change, a.xact_start))::float8 AS seconds, \
              x.gid, extract(epoch FROM clock_timestamp() - x.prepared)::float8 AS prepared_seconds FROM ",
             $locks,
-            " LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid LEFT JOIN pg_catalog.pg_prepared_xacts x \
-             ON l.pid IS NULL AND x.transaction::text = split_part(l.virtualtransaction, '/', 2) WHERE l.granted AND ",
+            " LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid LEFT JOIN pg_catalog.pg_locks p \
+             ON l.pid IS NULL AND p.pid IS NULL AND p.locktype = 'transactionid' \
+             AND p.virtualtransaction = l.virtualtransaction \
+             LEFT JOIN pg_catalog.pg_prepared_xacts x ON x.transaction = p.transactionid WHERE l.granted AND ",
             $where,
             " LIMIT 1"
         )

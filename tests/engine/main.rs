@@ -33,6 +33,7 @@ mod replica; // a hot standby: reading, dry run, refusals
 mod restored; // a ledger restored from a dump
 mod rewritten; // VACUUM FULL under a run that walks by blocks
 mod rollback; // the way back, killed midway, rows written since
+mod scale; // what must not grow with the table: memory, disk
 mod settings; // environment, and settings of role or database
 mod signals; // SIGTERM ends every command within ten seconds
 mod states; // what each command does in each state

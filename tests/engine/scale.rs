@@ -1,0 +1,49 @@
+//! What must not grow with the table: memory, and the disk that a closing proof needs.
+
+use crate::support::credentials::Ids;
+use crate::support::load::Load;
+use crate::support::{Db, Judge, NEW, OLD, SOON, rekey, until};
+
+/// kB, at the default settings.
+const MEMORY: u64 = 160 * 1024;
+
+/// Rows of 7 KB, fifty to a page, behind thousands of emptied pages: no mean says how many there are on a page.
+#[test]
+fn memory_is_bounded_whatever_the_tables_layout() {
+    let db = Db::new();
+    Load::rows(40_000).bytes(400).into(&db);
+    Load::rows(16_000).bytes(7000).ids(Ids::V4).seed(2).into(&db);
+    db.execute("DELETE FROM provider_connections WHERE octet_length(encrypted_credentials) < 2000");
+    db.execute("ANALYZE provider_connections");
+    let run = rekey(&db, ["run"]).start();
+    run.ends_within_memory(0, MEMORY);
+    let verify = rekey(&db, ["verify"]).start();
+    verify.ends_within_memory(0, MEMORY);
+}
+
+/// A few hundred thousand batches, more than the server's `work_mem` holds: no ciphertext is spilled for their sake.
+#[test]
+fn a_closing_proof_over_many_batches_needs_no_disk() {
+    let db = Db::new();
+    Load::rows(20_000).bytes(500).into(&db);
+    let mut judge = Judge::look(&db, &[OLD]);
+    let holder = db.hold_last();
+    let run = rekey(&db, ["run"]).start();
+    until("all other rows to be moved", SOON, || {
+        let put_off = "SELECT EXISTS (SELECT FROM rekey.chunks WHERE owner = 'put off')";
+        db.try_value::<bool>(put_off).is_ok_and(|it_is| it_is).then_some(())
+    });
+    db.execute(
+        "INSERT INTO rekey.proofs (rotation, direction, chunk, seq, xid, lo, hi, ids, tags)
+             SELECT rotation, direction, -1, n, (3000000000 + n)::text::xid8, lo, hi, '{}', ''
+             FROM (SELECT * FROM rekey.proofs LIMIT 1) one, generate_series(1, 200000) n;
+         UPDATE rekey.chunks SET batch_seq = 200000 WHERE id = (SELECT min(id) FROM rekey.chunks WHERE state = 'done')",
+    );
+    let name = &db.name;
+    db.execute(&format!(
+        "ALTER DATABASE {name} SET work_mem = '256kB'; ALTER DATABASE {name} SET temp_file_limit = '1MB'"
+    ));
+    holder.rollback();
+    run.wait().expect(0);
+    judge.all_on(&db, NEW);
+}
