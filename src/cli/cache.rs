@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 use super::confirm::confirm;
 use super::context::Context;
 use super::examples;
+use super::last_lines::print_head;
 use super::signals;
 use crate::cache::{CacheError, Mode, Target};
 use crate::error::{Exit, Result};
@@ -70,8 +71,6 @@ pub async fn run(command: CacheCommand, context: &Context) -> Result<Exit> {
         };
         println!("{:<34}{:>14} {what}", p.pattern, thousands(count as i64));
     }
-    if let Some(head) = &done.head {
-        println!("audit chain head: {head}");
-    }
+    print_head(done.head.as_deref());
     Ok(Exit::Ok)
 }

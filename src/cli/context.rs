@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use super::options::{Global, Output};
 use crate::error::{Error, Exit, Result};
 use crate::jobs::{AppCache, Session};
+use crate::rotation::Step;
 use crate::secrets::{AppSettings, Sources};
 use crate::store::audit::Actor;
 use crate::telemetry::metrics::Metrics;
@@ -62,6 +63,11 @@ impl Context {
     /// True for `--output json`.
     pub fn json(&self) -> bool {
         self.global.output == Output::Json
+    }
+
+    /// What Kubernetes is told of a command that ended: how, and the first thing to do next.
+    pub fn say_next(&self, outcome: &str, next: &[Step]) {
+        self.last_word.say(outcome, next.first().map(ToString::to_string).as_deref());
     }
 
     /// Prints a result as JSON.

@@ -4,8 +4,8 @@ use clap::Args;
 use serde_json::json;
 
 use super::context::Context;
+use super::last_lines::{print_head, print_next};
 use super::options::deadline;
-use super::summary::print_next;
 use crate::error::{Exit, Result};
 use crate::jobs::control;
 use crate::rotation::{Deadline, Desired};
@@ -47,6 +47,6 @@ async fn set(context: &Context, desired: Desired, deadline: Option<Deadline>) ->
     };
     println!("rotation {}: {says}", done.rotation.id);
     print_next(&done.next);
-    println!("audit chain head: {}", done.event_head);
+    print_head(Some(&done.event_head));
     Ok(Exit::Ok)
 }

@@ -5,9 +5,9 @@ use serde_json::json;
 
 use super::confirm::{self, Answer};
 use super::context::Context;
+use super::last_lines::{print_head, print_next};
 use super::options::KeyArgs;
 use super::signals;
-use super::summary::print_next;
 use crate::error::{Exit, Result};
 use crate::jobs::finalize::{self, FinalizeRequest, Finalized};
 use crate::jobs::stakes;
@@ -42,7 +42,7 @@ pub async fn run(args: FinalizeArgs, context: &Context) -> Result<Exit> {
         confirm::ask("This ends the rotation. There is no rollback after it.", Answer::Word("finalize"))?;
     }
     let done = finalize::finalize(context, &request, stop).await?;
-    context.last_word.say("finalized", done.next.first().map(ToString::to_string).as_deref());
+    context.say_next("finalized", &done.next);
     if context.json() {
         context.print_json(&json!({
             "outcome": "finalized", "ending": done.ending, "rotation": done.rotation, "next": done.next,
@@ -77,5 +77,5 @@ fn text(f: &Finalized, recovery_window: u8) {
     }
     println!();
     print_next(&f.next);
-    println!("audit chain head: {}", f.event_head);
+    print_head(Some(&f.event_head));
 }

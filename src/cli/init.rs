@@ -5,7 +5,7 @@ use clap::builder::BoolishValueParser;
 use serde_json::json;
 
 use super::context::Context;
-use super::summary::print_next;
+use super::last_lines::{print_head, print_next};
 use crate::error::{Exit, Result};
 use crate::jobs::init;
 use crate::store::grants;
@@ -39,8 +39,6 @@ pub async fn run(args: InitArgs, context: &Context) -> Result<Exit> {
     print!("{}", grants::sql());
     println!();
     print_next(&done.next);
-    if let Some(head) = &done.event_head {
-        println!("audit chain head: {head}");
-    }
+    print_head(done.event_head.as_deref());
     Ok(Exit::Ok)
 }

@@ -33,6 +33,7 @@ mod finalize;
 mod hardening;
 mod init;
 mod keys;
+mod last_lines;
 mod man;
 mod options;
 mod parsing;

@@ -40,7 +40,7 @@ pub async fn run(args: PlanArgs, context: &Context) -> Result<Exit> {
         Exit::Ok => "nothing stands in the way of a run",
         _ => "refused: see the findings",
     };
-    context.last_word.say(outcome, plan.next.first().map(ToString::to_string).as_deref());
+    context.say_next(outcome, &plan.next);
     if context.json() {
         let (exit_code, meaning) = (exit.code(), exit.meaning());
         context.print_json(&Printed { outcome, exit_code, meaning, plan: &plan })?;

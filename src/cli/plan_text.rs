@@ -1,7 +1,7 @@
 //! A plan for people: aligned, with units, refusals last and so in sight.
 
 use super::columns::say;
-use super::summary::print_next;
+use super::last_lines::{print_head, print_next};
 use crate::jobs::plan::Plan;
 use crate::rotation::Direction;
 use crate::store::preflight::{Finding, Severity};
@@ -15,9 +15,7 @@ pub fn print(outcome: &str, plan: &Plan) {
     findings(plan);
     println!();
     print_next(&plan.next);
-    if let Some(head) = &plan.event_head {
-        println!("audit chain head: {head}");
-    }
+    print_head(plan.event_head.as_deref());
 }
 
 fn line(name: &str, value: &str, unit: &str) {

@@ -6,9 +6,9 @@ use serde_json::json;
 
 use super::confirm::{self, Answer};
 use super::context::Context;
+use super::last_lines::{print_head, print_next};
 use super::options::{KeyArgs, given};
 use super::signals;
-use super::summary::print_next;
 use crate::error::{Exit, Result};
 use crate::jobs::promote::{self, PromoteRequest, Promoted};
 use crate::jobs::stakes;
@@ -53,7 +53,7 @@ pub async fn run(args: PromoteArgs, context: &Context) -> Result<Exit> {
         confirm::ask("This makes the new key the one that the application reads. Continue?", Answer::Yes)?;
     }
     let done = promote::promote(context, &request, stop).await?;
-    context.last_word.say("promoted", done.next.first().map(ToString::to_string).as_deref());
+    context.say_next("promoted", &done.next);
     if context.json() {
         context.print_json(&json!({
             "outcome": "promoted", "already": done.already, "target": done.target.to_string(),
@@ -74,5 +74,5 @@ fn text(p: &Promoted) {
     }
     println!("  {}\n", p.cache);
     print_next(&p.next);
-    println!("audit chain head: {}", p.event_head);
+    print_head(Some(&p.event_head));
 }

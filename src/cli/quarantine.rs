@@ -5,8 +5,8 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::context::Context;
+use super::last_lines::{print_head, print_next};
 use super::options::{KeyArgs, WorkArgs, given};
-use super::summary::print_next;
 use super::{examples, signals, summary};
 use crate::error::{Error, Exit, Result};
 use crate::jobs::quarantine::{self, Listing, RetryRequest};
@@ -81,9 +81,7 @@ async fn list(context: &Context) -> Result<Exit> {
             print_next(&next);
         }
     }
-    if let Some(head) = event_head {
-        println!("audit chain head: {head}");
-    }
+    print_head(event_head.as_deref());
     Ok(Exit::Ok)
 }
 
@@ -114,7 +112,7 @@ async fn accept(context: &Context, id: Uuid) -> Result<Exit> {
     } else {
         println!("connection {id} is accepted as it is; it stays untouched");
         print_next(&done.next);
-        println!("audit chain head: {}", done.event_head);
+        print_head(Some(&done.event_head));
     }
     Ok(Exit::Ok)
 }

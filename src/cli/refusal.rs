@@ -3,6 +3,7 @@
 
 use serde::Serialize;
 
+use super::last_lines::print_head;
 use crate::error::Error;
 use crate::telemetry::logging::{self, LogFormat};
 
@@ -45,10 +46,7 @@ pub fn tell(e: &Error, format: LogFormat) {
 pub fn print(refused: &Refused, json: bool) {
     let Refused { error, event_head } = refused;
     if !json {
-        if let Some(head) = event_head {
-            println!("audit chain head: {head}");
-        }
-        return;
+        return print_head(event_head.as_deref());
     }
     let refusal = Refusal {
         outcome: "error",

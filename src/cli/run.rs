@@ -5,6 +5,7 @@ use clap::builder::BoolishValueParser;
 use serde::Serialize;
 
 use super::context::Context;
+use super::last_lines::{print_head, print_next};
 use super::options::{KeyArgs, WorkArgs};
 use super::{signals, summary};
 use crate::engine::DryRun;
@@ -60,7 +61,7 @@ fn print_dry(context: &Context, tried: Tried) -> Result<Exit> {
         DryEnd::Signalled => "stopped by a signal; nothing was written",
     };
     let exit = end.exit();
-    context.last_word.say(outcome, next.first().map(ToString::to_string).as_deref());
+    context.say_next(outcome, &next);
     let report = DryReport {
         outcome,
         exit_code: exit.code(),
@@ -93,8 +94,6 @@ fn text(report: &DryReport) {
         println!("  unreadable: {id}");
     }
     println!();
-    summary::print_next(&report.next);
-    if let Some(head) = &report.event_head {
-        println!("audit chain head: {head}");
-    }
+    print_next(&report.next);
+    print_head(report.event_head.as_deref());
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 
 use super::context::Context;
-use super::summary::print_next;
+use super::last_lines::{print_head, print_next};
 use crate::error::{Exit, Result};
 use crate::jobs::status::{Heading, PassProgress, Status, Watch};
 use crate::rotation::PassOutcome;
@@ -51,9 +51,7 @@ fn text(s: &Status) {
         None => println!("no rotation has been started"),
     }
     print_next(&s.next);
-    if let Some(head) = &s.event_head {
-        println!("audit chain head: {head}");
-    }
+    print_head(s.event_head.as_deref());
 }
 
 fn rotation(s: &Status, Heading { rotation: r, .. }: &Heading) {

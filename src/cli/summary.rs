@@ -4,6 +4,7 @@
 use serde::Serialize;
 
 use super::context::Context;
+use super::last_lines::{print_head, print_next};
 use crate::error::{Exit, Result};
 use crate::jobs::{Goal, Settled};
 use crate::rotation::{Counters, Direction, State, Step};
@@ -31,8 +32,7 @@ struct Summary<'a> {
 pub fn print(context: &Context, settled: &Settled) -> Result<Exit> {
     let exit = settled.goal.exit();
     let outcome = outcome(settled.goal, settled.direction);
-    let first = settled.next.first().map(ToString::to_string);
-    context.last_word.say(outcome, first.as_deref());
+    context.say_next(outcome, &settled.next);
     let summary = Summary {
         outcome,
         exit_code: exit.code(),
@@ -80,13 +80,6 @@ fn outcome(goal: Goal, direction: Direction) -> &'static str {
     }
 }
 
-/// What to do next, one step a line.
-pub fn print_next(steps: &[Step]) {
-    for (i, step) in steps.iter().enumerate() {
-        println!("{} {step}", if i == 0 { "next:" } else { "     " });
-    }
-}
-
 fn text(s: &Summary<'_>) {
     println!("{}", s.outcome);
     println!();
@@ -111,5 +104,5 @@ fn text(s: &Summary<'_>) {
     }
     println!();
     print_next(s.next);
-    println!("audit chain head: {}", s.event_head);
+    print_head(Some(s.event_head));
 }

@@ -4,8 +4,8 @@ use clap::Args;
 use serde::Serialize;
 
 use super::context::Context;
+use super::last_lines::{print_head, print_next};
 use super::options::KeyArgs;
-use super::summary::print_next;
 use crate::engine::VerifyReport;
 use crate::error::{Exit, Result};
 use crate::jobs::verify::{self, Verified, VerifyRequest};
@@ -39,9 +39,7 @@ pub async fn run(args: VerifyArgs, context: &Context) -> Result<Exit> {
     let request = VerifyRequest { workers: args.workers.into(), keys: args.keys.named()? };
     let verified = verify::verify(context, &request).await?;
     let exit = verified.report.exit();
-    context
-        .last_word
-        .say(&headline(&verified, exit), verified.next.first().map(ToString::to_string).as_deref());
+    context.say_next(&headline(&verified, exit), &verified.next);
     if context.json() {
         context.print_json(&Printed {
             rotation: &verified.rotation,
@@ -127,7 +125,5 @@ fn text(v: &Verified, exit: Exit) {
     if !v.recorded {
         println!("printed only, not recorded");
     }
-    if let Some(head) = &v.event_head {
-        println!("audit chain head: {head}");
-    }
+    print_head(v.event_head.as_deref());
 }

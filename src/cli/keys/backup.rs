@@ -6,9 +6,9 @@ use clap::Args;
 use serde_json::json;
 
 use super::super::context::Context;
+use super::super::last_lines::print_head;
 use super::super::signals;
 use super::passphrase::{self, PassphraseArgs, PassphraseFor};
-use super::print_head;
 use crate::error::{Exit, Result};
 use crate::jobs::keys::backup::{BackupRequest, backup, refuse_existing};
 use crate::secrets::KeySource;
@@ -47,6 +47,6 @@ pub async fn run(args: BackupArgs, context: &Context) -> Result<Exit> {
         println!("  {} {}", key.fingerprint, key.source);
     }
     println!("next: store it away from this machine; rekey keys restore FILE --to SOURCE brings a key back");
-    print_head(done.head.as_ref());
+    print_head(done.head.as_deref());
     Ok(Exit::Ok)
 }

@@ -4,8 +4,9 @@ use clap::Args;
 
 use super::super::confirm::{self, Answer};
 use super::super::context::Context;
+use super::super::last_lines::print_head;
 use super::super::signals;
-use super::{Layout, print_head, subject};
+use super::subject::{Layout, subject};
 use crate::crypto::{Fingerprint, ParseFingerprintError};
 use crate::error::{Error, Exit, Result};
 use crate::jobs::keys::destroy::destroy;
@@ -57,6 +58,6 @@ pub async fn run(args: DestroyArgs, context: &Context) -> Result<Exit> {
     } else {
         println!("still at {}: AWS deletes the version once that moves on", done.still_at.join(", "));
     }
-    print_head(done.head.as_ref());
+    print_head(done.head.as_deref());
     Ok(Exit::Ok)
 }

@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::super::context::Context;
-use super::print_head;
+use super::super::last_lines::print_head;
 use crate::crypto::KEY_LEN;
 use crate::error::{Exit, Result};
 use crate::jobs::keys::fingerprint::fingerprint;
@@ -35,6 +35,6 @@ pub async fn run(args: FingerprintArgs, context: &Context) -> Result<Exit> {
     if let Some(version) = &seen.version {
         tracing::info!("version {version} of {}", seen.arn.as_deref().unwrap_or("the secret"));
     }
-    print_head(seen.head.as_ref());
+    print_head(seen.head.as_deref());
     Ok(Exit::Ok)
 }

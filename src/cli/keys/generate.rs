@@ -7,9 +7,10 @@ use clap::builder::BoolishValueParser;
 use serde_json::json;
 
 use super::super::context::Context;
+use super::super::last_lines::print_head;
 use super::super::signals;
 use super::print_new::print_new;
-use super::{Kind, print_head};
+use super::subject::Kind;
 use crate::error::{Exit, Result};
 use crate::jobs::keys::generate::{GenerateRequest, Generated, generate};
 use crate::jobs::keys::subject::{self, Subject};
@@ -77,7 +78,7 @@ pub async fn run(args: GenerateArgs, context: &Context) -> Result<Exit> {
     if keys.iter().any(|(s, w)| w.changed && s.kind == Some(AppKey::Encryption)) {
         println!("32 URL-safe characters carry 192 random bits, the most that they can; that is ample");
     }
-    print_head(head.as_ref());
+    print_head(head.as_deref());
     failed.map_or(Ok(Exit::Ok), Err)
 }
 

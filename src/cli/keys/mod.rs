@@ -14,17 +14,14 @@ mod print_new;
 mod restore;
 mod rotate_secret_key;
 mod status;
+mod subject;
 mod validate;
 
-use std::path::Path;
-
-use clap::{Args, Subcommand, ValueEnum};
+use clap::Subcommand;
 
 use super::context::Context;
 use super::examples;
 use crate::error::{Exit, Result};
-use crate::jobs::keys::subject::Subject;
-use crate::secrets::{AppKey, KeySource, SecretLayout};
 
 /// `rekey keys …`
 #[derive(Subcommand)]
@@ -66,52 +63,5 @@ pub async fn run(command: KeysCommand, context: &Context) -> Result<Exit> {
         KeysCommand::Backup(args) => backup::run(args, context).await,
         KeysCommand::Restore(args) => restore::run(args, context).await,
         KeysCommand::Destroy(args) => destroy::run(args, context).await,
-    }
-}
-
-/// Which of the application's two keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Kind {
-    /// SECRET_KEY: signs access tokens
-    Secret,
-    /// ENCRYPTION_KEY: encrypts credentials
-    Encryption,
-}
-
-impl From<Kind> for AppKey {
-    fn from(kind: Kind) -> AppKey {
-        match kind {
-            Kind::Secret => AppKey::Secret,
-            Kind::Encryption => AppKey::Encryption,
-        }
-    }
-}
-
-/// How secrets are named.
-#[derive(Args)]
-pub struct Layout {
-    /// How the application's secrets are laid out in Secrets Manager
-    #[arg(long, env = "REKEY_SECRET_LAYOUT", hide_env_values = true, value_enum)]
-    pub secret_layout: Option<SecretLayout>,
-}
-
-/// A key where it was said to be: in a source, in a dotenv file, or else where the application's settings say.
-fn subject(
-    source: Option<&str>,
-    env_file: Option<&Path>,
-    (kind, layout): (AppKey, &Layout),
-    context: &Context,
-) -> Result<Subject> {
-    match (source, env_file) {
-        (Some(text), _) => Ok(Subject::given(KeySource::parse(text)?, None)),
-        (None, Some(path)) => Ok(Subject::dotenv(path, kind)),
-        (None, None) => Subject::application(kind, layout.secret_layout, &context.application),
-    }
-}
-
-/// The last line of a command's text output.
-fn print_head(head: Option<&String>) {
-    if let Some(head) = head {
-        println!("audit chain head: {head}");
     }
 }

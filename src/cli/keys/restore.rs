@@ -8,9 +8,9 @@ use serde_json::json;
 
 use super::super::confirm::confirm;
 use super::super::context::Context;
+use super::super::last_lines::print_head;
 use super::super::signals;
 use super::passphrase::{self, PassphraseArgs, PassphraseFor};
-use super::print_head;
 use crate::error::{Exit, Result};
 use crate::jobs::keys::restore::{RestoreRequest, SealedBackup, refuse_place, restore};
 use crate::jobs::keys::write::Written;
@@ -51,7 +51,7 @@ pub async fn run(args: RestoreArgs, context: &Context) -> Result<Exit> {
         return Ok(Exit::Ok);
     }
     text(&done.written);
-    print_head(done.head.as_ref());
+    print_head(done.head.as_deref());
     Ok(Exit::Ok)
 }
 

@@ -8,8 +8,9 @@ use serde_json::json;
 
 use super::super::confirm::confirm;
 use super::super::context::Context;
+use super::super::last_lines::print_head;
 use super::super::signals;
-use super::{Layout, print_head, subject};
+use super::subject::{Layout, subject};
 use crate::error::{Exit, Result};
 use crate::jobs::keys::rotate_secret_key::{Change, refuse_place, rotate};
 use crate::jobs::keys::write::Written;
@@ -58,7 +59,7 @@ pub async fn run(args: RotateSecretKeyArgs, context: &Context) -> Result<Exit> {
         return Ok(Exit::Ok);
     }
     text(&done.written, change);
-    print_head(done.head.as_ref());
+    print_head(done.head.as_deref());
     Ok(Exit::Ok)
 }
 

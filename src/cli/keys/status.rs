@@ -6,7 +6,8 @@ use clap::Args;
 use serde_json::json;
 
 use super::super::context::Context;
-use super::{Layout, print_head};
+use super::super::last_lines::print_head;
+use super::subject::Layout;
 use crate::error::{Exit, Result};
 use crate::jobs::keys::status::{CRYPTOPERIOD_DAYS, KeyStatus, status};
 use crate::jobs::keys::subject::{Subject, both};
@@ -44,7 +45,7 @@ pub async fn run(args: StatusArgs, context: &Context) -> Result<Exit> {
         context.print_json(&json!({ "keys": found.keys, "event_head": found.head }))?;
     } else {
         found.keys.iter().for_each(text);
-        print_head(found.head.as_ref());
+        print_head(found.head.as_deref());
     }
     Ok(found.exit)
 }

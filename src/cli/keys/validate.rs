@@ -6,7 +6,8 @@ use clap::Args;
 use serde_json::json;
 
 use super::super::context::Context;
-use super::{Kind, Layout, print_head};
+use super::super::last_lines::print_head;
+use super::subject::{Kind, Layout};
 use crate::error::{Exit, Result};
 use crate::jobs::keys::rules::Severity;
 use crate::jobs::keys::subject::{Subject, both};
@@ -61,7 +62,7 @@ pub async fn run(args: ValidateArgs, context: &Context) -> Result<Exit> {
             1 => println!("1 error; next: rekey keys generate --env-file PATH, or --to SOURCE"),
             n => println!("{n} errors; next: rekey keys generate --env-file PATH, or --to SOURCE"),
         }
-        print_head(done.head.as_ref());
+        print_head(done.head.as_deref());
     }
     Ok(if errors == 0 { Exit::Ok } else { Exit::Key })
 }
