@@ -49,6 +49,7 @@ mod signals;
 mod status;
 mod summary;
 mod verify;
+mod verify_text;
 
 use std::process::ExitCode;
 
