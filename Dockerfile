@@ -16,7 +16,7 @@ RUN mkdir -p src \
  && cargo build --profile dist --locked --bin rekey \
  && rm -rf src target/dist/deps/*rekey* target/dist/.fingerprint/rekey-* target/dist/rekey*
 # Secrets cannot leak from a folder that is copied by name: only what the build needs is in the context (.dockerignore).
-COPY sqlx.toml build.rs ./
+COPY build.rs ./
 COPY migrations migrations
 COPY src src
 ARG REVISION=

@@ -1,14 +1,31 @@
 //! Schema `rekey`: created under a lock, because several pods start in the same second.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use sqlx::PgConnection;
-use sqlx::migrate::Migrator;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::{PgConnection, SqlSafeStr as _};
 
 use super::error::{During, Statement, StoreError, pass_point};
 use crate::fault_point::Side;
 
-static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
+/// Every migration, the oldest first: number, name and text.
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "ledger", include_str!("../../migrations/0001_ledger.sql")),
+    (2, "trail", include_str!("../../migrations/0002_trail.sql")),
+    (3, "waiting", include_str!("../../migrations/0003_waiting.sql")),
+];
+
+/// Made here and not by sqlx's macro, for whose sake sqlx, tokio and TLS would be compiled a second time.
+static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
+    let migrations = MIGRATIONS.iter().map(|&(number, name, text)| {
+        Migration::new(number, name.into(), MigrationType::Simple, text.into_sql_str(), false)
+    });
+    let mut migrator = Migrator::with_migrations(migrations.collect());
+    migrator.dangerous_set_table_name("rekey._sqlx_migrations");
+    migrator.create_schema("rekey");
+    migrator
+});
 
 /// "rekey" in ASCII, for advisory locks of ours.
 pub const LOCK: i64 = 0x72_656b_6579;
@@ -97,4 +114,19 @@ pub fn sql() -> String {
         ));
     }
     sql
+}
+
+#[cfg(test)]
+mod tests {
+    use super::MIGRATIONS;
+
+    #[test]
+    fn every_file_is_a_migration() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations");
+        let files = std::fs::read_dir(folder).expect("a folder").flatten();
+        let mut files: Vec<String> = files.filter_map(|file| file.file_name().into_string().ok()).collect();
+        files.sort();
+        let named = |&(number, name, _): &(i64, &str, &str)| format!("{number:04}_{name}.sql");
+        assert_eq!(files, MIGRATIONS.iter().map(named).collect::<Vec<_>>());
+    }
 }
