@@ -47,6 +47,7 @@ mod rollback;
 mod run;
 mod signals;
 mod status;
+mod status_text;
 mod summary;
 mod verify;
 mod verify_text;

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::context::Context;
 use super::last_lines::{print_head, print_next};
-use super::options::{KeyArgs, WorkArgs};
+use super::options::{KeyArgs, WorkArgs, given};
 use super::{signals, summary};
 use crate::engine::DryRun;
 use crate::error::{Exit, Result};
@@ -20,7 +20,10 @@ pub struct RunArgs {
     /// Read, re-encrypt and re-open every row, and write nothing at all
     #[arg(long, env = "REKEY_DRY_RUN", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub dry_run: bool,
-    /// The old key is known to others: rolling back will ask twice
+    /// A still older key that some rows may be on: they move to the new key too
+    #[arg(long, env = "REKEY_ALSO_KEY", hide_env_values = true, value_name = "SOURCE")]
+    pub also_key: Option<String>,
+    /// Mark the old key compromised; `rollback` then requires `--i-know-the-old-key-is-compromised`
     #[arg(long, env = "REKEY_COMPROMISED", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub compromised: bool,
     #[command(flatten)]
@@ -31,8 +34,12 @@ pub struct RunArgs {
 
 /// Runs the command.
 pub async fn run(args: RunArgs, context: &Context) -> Result<Exit> {
-    let request =
-        RunRequest { compromised: args.compromised, keys: args.keys.named()?, work: args.work.request()? };
+    let request = RunRequest {
+        compromised: args.compromised,
+        also_key: given(&args.also_key)?,
+        keys: args.keys.named()?,
+        work: args.work.request()?,
+    };
     let stop = signals::listen()?;
     if args.dry_run {
         return print_dry(context, dry_run::dry_run(context, &request, stop).await?);
@@ -90,6 +97,9 @@ fn text(report: &DryReport) {
     }
     println!("  {:<22}{:>14.1} s", "time", report.found.seconds);
     println!("  {:<22}{:>14} rows/s", "rate", thousands(report.rows_per_second as i64));
+    for (reason, rows) in &report.found.unreadable_by_reason {
+        println!("    {:<20}{:>14} rows", reason.as_str(), thousands(*rows));
+    }
     for id in report.found.unreadable_ids.iter().take(10) {
         println!("  unreadable: {id}");
     }

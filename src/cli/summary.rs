@@ -69,7 +69,10 @@ fn outcome(goal: Goal, direction: Direction) -> &'static str {
         (Goal::Unsettled, _) => "writers kept saving rows on the old key: stop them, then go on",
         (Goal::Signalled, _) => "stopped by a signal, checkpoint saved",
         (Goal::Aborted, _) => "aborted, checkpoint saved",
-        (Goal::PastDeadline, _) => "past its deadline, checkpoint saved",
+        (Goal::PastDeadline, Direction::Forward) => {
+            "past its deadline, checkpoint saved; the application cannot decrypt the rows on the new key yet"
+        }
+        (Goal::PastDeadline, Direction::Backward) => "past its deadline, checkpoint saved",
         (Goal::Superseded(State::RollingBack | State::Unpromoting | State::RolledBack), _) => {
             "the rotation is being rolled back"
         }

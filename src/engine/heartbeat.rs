@@ -129,6 +129,7 @@ async fn beat(
             let report = process::Report {
                 process: &job.process,
                 rotation: job.rotation,
+                operator: &job.actor.operator,
                 workers: job.settings.workers as i32,
                 rate: per_second,
                 why: throttle.as_ref(),

@@ -5,8 +5,10 @@ use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::Session;
-use super::key_pair::{Held, KeyPair};
+use super::key_pair::{self, Held, KeyPair};
+use crate::crypto::EncryptionKey;
 use crate::error::Result;
+use crate::secrets::KeySource;
 use crate::store::{Statement, audit};
 
 /// What is written of one key.
@@ -20,6 +22,18 @@ pub fn of(role: &str, held: &Held) -> Value {
 /// Both keys of a rotation.
 pub fn both(keys: &KeyPair) -> Vec<Value> {
     vec![of("old", &keys.old), of("new", &keys.new)]
+}
+
+/// Reads a still older key that rows may be on, where one is named, and adds it to what was read.
+pub async fn also(
+    session: &Session,
+    source: Option<&KeySource>,
+    read: &mut Vec<Value>,
+) -> Result<Option<EncryptionKey>> {
+    let Some(source) = source else { return Ok(None) };
+    let key = key_pair::fetch(session, source).await?;
+    read.push(json!({ "role": "also", "source": source, "fingerprint": key.fingerprint() }));
+    Ok(Some(key))
 }
 
 /// Writes the entry, here and to the application's trail.

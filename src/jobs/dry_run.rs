@@ -10,7 +10,7 @@ use super::key_pair;
 use super::preflight::{PreflightRequest, preflight};
 use super::run::RunRequest;
 use super::work;
-use super::{Session, standing};
+use super::{Session, access, standing};
 use crate::crypto::Rewrapper;
 use crate::engine::{self, DryRun, Settings, Stop, StopSource};
 use crate::error::{Exit, Result};
@@ -137,7 +137,9 @@ async fn prepare(session: &Session, request: &RunRequest, connector: &Connector)
     };
     connect::close(conn).await;
     let settings = request.work.settings(session, &report.facts);
-    let rewrapper =
-        work::rewrapper(&keys, active.map_or_else(crate::entropy::id, |r| r.id), Direction::Forward, None)?;
+    // Where nothing is written, nothing is recorded.
+    let also = access::also(session, request.also_key.as_ref(), &mut Vec::new()).await?;
+    let id = active.map_or_else(crate::entropy::id, |r| r.id);
+    let rewrapper = work::rewrapper(&keys, id, Direction::Forward, also.as_ref())?;
     Ok(Prepared { rewrapper, settings, event_head, limit, standing })
 }

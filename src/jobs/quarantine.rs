@@ -9,7 +9,6 @@ use super::preflight::primary_only;
 use super::settled::{Ended, Settled, settle};
 use super::work::{self, WorkRequest};
 use super::{Session, access, standing};
-use crate::crypto::EncryptionKey;
 use crate::engine::Stop;
 use crate::error::{Error, Exit, Result};
 use crate::rotation::permits::JustDone;
@@ -71,16 +70,7 @@ pub async fn retry(session: &Session, request: &RetryRequest, stop: Stop) -> Res
     let direction = r.direction();
     let pair = key_pair::for_rotation(session, &request.keys, &r).await?;
     let mut accessed = access::both(&pair);
-    let also: Option<EncryptionKey> = match &request.also_key {
-        Some(source) => {
-            let key = key_pair::fetch(session, source).await?;
-            let fingerprint = key.fingerprint().to_string();
-            accessed
-                .push(json!({ "role": "also", "source": source.to_string(), "fingerprint": fingerprint }));
-            Some(key)
-        }
-        None => None,
-    };
+    let also = access::also(session, request.also_key.as_ref(), &mut accessed).await?;
     request.work.store_deadline(session, &mut conn, r.id).await?;
     let facts = facts::table(&mut conn).await?;
     let settings = request.work.settings(session, &facts);

@@ -15,6 +15,7 @@ use crate::engine::{Settings, Stop, lifecycle};
 use crate::error::{Error, Exit, Result};
 use crate::rotation::throttle::Limits;
 use crate::rotation::{Command, Counters, Direction, State};
+use crate::secrets::KeySource;
 use crate::store::ledger::rotation::{self, NewRotation};
 use crate::store::ledger::{Rotation, chunk};
 use crate::store::preflight::{For, Report};
@@ -24,6 +25,8 @@ use crate::store::{Connector, Purpose, connect, schema};
 pub struct RunRequest {
     /// The old key is known to others.
     pub compromised: bool,
+    /// A still older key that rows may be on: they move to the new key too.
+    pub also_key: Option<KeySource>,
     /// Where the keys are.
     pub keys: NamedKeys,
     /// How hard to work.
@@ -99,7 +102,9 @@ async fn prepare(session: &Session, request: &RunRequest, connector: &Connector)
     if request.compromised && !rotation.compromised {
         rotation::set_compromised(&mut conn, rotation.id, &session.actor).await?;
     }
-    access::record(session, &mut conn, rotation.id, "run", access::both(&keys)).await?;
+    let mut accessed = access::both(&keys);
+    let also = access::also(session, request.also_key.as_ref(), &mut accessed).await?;
+    access::record(session, &mut conn, rotation.id, "run", accessed).await?;
     if rotation.state == State::Migrating
         && let Err(error) = lifecycle::pin(&session.sources, &rotation).await
     {
@@ -107,8 +112,8 @@ async fn prepare(session: &Session, request: &RunRequest, connector: &Connector)
     }
     request.work.store_deadline(session, &mut conn, rotation.id).await?;
     let before = chunk::totals(&mut conn, rotation.id, Direction::Forward).await?;
-    let rewrapper = work::rewrapper(&keys, rotation.id, Direction::Forward, None)?;
-    drop(keys);
+    let rewrapper = work::rewrapper(&keys, rotation.id, Direction::Forward, also.as_ref())?;
+    drop((keys, also));
     connect::close(conn).await;
     Ok(Prepared { rotation, rewrapper, how: (settings, limits), before })
 }

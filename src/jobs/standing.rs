@@ -14,6 +14,7 @@ use crate::rotation::permits::{
 use crate::rotation::{Command, PassOutcome, Refusal, Standing, State, Step, next, permits};
 use crate::secrets::KeySource;
 use crate::store::StoreError;
+use crate::store::ledger::process::SILENT;
 use crate::store::ledger::standing::{self, Seen};
 use crate::store::ledger::{Rotation, rotation};
 
@@ -34,7 +35,7 @@ pub async fn of(
     rotation: Option<&Rotation>,
 ) -> Result<Standing, StoreError> {
     let Some(r) = rotation else { return Ok(Standing::default()) };
-    let alive = session.lease_ttl.as_secs_f64();
+    let alive = session.lease_ttl.min(SILENT).as_secs_f64();
     let seen = standing::look(conn, r.id, r.direction(), &session.process, alive).await?;
     Ok(Standing { rotation: Some(position(r, &seen)), just: JustDone::Nothing })
 }

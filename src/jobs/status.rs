@@ -6,18 +6,30 @@ use std::time::Instant;
 use serde::Serialize;
 use sqlx::PgConnection;
 
+use super::keys::status::CRYPTOPERIOD_DAYS;
 use super::{Session, standing};
+use crate::crypto::Fingerprint;
 use crate::error::Result;
-use crate::rotation::permits::JustDone;
-use crate::rotation::{Addressing, Counters, Desired, Direction, PassKind, PassOutcome, State, Step};
+use crate::rotation::{
+    Addressing, Counters, Desired, Direction, KeyRole, PassKind, PassOutcome, State, Step, next,
+};
 use crate::store::ledger::pass::{self, Pass};
 use crate::store::ledger::process::{self, Process};
+use crate::store::ledger::standing::{Milestone, promotion_of};
 use crate::store::ledger::{Rotation, chunk, quarantine, rotation};
-use crate::store::{Connector, Purpose, StoreError, audit};
+use crate::store::{Connector, Purpose, Server, StoreError, audit, facts};
 
-/// What `status` shows. All but the last two are of a rotation, and empty where rekey never ran.
+/// What `status` shows. All but the server and the last two are of a rotation, and empty where rekey never ran.
 #[derive(Default, Serialize)]
 pub struct Status {
+    /// Where it is.
+    pub server: ServerFacts,
+    /// The key that the application is given, where that is settled.
+    pub current_key: Option<CurrentKey>,
+    /// Rows can still be returned to the old key.
+    pub rollback_possible: bool,
+    /// Who last moved the deadline.
+    pub deadline_by: Option<String>,
     /// The active rotation, or else the latest one.
     pub rotation: Option<Heading>,
     /// Rows by outcome.
@@ -36,6 +48,32 @@ pub struct Status {
     pub event_head: Option<String>,
     /// What to do next.
     pub next: Vec<Step>,
+}
+
+/// The server and its database.
+#[derive(Default, Serialize)]
+pub struct ServerFacts {
+    /// User, host, port and database.
+    pub database: String,
+    /// Major and minor version.
+    pub version: String,
+    /// A standby, which may be behind.
+    pub in_recovery: bool,
+    /// The application's table is there.
+    pub has_table: bool,
+}
+
+/// The key that the application is given.
+#[derive(Serialize)]
+pub struct CurrentKey {
+    /// Which of the rotation's two.
+    pub role: KeyRole,
+    /// Its fingerprint.
+    pub fingerprint: Fingerprint,
+    /// When rekey promoted it, if it did.
+    pub promoted: Option<Milestone>,
+    /// Days until it should be replaced; negative when it is overdue.
+    pub due_in_days: Option<i64>,
 }
 
 /// A rotation, and which way its rows move.
@@ -63,6 +101,8 @@ pub struct PassProgress {
     pub rows_done: i64,
     /// Rows there are, by the planner while it is under way.
     pub rows_total: i64,
+    /// How much of it is done.
+    pub percent: i64,
     /// By all processes together.
     pub rows_per_second: f64,
     /// Time left.
@@ -119,14 +159,14 @@ impl Watch<'_> {
 
     /// One look.
     pub async fn look(&mut self) -> Result<Status> {
-        Ok(look(self.session, &mut self.conn).await?)
+        Ok(look(self.session, &self.connector, &mut self.conn).await?)
     }
 
     /// One look, for which a database that is away is waited for.
     pub async fn look_patiently(&mut self) -> Result<Status> {
         let since = Instant::now();
         loop {
-            match look(self.session, &mut self.conn).await {
+            match look(self.session, &self.connector, &mut self.conn).await {
                 Ok(status) => return Ok(status),
                 Err(e) => self.connector.again(Purpose::Control, &mut self.conn, since, e).await?,
             }
@@ -134,11 +174,16 @@ impl Watch<'_> {
     }
 }
 
-async fn look(session: &Session, conn: &mut PgConnection) -> Result<Status, StoreError> {
-    let found = rotation::latest(conn).await?;
-    let next = standing::next_steps(session, conn, found.as_ref(), JustDone::Nothing).await?;
+async fn look(
+    session: &Session,
+    connector: &Connector,
+    conn: &mut PgConnection,
+) -> Result<Status, StoreError> {
+    let server = server(connector, conn).await?;
+    let (found, standing) = standing::latest(session, conn).await?;
+    let next = next(&standing);
     let Some(r) = found else {
-        return Ok(Status { next, event_head: audit::head_line(conn).await, ..Status::default() });
+        return Ok(Status { server, next, event_head: audit::head_line(conn).await, ..Status::default() });
     };
     let direction = r.direction();
     let totals = chunk::totals(conn, r.id, direction).await?;
@@ -152,6 +197,13 @@ async fn look(session: &Session, conn: &mut PgConnection) -> Result<Status, Stor
     let unaccepted = quarantine::unaccepted(conn, r.id).await?;
     let (seq, hash) = audit::head(conn).await?;
     Ok(Status {
+        server,
+        current_key: current_key(conn, &r).await?,
+        rollback_possible: standing.can_go_back(),
+        deadline_by: match r.deadline {
+            Some(_) => rotation::deadline_by(conn, r.id).await?,
+            None => None,
+        },
         throttle: throttle(&r, &processes),
         rotation: Some(Heading { direction, rotation: r }),
         quarantine: Some(Quarantine { rows: totals.quarantined, unaccepted }),
@@ -164,8 +216,27 @@ async fn look(session: &Session, conn: &mut PgConnection) -> Result<Status, Stor
     })
 }
 
+async fn server(connector: &Connector, conn: &mut PgConnection) -> Result<ServerFacts, StoreError> {
+    let Server { version, in_recovery, .. } = connector.server(conn).await?;
+    Ok(ServerFacts {
+        database: connector.describe().to_owned(),
+        version: format!("{}.{}", version / 10_000, version % 10_000),
+        in_recovery,
+        has_table: facts::has_table(conn).await?,
+    })
+}
+
+async fn current_key(conn: &mut PgConnection, r: &Rotation) -> Result<Option<CurrentKey>, StoreError> {
+    let Some((role, fingerprint)) = r.application_reads() else { return Ok(None) };
+    let promoted = promotion_of(conn, &fingerprint.to_string()).await?;
+    let due_in_days =
+        promoted.as_ref().map(|p| CRYPTOPERIOD_DAYS - (p.seconds_ago / (24.0 * 3600.0)).floor() as i64);
+    Ok(Some(CurrentKey { role, fingerprint, promoted, due_in_days }))
+}
+
 fn progress_of(pass: Pass, totals: &Counters, processes: &[Process]) -> PassProgress {
-    let rate = processes.iter().map(|p| p.rate).fold(0.0, f64::max);
+    // What a dead process said last is no rate.
+    let rate = processes.iter().filter(|p| !p.is_silent()).map(|p| p.rate).fold(0.0, f64::max);
     let done = totals.settled();
     let estimate = if pass.outcome.is_some() || !pass.first { done } else { pass.estimated_rows };
     let total = estimate.max(done);
@@ -175,6 +246,7 @@ fn progress_of(pass: Pass, totals: &Counters, processes: &[Process]) -> PassProg
         addressing: pass.addressing,
         rows_done: done,
         rows_total: total,
+        percent: if total > 0 { done * 100 / total } else { 100 },
         rows_per_second: rate.round(),
         eta_seconds: (rate > 0.0 && pass.outcome.is_none()).then(|| ((total - done) as f64 / rate).round()),
         outcome: pass.outcome,
@@ -188,7 +260,8 @@ fn throttle(r: &Rotation, processes: &[Process]) -> Option<String> {
         Desired::Running if r.past_deadline => Some("past the deadline".to_owned()),
         // One that waits rather than one that is slow.
         Desired::Running => {
-            let held_up = processes.iter().filter(|p| p.throttle.is_some()).min_by_key(|p| !p.waits);
+            let held_up =
+                processes.iter().filter(|p| p.throttle.is_some() && !p.is_silent()).min_by_key(|p| !p.waits);
             held_up.and_then(|p| p.throttle.clone())
         }
     }

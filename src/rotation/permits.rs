@@ -112,7 +112,7 @@ fn in_time(at: &Position, new: bool, again: Step) -> Result<(), Refusal> {
     if !at.past_deadline || new {
         return Ok(());
     }
-    let fact = Fact::PastDeadline { id: at.id, deadline: at.deadline };
+    let fact = Fact::PastDeadline { id: at.id, deadline: at.deadline, mixed: at.is_moving() };
     let or = at.state.is_active().then_some(Step::Type(Command::Resume));
     Err(Refusal { exit: Exit::Stopped, fact, then: vec![again], or })
 }
@@ -127,7 +127,7 @@ fn aborted(at: &Position, command: Command) -> Refusal {
         Err(_) => then.extend(next(&standing)),
     }
     let or = may_roll_back(at, false, at.compromised).is_ok().then(|| next::rollback(at));
-    Refusal { exit: Exit::State, fact: Fact::Aborted { id: at.id }, then, or }
+    Refusal { exit: Exit::State, fact: Fact::Aborted { id: at.id, mixed: at.is_moving() }, then, or }
 }
 
 fn refuse(exit: Exit, fact: Fact, then: impl Into<Vec<Step>>) -> Refusal {

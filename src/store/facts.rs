@@ -31,6 +31,10 @@ row!(Catalogue {
 });
 
 statements! {
+    /// Whether the table is there.
+    pub fn has_table() -> One<bool> during "look for the table":
+        "SELECT to_regclass('public.provider_connections') IS NOT NULL";
+
     fn catalogue() -> One<Catalogue> during "read the table's statistics":
         "SELECT c.reltuples::float8 AS tuples, c.relpages::float8 AS old_pages, pg_relation_size(c.oid) AS size, \
          pg_table_size(c.oid) AS heap_bytes, pg_indexes_size(c.oid) AS index_bytes, s.null_frac::float8 AS null_fraction, \

@@ -14,6 +14,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "ledger", include_str!("../../migrations/0001_ledger.sql")),
     (2, "trail", include_str!("../../migrations/0002_trail.sql")),
     (3, "waiting", include_str!("../../migrations/0003_waiting.sql")),
+    (5, "operator", include_str!("../../migrations/0005_operator.sql")),
 ];
 
 /// Made here and not by sqlx's macro, for whose sake sqlx, tokio and TLS would be compiled a second time.

@@ -126,6 +126,25 @@ fn a_row_left_on_a_still_older_key_moves_with_also_key() {
     rekey(&db, ["verify"]).exits(0);
 }
 
+/// A dry run tells why each row would be quarantined, and tries a still older key before there is a rotation; a run takes
+/// it as well.
+#[test]
+fn a_dry_run_says_why_and_takes_a_still_older_key() {
+    let db = Db::new();
+    Load::rows(300).into(&db);
+    let id = some_ids(&db, 1, 6)[0];
+    let mut judge = Judge::look(&db, &[OLD]);
+    store(&db, id, OTHER, b"{\"api_key\":\"from two keys ago\"}");
+    judge.expect(id, b"{\"api_key\":\"from two keys ago\"}");
+    let dry = rekey(&db, ["run", "--dry-run"]).exits(5);
+    assert!(dry.stdout.contains("neither_key"), "{dry}");
+    let older = |command: &[&str]| rekey(&db, []).more(command).env("OLDER_KEY", OTHER);
+    older(&["run", "--dry-run", "--also-key", "env:OLDER_KEY"]).exits(0);
+    older(&["run", "--also-key", "env:OLDER_KEY"]).exits(0);
+    judge.all_on(&db, NEW);
+    rekey(&db, ["verify"]).exits(0);
+}
+
 #[test]
 fn an_accepted_row_is_tolerated_and_stays_as_it_is() {
     let db = Db::new();

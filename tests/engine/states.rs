@@ -161,6 +161,51 @@ fn status_before_any_rotation_says_so() {
     assert!(status["rotation"].is_null(), "{status:#}");
 }
 
+/// Where it is, which key the application reads since when, and whether there is a way back.
+#[test]
+fn status_says_where_it_is_and_what_can_be_undone() {
+    let db = Db::new();
+    let nowhere = status(&db);
+    assert_eq!(nowhere["server"]["has_table"], false, "{nowhere:#}");
+    Load::rows(50).into(&db);
+    rekey(&db, ["run", "--operator", "maria"]).exits(0);
+    let migrated = status(&db);
+    assert!(migrated["server"]["database"].as_str().is_some_and(|at| at.ends_with(&db.name)), "{migrated:#}");
+    let (old, new) = (&migrated["rotation"]["old_fingerprint"], &migrated["rotation"]["new_fingerprint"]);
+    let key = &migrated["current_key"];
+    assert_eq!((&key["role"], &key["fingerprint"]), (&"old".into(), old), "{migrated:#}");
+    assert!(key["promoted"].is_null() && migrated["rollback_possible"] == true, "{migrated:#}");
+    let promote = ["promote", "--external", "--yes", "--operator", "maria"];
+    rekey(&db, promote).env("ENCRYPTION_KEY", NEW).exits(0);
+    let promoted = status(&db);
+    let key = &promoted["current_key"];
+    assert_eq!((&key["role"], &key["fingerprint"]), (&"new".into(), new), "{promoted:#}");
+    assert_eq!((&key["promoted"]["operator"], &key["due_in_days"]), (&"maria".into(), &90.into()));
+    rekey(&db, ["finalize", "--yes"]).env("ENCRYPTION_KEY", NEW).exits(0);
+    assert_eq!(status(&db)["rollback_possible"], false);
+}
+
+/// A killed process is told apart, and what it said last is no rate. Three of them fit a terminal of 80 columns and 24 lines.
+#[test]
+fn status_tells_the_dead_from_the_living() {
+    let (db, _) = under_way(8000);
+    let mut runs: Vec<_> =
+        (0..3).map(|_| rekey(&db, ["run", "--chunk-rows", "400", "--batch-rows", "50"]).start()).collect();
+    let all = || status(&db)["processes"].as_array().map_or(0, Vec::len);
+    until("three processes", SOON, || (all() == 3).then_some(()));
+    let screen = rekey(&db, ["status"]).exits(0).stdout;
+    let wide = screen.lines().map(|line| line.chars().count()).max();
+    assert!(screen.lines().count() < 24 && wide <= Some(80), "{screen}");
+    runs.drain(..).for_each(|run| drop(run.kill()));
+    until("them to be silent", SOON, || {
+        let now = status(&db);
+        (now["progress"]["rows_per_second"] == 0.0 && now["progress"]["eta_seconds"].is_null()).then_some(())
+    });
+    assert_eq!(all(), 3, "silent, and still there");
+    assert!(rekey(&db, ["status"]).exits(0).stdout.contains("dead or frozen"));
+    assert_eq!(status(&db)["next"][0], "rekey run");
+}
+
 #[test]
 fn init_twice_and_by_several_at_once() {
     let db = Db::new();

@@ -64,7 +64,7 @@ impl Scene {
 
     /// What `rekey run` asks for.
     pub fn request(&self) -> RunRequest {
-        RunRequest { compromised: false, keys: self.keys.clone(), work: work() }
+        RunRequest { compromised: false, also_key: None, keys: self.keys.clone(), work: work() }
     }
 
     /// Runs to whatever end.

@@ -29,10 +29,10 @@ pub enum Fact {
     NoRotation(Command),
     /// None is active.
     NoneActive(Command),
-    /// The operator aborted it.
-    Aborted { id: Uuid },
-    /// Its window has ended.
-    PastDeadline { id: Uuid, deadline: Option<Timestamp> },
+    /// The operator aborted it, with rows on both keys or not.
+    Aborted { id: Uuid, mixed: bool },
+    /// Its window has ended, with rows on both keys or not.
+    PastDeadline { id: Uuid, deadline: Option<Timestamp>, mixed: bool },
     /// Something else was begun, and has to be finished.
     UnderWay { id: Uuid, state: State },
     /// The state is not one from which this command goes on.
@@ -52,11 +52,14 @@ impl fmt::Display for Fact {
         match *self {
             Fact::NoRotation(command) => write!(f, "there is no rotation to {}", command.verb()),
             Fact::NoneActive(command) => write!(f, "there is no active rotation to {}", command.verb()),
-            Fact::Aborted { id } => write!(f, "rotation {id} was aborted"),
-            Fact::PastDeadline { id, deadline: Some(deadline) } => {
-                write!(f, "rotation {id} is past its deadline, {deadline}")
+            Fact::Aborted { id, mixed } => write!(f, "rotation {id} was aborted{}", cannot_read(mixed)),
+            Fact::PastDeadline { id, deadline, mixed } => {
+                write!(f, "rotation {id} is past its deadline")?;
+                if let Some(deadline) = deadline {
+                    write!(f, ", {deadline}")?;
+                }
+                f.write_str(cannot_read(mixed))
             }
-            Fact::PastDeadline { id, deadline: None } => write!(f, "rotation {id} is past its deadline"),
             Fact::UnderWay { id, state } => match state {
                 State::Promoting => write!(f, "rotation {id} is being promoted"),
                 State::Finalizing => write!(f, "rotation {id} is being finalized"),
@@ -76,6 +79,15 @@ impl fmt::Display for Fact {
             }
             Fact::Over { id } => write!(f, "rotation {id} is finalized"),
         }
+    }
+}
+
+/// Rows are on both keys, and the application has one of them.
+const fn cannot_read(mixed: bool) -> &'static str {
+    if mixed {
+        ": rows are on both keys, and the application decrypts only those on the key it reads"
+    } else {
+        ""
     }
 }
 

@@ -172,7 +172,9 @@ impl fmt::Display for Instruction {
         f.write_str(match self {
             Instruction::RestartApplication => "restart the application",
             Instruction::StopWriters => "stop the writers",
-            Instruction::RepairRows => "repair the listed rows, or let the run quarantine them",
+            Instruction::RepairRows => {
+                "repair the listed rows, name their key with --also-key, or let the run quarantine them"
+            }
             Instruction::FixFindings => "fix the refused findings",
             Instruction::WaitSomeDays => "wait a few days: until you finalize, you can roll back",
             Instruction::GiveNewKey => "make the new key the one that the application reads",

@@ -80,7 +80,11 @@ fn what_a_plan_or_a_dry_run_found_comes_first() {
     assert_eq!(just(JustDone::Refused, None), ["fix the refused findings", "rekey plan"]);
     assert_eq!(just(JustDone::DryRun(Dry::Clean), None), ["rekey run"]);
     assert_eq!(just(JustDone::DryRun(Dry::Clean), Some(State::Migrated)), ["rekey verify", "rekey promote"]);
-    let bad = ["repair the listed rows, or let the run quarantine them", "rekey run --dry-run", "rekey run"];
+    let bad = [
+        "repair the listed rows, name their key with --also-key, or let the run quarantine them",
+        "rekey run --dry-run",
+        "rekey run",
+    ];
     assert_eq!(just(JustDone::DryRun(Dry::BadRows), None), bad);
     assert_eq!(just(JustDone::DryRun(Dry::WrongKey), None), ["rekey keys fingerprint SOURCE"]);
     assert_eq!(just(JustDone::Signalled, Some(State::RollingBack)), ["rekey rollback --yes"]);

@@ -1,5 +1,7 @@
 //! `rekey.processes`: who is at work, for `status`, and how much company there is. Nothing but speed depends on it.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -8,11 +10,16 @@ use crate::rotation::throttle::{Reason, Why};
 use crate::store::error::StoreError;
 use crate::store::statement::{binds, row, statements};
 
+/// A live process is heard of twice a second; one that was not for this long is not counted as one.
+pub const SILENT: Duration = Duration::from_secs(5);
+
 /// A process at work.
 #[derive(Clone, Debug, Serialize)]
 pub struct Process {
     /// Host, pid and a random part.
     pub process: String,
+    /// Who started it.
+    pub operator: Option<String>,
     /// Its workers.
     pub workers: i32,
     /// Rows a second, over its last seconds.
@@ -27,12 +34,21 @@ pub struct Process {
     pub seen_seconds_ago: f64,
 }
 
+impl Process {
+    /// It should have been heard of more recently: it is dead, frozen, or cut off.
+    pub fn is_silent(&self) -> bool {
+        self.seen_seconds_ago > SILENT.as_secs_f64()
+    }
+}
+
 /// What a process says of itself.
 pub struct Report<'a> {
     /// Its name.
     pub process: &'a str,
     /// What it works on.
     pub rotation: Uuid,
+    /// Who started it.
+    pub operator: &'a str,
     /// Its workers.
     pub workers: i32,
     /// Rows a second.
@@ -46,6 +62,7 @@ pub struct Report<'a> {
 /// A process as it stands in the table.
 struct Listed {
     process: String,
+    operator: Option<String>,
     workers: i32,
     rate: f64,
     throttle: Option<String>,
@@ -54,12 +71,13 @@ struct Listed {
     seen_seconds_ago: f64,
 }
 
-row!(Listed { process, workers, rate, throttle, reason, waits, seen_seconds_ago });
-binds!(Report<'_> { process, rotation, workers, rate, waits });
+row!(Listed { process, operator, workers, rate, throttle, reason, waits, seen_seconds_ago });
+binds!(Report<'_> { process, rotation, operator, workers, rate, waits });
 
 statements! {
     fn upsert(report: &Report<'_>, throttle: Option<String>, reason: Option<&str>) during "report the process":
-        "INSERT INTO rekey.processes (process, rotation, workers, rate, waits, throttle, reason) VALUES ($1, $2, $3, $4, $5, $6, $7) \
+        "INSERT INTO rekey.processes (process, rotation, operator, workers, rate, waits, throttle, reason) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
          ON CONFLICT (process) DO UPDATE SET rate = excluded.rate, throttle = excluded.throttle, reason = excluded.reason, \
          waits = excluded.waits, seen_at = clock_timestamp()";
 
@@ -67,9 +85,9 @@ statements! {
     pub fn leave(process: &str) during "sign the process off":
         "DELETE FROM rekey.processes WHERE process = $1 OR seen_at < clock_timestamp() - interval '1 day'";
 
-    // As JSON: an older ledger, which may be read before it is updated, has neither column.
+    // As JSON: an older ledger, which may be read before it is updated, lacks these columns.
     fn list(rotation: Uuid, seconds: f64) -> All<Listed> during "list the processes":
-        "SELECT process, workers, rate, throttle, to_jsonb(p) ->> 'reason' AS reason, \
+        "SELECT process, to_jsonb(p) ->> 'operator' AS operator, workers, rate, throttle, to_jsonb(p) ->> 'reason' AS reason, \
          coalesce((to_jsonb(p) ->> 'waits')::boolean, false) AS waits, \
          extract(epoch FROM clock_timestamp() - seen_at)::float8 AS seen_seconds_ago \
          FROM rekey.processes p WHERE rotation = $1 AND seen_at > clock_timestamp() - make_interval(secs => $2) ORDER BY process";
@@ -99,6 +117,7 @@ impl From<Listed> for Process {
     fn from(listed: Listed) -> Process {
         Process {
             process: listed.process,
+            operator: listed.operator,
             workers: listed.workers,
             rate: listed.rate,
             throttle: listed.throttle,

@@ -85,6 +85,13 @@ statements! {
              FROM rekey.rotations r WHERE r.id = $1"
         );
 
+    /// When the key with this fingerprint was last promoted, by any rotation.
+    pub fn promotion_of(fingerprint: &str) -> Optional<Milestone> during "read the audit trail":
+        "SELECT to_char(e.at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS at, \
+         extract(epoch FROM clock_timestamp() - e.at)::float8 AS seconds_ago, e.operator FROM rekey.events e \
+         JOIN rekey.rotations r ON r.id = e.rotation WHERE r.new_fingerprint = $1 AND e.action = 'promoted' \
+         ORDER BY e.seq DESC LIMIT 1";
+
     /// The last event of this kind.
     pub fn milestone(rotation: Uuid, action: &str) -> Optional<Milestone> during "read the audit trail":
         "SELECT to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS at, \
