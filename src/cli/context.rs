@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
+use super::last_lines;
 use super::options::{Global, Output};
 use crate::error::{Error, Exit, Result};
 use crate::jobs::{AppCache, Session};
@@ -72,9 +73,12 @@ impl Context {
 
     /// Prints a result as JSON.
     pub fn print_json(&self, value: &impl Serialize) -> Result<()> {
-        let text = serde_json::to_string_pretty(value)
-            .map_err(|e| Error::new(Exit::Internal, format!("cannot print the result: {e}")))?;
-        println!("{text}");
+        let wrong = |e| Error::new(Exit::Internal, format!("cannot print the result: {e}"));
+        let value = serde_json::to_value(value).map_err(wrong)?;
+        println!("{}", serde_json::to_string_pretty(&value).map_err(wrong)?);
+        if let Some(head) = value["event_head"].as_str() {
+            last_lines::witness(head);
+        }
         Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! The last lines of a command's text: what to do next, and the head of the audit chain, so that shipped logs witness it.
 
 use crate::rotation::Step;
+use crate::telemetry::logging::HEAD;
 
 /// What to do next, one step a line.
 pub fn print_next(steps: &[Step]) {
@@ -13,5 +14,11 @@ pub fn print_next(steps: &[Step]) {
 pub fn print_head(head: Option<&str>) {
     if let Some(head) = head {
         println!("audit chain head: {head}");
+        witness(head);
     }
+}
+
+/// Logs the head, so that shipped logs witness it: `rekey report --expect` checks the chain against one that was noted.
+pub fn witness(head: &str) {
+    tracing::info!(target: HEAD, event_head = head, "audit chain head");
 }

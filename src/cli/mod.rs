@@ -2,11 +2,21 @@
 //! cannot be wrong.
 
 /// As `std::println!`, but a reader that has seen enough (`rekey status | head`) is no panic: the work stands, and the
-/// exit code tells.
+/// exit code tells. Nothing printed acts on the terminal ([`printable`]).
 macro_rules! println {
-    ($($what:tt)*) => {{
+    () => { println!("") };
+    ($($what:tt)+) => {{
         use std::io::Write as _;
-        let _ = writeln!(std::io::stdout(), $($what)*);
+        let _ = writeln!(std::io::stdout(), "{}", $crate::cli::printable::printable(&format!($($what)+)));
+    }};
+}
+
+/// The same on stderr.
+macro_rules! eprintln {
+    () => { eprintln!("") };
+    ($($what:tt)+) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), "{}", $crate::cli::printable::printable(&format!($($what)+)));
     }};
 }
 
@@ -39,6 +49,7 @@ mod options;
 mod parsing;
 mod plan;
 mod plan_text;
+mod printable;
 mod promote;
 mod quarantine;
 mod refusal;

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::context::Context;
 use super::last_lines::{print_head, print_next};
 use super::options::{KeyArgs, WorkArgs, given};
+use super::printable::printable;
 use super::{examples, signals, summary};
 use crate::error::{Error, Exit, Result};
 use crate::jobs::quarantine::{self, Listing, RetryRequest};
@@ -88,7 +89,7 @@ async fn list(context: &Context) -> Result<Exit> {
 fn json_entry(e: &Entry) -> Result<()> {
     let text = serde_json::to_string(e)
         .map_err(|e| Error::new(Exit::Internal, format!("cannot print the result: {e}")))?;
-    print!("  {text}");
+    print!("  {}", printable(&text));
     Ok(())
 }
 

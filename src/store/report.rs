@@ -136,6 +136,10 @@ statements! {
              AS canonical FROM rekey.events ORDER BY seq"
         );
 
+    /// The hash of one event, in hex.
+    pub fn hash_at(seq: i64) -> Optional<String> during "look for the noted head":
+        "SELECT encode(hash, 'hex') FROM rekey.events WHERE seq = $1";
+
     /// Ids of every rotation of the table, oldest first.
     pub fn rotations() -> All<Uuid> during "list the rotations":
         "SELECT id FROM rekey.rotations WHERE table_name = 'public.provider_connections' ORDER BY id";

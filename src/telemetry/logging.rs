@@ -34,6 +34,10 @@ impl LogFormat {
 /// The target of the line that says why a command failed: no RUST_LOG silences it.
 pub const NEVER_OFF: &str = "rekey::refused";
 
+/// The target of the line that names the head of the audit chain: logs that are shipped witness it, and people at a terminal
+/// read it in the command's output.
+pub const HEAD: &str = "rekey::head";
+
 /// Whether a line may be written at all. The AWS SDK repeats whole answers and errors below INFO, other than values it
 /// was asked for: a refused PutSecretValue may quote what it refused.
 fn tells_no_secret(line: &Metadata<'_>) -> bool {
@@ -56,7 +60,7 @@ pub fn start(format: LogFormat) {
             .init();
     } else {
         let base = base.with_target(false).with_ansi(std::io::stderr().is_terminal());
-        base.finish().with(filter_fn(tells_no_secret)).init();
+        base.finish().with(filter_fn(|line| tells_no_secret(line) && line.target() != HEAD)).init();
     }
 }
 

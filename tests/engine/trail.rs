@@ -140,3 +140,49 @@ fn whoever_holds_the_head_of_the_trail_is_named() {
         rekey(&db, ["pause"]).run().code().filter(|code| *code == 0)
     });
 }
+
+#[test]
+fn a_head_that_was_noted_is_looked_for() {
+    let db = Db::new();
+    Load::rows(20).into(&db);
+    rekey(&db, ["run"]).exits(0);
+    let noted: String = db.value("SELECT seq || ':' || encode(hash, 'hex') FROM rekey.chain");
+    rekey(&db, ["verify"]).exits(0);
+    let report = rekey(&db, ["report", "--expect", &noted]).json(0);
+    assert_eq!(report["expected"]["contained"], true, "{report:#}");
+    // Whoever owns the tables writes the chain anew: it is intact, and it is not the one that was noted.
+    db.execute(
+        "ALTER TABLE rekey.events DISABLE TRIGGER ALL; UPDATE rekey.events SET operator = 'nobody';
+         DO $$ DECLARE e rekey.events; head bytea := sha256('rekey event chain v1'::bytea);
+         BEGIN FOR e IN SELECT * FROM rekey.events ORDER BY seq LOOP
+             head := rekey.event_hash(head, e);
+             UPDATE rekey.events SET hash = head WHERE seq = e.seq;
+         END LOOP; UPDATE rekey.chain SET hash = head; END $$",
+    );
+    let report = rekey(&db, ["report"]).json(0);
+    assert_eq!(report["chain"]["intact"], true, "{report:#}");
+    let report = rekey(&db, ["report", "--expect", &noted]).json(6);
+    assert_eq!(report["expected"]["contained"], false, "{report:#}");
+    rekey(&db, ["report", "--expect", "12"]).exits(2);
+}
+
+#[test]
+fn what_is_there_to_be_pasted_or_read_does_nothing_by_itself() {
+    let db = Db::new();
+    Load::rows(20).into(&db);
+    rekey(&db, ["run", "--operator", "eve\u{1b}[2J\u{9b}31m\u{202e}"]).exits(0);
+    db.execute("UPDATE rekey.rotations SET old_arn = 'arn:aws:s:eu-1:1:secret:x$(touch /tmp/pasted)'");
+    let report = rekey(&db, ["report"]).json(0);
+    let command = report["cloudtrail"][0].as_str().expect("a command").to_owned();
+    let words = std::process::Command::new("sh")
+        .args(["-c", &format!("printf '%s\\n' {command}")])
+        .output()
+        .expect("a shell");
+    let words = String::from_utf8_lossy(&words.stdout).into_owned();
+    assert!(words.contains("x$(touch /tmp/pasted)"), "{words}");
+    for command in [&["status"][..], &["report"], &["report", "--format", "html"]] {
+        let outcome = rekey(&db, []).more(command).exits(0);
+        let acts = |c: char| (c.is_control() && c != '\n' && c != '\t') || c == '\u{202e}';
+        assert!(!outcome.stdout.contains(acts), "{command:?}: {:?}", outcome.stdout);
+    }
+}

@@ -66,13 +66,13 @@ fn to_a_dotenv_file_and_to_the_end() {
     assert_eq!(refused(finalized(&scene)).0, Exit::State);
     judge.all_on(&scene.db, NEW);
 
-    let report = block_on(report::report(&scene.session, Which::Latest)).unwrap();
+    let report = block_on(report::report(&scene.session, Which::Latest, None)).unwrap();
     assert!(report.chain.intact);
     let actions: Vec<&str> = report.rotations[0].timeline.iter().map(|e| e.action.as_str()).collect();
     for action in ["start", "migrated", "promoting", "promoted", "finalizing", "finalized"] {
         assert!(actions.contains(&action), "{action} in {actions:?}");
     }
-    let unknown = block_on(report::report(&scene.session, Which::One(Uuid::nil())));
+    let unknown = block_on(report::report(&scene.session, Which::One(Uuid::nil()), None));
     assert_eq!(refused(unknown).0, Exit::Usage);
 }
 

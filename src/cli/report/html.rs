@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::cli::printable::printable;
 use crate::crypto::Fingerprint;
 use crate::error::{Error, Exit, Result};
 use crate::jobs::report::Report;
@@ -80,10 +81,10 @@ fn promoted(r: &Rotation) -> String {
 }
 
 fn timeline(events: &[Event]) -> String {
-    let mut out = String::from("<table><tr><th>#<th>When<th>What<th>Who<th>Why</tr>");
+    let mut out = String::from("<table><tr><th>#<th>When<th>What<th>Who<th>Why<th>Hash</tr>");
     for e in events {
         let why = e.reason.as_deref().unwrap_or("");
-        out += &row(&[&e.seq.to_string(), &e.at, &e.action, &e.operator, why]);
+        out += &row(&[&e.seq.to_string(), &e.at, &e.action, &e.operator, why, &e.hash]);
     }
     out + "</table>"
 }
@@ -94,5 +95,5 @@ fn row(cells: &[&str]) -> String {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    printable(text).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::context::Context;
 use super::refusal;
 use crate::error::{Error, Exit, Result};
-use crate::jobs::report::{self, Which};
+use crate::jobs::report::{self, Head, Which};
 
 /// `--format` of `report`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -35,6 +35,9 @@ pub struct ReportArgs {
     /// Users and providers whose credentials were under the old key, and should reconnect after a compromise
     #[arg(long, env = "REKEY_AFFECTED", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub affected: bool,
+    /// A head of the audit chain that you noted earlier; exit 6 if the chain does not contain it
+    #[arg(long, env = "REKEY_EXPECT", hide_env_values = true, value_name = "SEQ:HASH")]
+    pub expect: Option<Head>,
 }
 
 /// Runs the command.
@@ -51,17 +54,21 @@ pub async fn run(args: ReportArgs, context: &Context) -> Result<Exit> {
         }
         return Ok(Exit::Ok);
     }
-    let report = report::report(context, which).await?;
+    let report = report::report(context, which, args.expect).await?;
     match args.format {
         ReportFormat::Json => context.print_json(&report)?,
         ReportFormat::Html => html::print(&report)?,
     }
-    if report.chain.intact {
-        return Ok(Exit::Ok);
-    }
     // The report is the result; a refusal beside it would be a second one.
-    let broken = Error::new(Exit::VerifyFailed, "the audit trail's hash chain is broken")
-        .hint("compare with the chain heads in shipped logs");
+    let broken = match &report.expected {
+        _ if !report.chain.intact => Error::new(Exit::VerifyFailed, "the audit trail's hash chain is broken")
+            .hint("Compare it with the chain heads in shipped logs"),
+        Some(noted) if !noted.contained => {
+            Error::new(Exit::VerifyFailed, format!("the audit trail does not contain the head {}", noted.head))
+                .hint("Check that DATABASE_URL names the right database. If it does, the trail was rewritten or restored")
+        }
+        _ => return Ok(Exit::Ok),
+    };
     refusal::tell(&broken, context.global.log_format);
     Ok(broken.exit)
 }

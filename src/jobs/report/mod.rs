@@ -3,9 +3,11 @@
 
 mod affected;
 mod controls;
+mod head;
 
 pub use affected::{Exposed, affected};
 pub use controls::Control;
+pub use head::{Expected, Head};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -38,6 +40,8 @@ pub struct Report {
     pub generated_by: &'static str,
     /// The audit chain, every hash of it checked.
     pub chain: Chain,
+    /// A head that was noted earlier, and whether the chain still contains it.
+    pub expected: Option<Expected>,
     /// The rotations that were asked for.
     pub rotations: Vec<Rotated>,
     /// Events of no rotation: keys generated, read, restored, destroyed, caches purged.
@@ -69,13 +73,20 @@ pub struct Rotated {
     pub controls: Vec<Control>,
 }
 
-/// Reads all of it.
-pub async fn report(session: &Session, which: Which) -> Result<Report> {
+/// Reads all of it. `noted` is a head of the chain that was noted earlier.
+pub async fn report(session: &Session, which: Which, noted: Option<Head>) -> Result<Report> {
     let (mut conn, ids) = open(session, which).await?;
     let (chain, events) = report::walk(&mut conn, |r| r.is_none_or(|r| ids.contains(&r))).await?;
     if chain.events == 0 {
         return Err(nothing());
     }
+    let expected = match noted {
+        Some(head) => {
+            let there = report::hash_at(&mut conn, head.seq).await?;
+            Some(Expected { contained: chain.intact && there.as_ref() == Some(&head.hash), head })
+        }
+        None => None,
+    };
     let mut rotations = Vec::new();
     for id in ids {
         rotations.push(one(&mut conn, id, &events, &chain).await?);
@@ -83,7 +94,7 @@ pub async fn report(session: &Session, which: Which) -> Result<Report> {
     let cloudtrail = rotations.iter().flat_map(|r| cloudtrail(&r.rotation)).collect();
     let other_events = events.into_iter().filter(|e| e.rotation.is_none()).collect();
     let generated_by = concat!("rekey ", env!("CARGO_PKG_VERSION"));
-    Ok(Report { generated_by, chain, rotations, other_events, cloudtrail })
+    Ok(Report { generated_by, chain, expected, rotations, other_events, cloudtrail })
 }
 
 /// A connection, and the ids of the rotations that are asked for.
@@ -159,11 +170,19 @@ fn cloudtrail(r: &Rotation) -> Vec<String> {
         .into_iter()
         .map(|arn| {
             let region = arn.split(':').nth(3).unwrap_or_default();
-            format!(
-                "aws cloudtrail lookup-events --lookup-attributes AttributeKey=ResourceName,AttributeValue={arn} \
-                 --start-time {} --region {region}",
-                r.created_at
-            )
+            let words = [
+                "aws",
+                "cloudtrail",
+                "lookup-events",
+                "--lookup-attributes",
+                &format!("AttributeKey=ResourceName,AttributeValue={arn}"),
+                "--start-time",
+                &r.created_at,
+                "--region",
+                region,
+            ];
+            // It is there to be pasted into a shell, and a table says what is in it.
+            shlex::try_join(words).unwrap_or_else(|_| "# an ARN in the ledger holds a NUL".to_owned())
         })
         .collect()
 }
