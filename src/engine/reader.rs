@@ -16,7 +16,7 @@ use super::heartbeat::Over;
 use super::row::{Recrypt, Rewrapped, by_bytes, read_large, read_small};
 use crate::rotation::{Addressing, Bounds, ChunkSize, Counters, Direction};
 use crate::store::ledger::quarantine::BadRow;
-use crate::store::ledger::{Lease, Owner, Pass, lease, pass, proof};
+use crate::store::ledger::{Lease, Owner, Pass, claim, pass, proof};
 use crate::store::rows::{MAX_ROW_BYTES, Write};
 use crate::store::{Class, StoreError, Xid};
 use cursor::Cursor;
@@ -94,10 +94,10 @@ impl Reader {
 
     async fn claim(&mut self) -> Result<Claim, Fault> {
         let (ttl, density) = (self.job.settings.lease_ttl, self.job.settings.rows_per_page);
-        if let Some(lease) = lease::claim(&mut self.conn, &self.pass, &self.owner, ttl).await? {
+        if let Some(lease) = claim::claim(&mut self.conn, &self.pass, &self.owner, ttl).await? {
             return Ok(Claim::Leased(lease));
         }
-        match lease::carve(&mut self.conn, &self.pass, &self.owner, ttl, density).await {
+        match claim::carve(&mut self.conn, &self.pass, &self.owner, ttl, density).await {
             Ok(Some(lease)) => return Ok(Claim::Leased(lease)),
             Ok(None) => {}
             // Another worker is carving, or the rotation is being rolled back.
@@ -117,7 +117,7 @@ impl Reader {
             pass::add_proof(&mut self.conn, &self.pass).await?;
         }
         // Claim again, from the new pass or the proof.
-        let claimed = lease::claim(&mut self.conn, &self.pass, &self.owner, ttl).await?;
+        let claimed = claim::claim(&mut self.conn, &self.pass, &self.owner, ttl).await?;
         Ok(claimed.map_or(Claim::Nothing, Claim::Leased))
     }
 

@@ -4,6 +4,7 @@
 //! what is under way. `standing.rs` alone reads several at one instant.
 
 pub mod chunk;
+pub mod claim;
 pub mod lease;
 pub mod pass;
 pub mod process;
@@ -29,6 +30,7 @@ pub(super) fn statements() -> impl Iterator<Item = &'static Declaration> {
         quarantine::STATEMENTS,
         rotation::STATEMENTS,
         rotation::deadline::STATEMENTS,
+        rotation::lock::STATEMENTS,
         rotation::turn::STATEMENTS,
         standing::STATEMENTS,
     ];

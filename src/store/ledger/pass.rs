@@ -5,8 +5,9 @@ use std::time::Duration;
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
+use super::chunk;
 use super::lease::CARVE;
-use super::{chunk, rotation};
+use super::rotation::lock;
 use crate::rotation::{Addressing, Direction, PassKind, PassOutcome, State};
 use crate::store::error::{Statement, StoreError};
 use crate::store::pg_types::{FullXid, Xid};
@@ -174,8 +175,8 @@ pub async fn open_or_join(
     walk: Walk,
 ) -> Result<Option<Pass>, StoreError> {
     let mut tx = conn.begin().during("begin").await?;
-    rotation::lock(&mut tx).await?;
-    if !rotation::is_workable(&mut tx, rotation, direction).await? {
+    lock::lock(&mut tx).await?;
+    if !lock::is_workable(&mut tx, rotation, direction).await? {
         return Ok(None);
     }
     match latest(&mut tx, rotation, direction).await? {
@@ -222,8 +223,8 @@ pub async fn add_proof(conn: &mut PgConnection, pass: &Pass) -> Result<(), Store
 /// Locks what concluding a pass touches, in the order that fencing locks it: rotation, pass, then chunk and audit chain.
 /// Call inside a transaction of the caller's.
 pub async fn lock_to_conclude(conn: &mut PgConnection, pass: &Pass) -> Result<(), StoreError> {
-    rotation::be_patient(conn).await?;
-    rotation::lock_row(conn, pass.rotation).await?;
+    lock::be_patient(conn).await?;
+    lock::lock_row(conn, pass.rotation).await?;
     lock(conn, pass).await
 }
 

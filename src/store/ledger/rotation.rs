@@ -1,10 +1,11 @@
 //! `rekey.rotations`: one row per move from an old to a new key; at most one active.
 
 pub(super) mod deadline;
+pub(super) mod lock;
 pub(super) mod turn;
 
 pub use deadline::{Moved, clock, deadline_by, left_until, set_deadline};
-pub use turn::{is_workable, lock, set_desired, turn_back};
+pub use turn::{set_desired, turn_back};
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -178,13 +179,6 @@ statements! {
          deadline = CASE WHEN $3 = 'rolled_back' THEN NULL ELSE deadline END \
          WHERE id = $1 AND state = ANY($2)";
 
-    pub(super) fn lock_row(id: Uuid) during "lock the rotation":
-        "SELECT FROM rekey.rotations WHERE id = $1 FOR NO KEY UPDATE";
-
-    // For transactions that lock nothing of the application's, and record what took long to find.
-    pub(super) fn be_patient() during "lock the rotation":
-        "SET LOCAL lock_timeout = '10s'";
-
     fn mark_compromised(id: Uuid) -> Affected during COMPROMISED:
         "UPDATE rekey.rotations SET compromised = true WHERE id = $1 AND NOT compromised";
 
@@ -229,7 +223,7 @@ pub async fn begin(
     actor: &Actor,
 ) -> Result<(Rotation, bool), StoreError> {
     let mut tx = conn.begin().during("begin").await?;
-    lock(&mut tx).await?;
+    lock::lock(&mut tx).await?;
     if let Some(active) = latest(&mut tx).await?.filter(|r| r.state.is_active()) {
         tx.rollback().during("roll back").await?;
         return Ok((active, false));
@@ -310,7 +304,7 @@ pub async fn record_verify(
     let states: Vec<State> =
         State::ALL.iter().copied().filter(|state| state.direction() == direction).collect();
     let mut tx = conn.begin().during("begin").await?;
-    be_patient(&mut tx).await?;
+    lock::be_patient(&mut tx).await?;
     if set_verified(&mut tx, id, clean, &result, &states).await? == 0 {
         return Ok(false);
     }

@@ -1,43 +1,18 @@
 //! Turning a rotation that others are working on: waits for what is in flight, and fences what comes later.
 
-use std::time::Duration;
-
 use serde_json::json;
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::advance;
-use crate::rotation::{Desired, Direction, State};
+use super::lock::{TURN_LIMIT, WAITING, lock_to_turn};
+use crate::rotation::{Desired, State};
 use crate::store::audit::{self, Actor};
 use crate::store::error::{Statement, StoreError, with_answer_limit};
 use crate::store::ledger::{chunk, pass};
-use crate::store::schema;
 use crate::store::statement::statements;
 
-const WAITING: &str = "wait for another process of this rotation";
-
-/// How long a command that turns the rotation waits for the workers: the server gives up after 90 s.
-const TURN_LIMIT: Duration = Duration::from_secs(95);
-
 statements! {
-    fn take_lock(lock: i64) during WAITING:
-        "SELECT pg_advisory_xact_lock($1)";
-
-    // In this transaction, locks are waited for as long as somebody frozen can hold them.
-    fn wait_patiently() during WAITING:
-        "SELECT set_config('lock_timeout', '0', true), set_config('statement_timeout', '90s', true)";
-
-    fn lock_wanted(id: Uuid) -> One<(Desired, bool)> during WAITING:
-        "SELECT desired, state NOT IN ('finalized', 'rolled_back') FROM rekey.rotations WHERE id = $1 FOR NO KEY UPDATE";
-
-    fn lock_state(id: Uuid) -> One<State> during WAITING:
-        "SELECT state FROM rekey.rotations WHERE id = $1 FOR NO KEY UPDATE";
-
-    // There is one active rotation at most, which is the newest whatever the clocks say.
-    fn is_newest(id: Uuid) -> One<bool> during "look for a newer rotation":
-        "SELECT NOT EXISTS (SELECT FROM rekey.rotations r JOIN rekey.rotations newer ON newer.created_at > r.created_at \
-         WHERE r.id = $1 AND r.state IN ('finalized', 'rolled_back'))";
-
     fn lock_swept_though_over() -> All<Uuid> during WAITING:
         "SELECT id FROM rekey.rotations r WHERE state IN ('finalized', 'rolled_back') AND EXISTS \
          (SELECT FROM rekey.passes p WHERE p.rotation = r.id AND p.outcome IS NULL) ORDER BY id FOR NO KEY UPDATE";
@@ -49,20 +24,6 @@ statements! {
     fn change_desired(id: Uuid, desired: Desired) during "change what is wanted":
         "UPDATE rekey.rotations SET desired = $2, deadline = CASE WHEN $2 = 'running' AND deadline < clock_timestamp() \
          THEN NULL ELSE deadline END WHERE id = $1";
-}
-
-/// Takes the lock under which rotations, passes and their next steps are created, until the transaction ends.
-pub async fn lock(conn: &mut PgConnection) -> Result<(), StoreError> {
-    wait_patiently(conn).await?;
-    with_answer_limit(TURN_LIMIT, take_lock(conn, schema::LOCK + 1)).await
-}
-
-/// Locks the rotation's row to turn it. A process that froze in the midst of a batch, or of its last step, holds its
-/// chunk, or this row, until the server ends its idle transaction: that is waited for. Returns what is wanted, and whether
-/// the rotation is active.
-async fn lock_to_turn(conn: &mut PgConnection, id: Uuid) -> Result<(Desired, bool), StoreError> {
-    wait_patiently(conn).await?;
-    lock_wanted(conn, id).await
 }
 
 /// Cancels every open chunk, raising each epoch: waits for batches in flight, and fences what comes later. A batch that
@@ -81,18 +42,8 @@ async fn fence(conn: &mut PgConnection, id: Uuid) -> Result<(), StoreError> {
     }
 }
 
-/// Whether rows may be moved that way for this rotation, and stay so until the transaction ends. Under [`lock`].
-pub async fn is_workable(
-    conn: &mut PgConnection,
-    id: Uuid,
-    direction: Direction,
-) -> Result<bool, StoreError> {
-    let state = lock_state(conn, id).await?;
-    Ok(is_newest(conn, id).await? && State::workable(direction).contains(&state))
-}
-
 /// Before another rotation begins: fences whoever still sweeps for one that is over, or rows would move both ways.
-/// Under [`lock`].
+/// Under [`super::lock::lock`].
 pub(super) async fn fence_what_is_over(conn: &mut PgConnection) -> Result<(), StoreError> {
     let fencing = async {
         for id in lock_swept_though_over(conn).await? {
