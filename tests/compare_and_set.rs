@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use rekey::crypto::Tag;
 use rekey::rotation::Tid;
-use rekey::store::rows::{Rehearsal, Write};
+use rekey::store::rehearsal::Rehearsal;
+use rekey::store::rows::Write;
 use rekey::store::{Connector, Dsn, Purpose, Xid};
 use sqlx::Row as _;
 use support::load::Load;

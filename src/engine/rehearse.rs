@@ -12,6 +12,7 @@ use super::writer::MAX_BATCH_BYTES;
 use crate::crypto::Rewrapper;
 use crate::error::Error;
 use crate::rotation::{self, Rehearsal, deal, next_slice};
+use crate::store::rehearsal;
 use crate::store::rows::{self, READ_ROWS, Stretch, Write};
 use crate::store::signals::wal_position;
 use crate::store::{Class, Connector, Purpose, StoreError};
@@ -63,7 +64,7 @@ async fn write_and_roll_back(
             let (start, rows) = (slice.start, slice.len());
             wave.start = slice.end;
             let began = Instant::now();
-            let mut batch = rows::Rehearsal::begin(conn, connector).await?;
+            let mut batch = rehearsal::Rehearsal::begin(conn, connector).await?;
             let written = batch.write(&part[slice]).await;
             batch.roll_back().await?;
             match written {

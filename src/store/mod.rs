@@ -16,6 +16,7 @@ pub mod locks;
 mod pg_types;
 mod pooling;
 pub mod preflight;
+pub mod rehearsal;
 pub mod report;
 pub mod rows;
 pub mod schema;

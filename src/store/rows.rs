@@ -6,11 +6,10 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Row as _, Transaction};
+use sqlx::{PgConnection, Row as _};
 use uuid::Uuid;
 
-use super::connect::Connector;
-use super::error::{StoreError, bounded};
+use super::error::StoreError;
 use super::ledger::Lease;
 use super::pg_types::Xid;
 use super::statement::{Column, Query, Row, binds, script, statements};
@@ -343,39 +342,13 @@ pub async fn write_free(
     overwrite_free(conn, rows, "write contested rows").await
 }
 
-/// A transaction over the application's rows that needs no lease: it can only be rolled back.
-pub struct Rehearsal<'c> {
-    tx: Transaction<'c, Postgres>,
-    limit: Duration,
-}
-
-impl<'c> Rehearsal<'c> {
-    /// Begins one, with the limits of a batch.
-    pub async fn begin(conn: &'c mut PgConnection, connector: &Connector) -> Result<Self, StoreError> {
-        let limit = connector.answer_limit();
-        let begin = conn.begin_with(AssertSqlSafe(connector.begin_batch()));
-        Ok(Rehearsal { tx: bounded("begin a rehearsal", limit, begin).await?, limit })
-    }
-
-    /// As [`write`].
-    pub async fn write(&mut self, rows: &[Write]) -> Result<u64, StoreError> {
-        overwrite(&mut self.tx, rows, "rehearse a batch").await
-    }
-
-    /// As [`write_free`].
-    pub async fn write_free(&mut self, rows: &[&Write]) -> Result<FreeWrites, StoreError> {
-        overwrite_free(&mut self.tx, rows, "rehearse a batch").await
-    }
-
-    /// Leaves nothing but dead row versions.
-    pub async fn roll_back(self) -> Result<(), StoreError> {
-        bounded("roll the rehearsal back", self.limit, self.tx.rollback()).await
-    }
-}
-
 /// What now stands there is looked at only where a trigger could have changed it: it costs a row of 3 KB as much as
 /// writing it.
-async fn overwrite(conn: &mut PgConnection, rows: &[Write], op: &'static str) -> Result<u64, StoreError> {
+pub(super) async fn overwrite(
+    conn: &mut PgConnection,
+    rows: &[Write],
+    op: &'static str,
+) -> Result<u64, StoreError> {
     let news = News::of(rows.iter());
     let written = update(&news).named(op).affected(conn).await?;
     if written > 0 || rows.is_empty() {
@@ -395,7 +368,7 @@ pub struct FreeWrites {
     pub altered: Vec<Uuid>,
 }
 
-async fn overwrite_free(
+pub(super) async fn overwrite_free(
     conn: &mut PgConnection,
     rows: &[&Write],
     op: &'static str,
