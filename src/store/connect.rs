@@ -32,6 +32,8 @@ pub enum Purpose {
     Write,
     /// Reads only, enforced by the server; works on a hot standby.
     ReadOnly,
+    /// The same, for walking over the heap in the order of its places.
+    ReadByPlace,
 }
 
 /// What the server said about itself at the first connection.
@@ -252,6 +254,10 @@ impl Connector {
                  WHERE current_setting('synchronous_standby_names') = '' AND current_setting('synchronous_commit') = 'on'"
             }
             Purpose::ReadOnly => "SET default_transaction_read_only = on",
+            Purpose::ReadByPlace => {
+                "SET default_transaction_read_only = on; SET plan_cache_mode = force_generic_plan; \
+                 SET enable_seqscan = off; SET enable_bitmapscan = off"
+            }
         });
         sql
     }

@@ -12,6 +12,7 @@ pub mod proof;
 pub mod quarantine;
 pub mod rotation;
 pub mod standing;
+pub mod tags;
 
 use super::statement::Declaration;
 
@@ -33,6 +34,7 @@ pub(super) fn statements() -> impl Iterator<Item = &'static Declaration> {
         rotation::lock::STATEMENTS,
         rotation::turn::STATEMENTS,
         standing::STATEMENTS,
+        tags::STATEMENTS,
     ];
     files.into_iter().flatten()
 }

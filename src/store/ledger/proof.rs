@@ -34,12 +34,6 @@ statements! {
     ) -> All<Uuid> during "look for rows moved before":
         "SELECT DISTINCT w.id FROM rekey.proofs p CROSS JOIN LATERAL unnest(p.ids) m(id) JOIN unnest($4::uuid[]) w(id) ON w.id = m.id \
          WHERE p.rotation = $1 AND p.direction = $2 AND ($3::bigint IS NULL OR p.chunk = $3) AND p.lo <= $6 AND p.hi >= $5";
-
-    // In the order they were made: of a row moved twice the later tag counts. A page at a time: where ids do not
-    // follow the heap, every batch may hold one of the range, and no statement may take that long.
-    fn page(rotation: Uuid, above: Option<Uuid>, to: Uuid, after: i64, limit: i64) -> Query<(i64, Vec<Uuid>, Vec<u8>)> during READ:
-        "SELECT id, ids, tags FROM rekey.proofs WHERE rotation = $1 AND ($2::uuid IS NULL OR hi > $2) AND lo <= $3 \
-         AND id > $4 ORDER BY id LIMIT $5";
 }
 
 const READ: &str = "read proof tags";
@@ -98,43 +92,4 @@ pub async fn moved(
     let found =
         moved_among(conn, rotation, direction, chunk, ids, ids.iter().min(), ids.iter().max()).await?;
     Ok(found.into_iter().collect())
-}
-
-/// Batches' proofs that one statement reads, some 30 kB each.
-const PAGE: i64 = 200;
-
-/// Id and tag of one row.
-pub type Tagged = ([u8; 16], Tag);
-
-/// The latest tag of every row with an id in `(lo, hi]`, `None` being open, in either direction, ordered by id.
-pub async fn tags_in(
-    conn: &mut PgConnection,
-    rotation: Uuid,
-    lo: Option<Uuid>,
-    hi: Option<Uuid>,
-) -> Result<Vec<Tagged>, StoreError> {
-    let (above, to) = (lo, hi.unwrap_or(Uuid::max()));
-    let mut tags: Vec<Tagged> = Vec::new();
-    let (mut after, mut whole) = (i64::MIN, true);
-    while whole {
-        let mut read = 0;
-        let part = page(rotation, above, to, after, PAGE).each(conn, |(id, ids, bytes)| {
-            (read, after) = (read + 1, id);
-            let pairs = ids.into_iter().zip(Tag::split(&bytes));
-            tags.extend(
-                pairs
-                    .filter(|(id, _)| above.is_none_or(|a| *id > a) && *id <= to)
-                    .map(|(id, t)| (*id.as_bytes(), t)),
-            );
-            Ok::<(), StoreError>(())
-        });
-        part.await?;
-        whole = read == PAGE;
-    }
-    tags.sort_by_key(|(id, _)| *id);
-    // Keep the last of equals.
-    tags.reverse();
-    tags.dedup_by_key(|(id, _)| *id);
-    tags.reverse();
-    Ok(tags)
 }
