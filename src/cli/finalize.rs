@@ -12,6 +12,8 @@ use crate::error::{Exit, Result};
 use crate::jobs::finalize::{self, FinalizeRequest, Finalized};
 use crate::jobs::stakes;
 use crate::rotation::Command;
+use crate::store::preflight::Allowed;
+use crate::telemetry::progress::thousands;
 
 #[derive(Args)]
 pub struct FinalizeArgs {
@@ -24,6 +26,9 @@ pub struct FinalizeArgs {
     /// Readers of the verify before it
     #[arg(long, env = "REKEY_WORKERS", hide_env_values = true, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64), value_name = "N")]
     pub workers: u16,
+    /// Let a named finding pass; repeatable
+    #[arg(long, env = "REKEY_ALLOW", hide_env_values = true, value_name = "FINDING", value_delimiter = ',')]
+    pub allow: Vec<String>,
     #[command(flatten)]
     pub keys: KeyArgs,
 }
@@ -32,6 +37,7 @@ pub struct FinalizeArgs {
 pub async fn run(args: FinalizeArgs, context: &Context) -> Result<Exit> {
     let request = FinalizeRequest {
         recovery_window: args.recovery_window,
+        allowed: Allowed::parse(&args.allow)?,
         workers: args.workers.into(),
         keys: args.keys.named()?,
     };
@@ -45,7 +51,7 @@ pub async fn run(args: FinalizeArgs, context: &Context) -> Result<Exit> {
     context.say_next("finalized", &done.next);
     if context.json() {
         context.print_json(&json!({
-            "outcome": "finalized", "ending": done.ending, "rotation": done.rotation, "next": done.next,
+            "outcome": "finalized", "ending": done.ending, "rotation": done.rotation, "accepted": done.accepted, "other_credentials": done.others, "next": done.next,
             "event_head": done.event_head,
         }))?;
     } else {
@@ -56,7 +62,11 @@ pub async fn run(args: FinalizeArgs, context: &Context) -> Result<Exit> {
 
 fn text(f: &Finalized, recovery_window: u8) {
     let (r, ending) = (&f.rotation, &f.ending);
-    println!("rotation {} is over; every connection is on the new key, {}", r.id, r.new_fingerprint);
+    let but = match f.accepted {
+        0 => String::new(),
+        rows => format!(", except {} that an operator accepted", thousands(rows)),
+    };
+    println!("rotation {} is over; every connection is on the new key, {}{but}", r.id, r.new_fingerprint);
     if let Some(label) = &ending.retired_label {
         println!("  the old key stays, labelled {label}: database backups taken before the rotation need it");
     }
@@ -74,6 +84,10 @@ fn text(f: &Finalized, recovery_window: u8) {
     }
     if let Some(secret) = &ending.not_deleted {
         println!("  secret {secret} could not be deleted: delete it by hand");
+    }
+    if let Some(others) = &f.others {
+        println!("  {}: {}", others.name, others.message);
+        println!("  → {}", others.remedy);
     }
     println!();
     print_next(&f.next);

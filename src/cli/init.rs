@@ -9,12 +9,16 @@ use super::last_lines::{print_head, print_next};
 use crate::error::{Exit, Result};
 use crate::jobs::init;
 use crate::store::grants;
+use crate::store::preflight::Allowed;
 
 #[derive(Args)]
 pub struct InitArgs {
     /// Print the schema and the grants as SQL, and do nothing
     #[arg(long, env = "REKEY_PRINT_SQL", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub print_sql: bool,
+    /// Let a named finding pass; repeatable
+    #[arg(long, env = "REKEY_ALLOW", hide_env_values = true, value_name = "FINDING", value_delimiter = ',')]
+    pub allow: Vec<String>,
 }
 
 /// Runs the command.
@@ -23,7 +27,7 @@ pub async fn run(args: InitArgs, context: &Context) -> Result<Exit> {
         print!("{}", init::sql());
         return Ok(Exit::Ok);
     }
-    let done = init::init(context).await?;
+    let done = init::init(context, &Allowed::parse(&args.allow)?).await?;
     if context.json() {
         context.print_json(&json!({
             "schema": "rekey", "created": done.created, "runner_role": grants::RUNNER, "reader_role": grants::READER,

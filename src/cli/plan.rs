@@ -36,6 +36,9 @@ pub async fn run(args: PlanArgs, context: &Context) -> Result<Exit> {
     let plan = plan::plan(context, &request).await?;
     let exit = plan.report.exit();
     let outcome = match exit {
+        Exit::Ok if plan.report.may_only_look() => {
+            "nothing stands in the way of a run by a role that may write; this role may only plan and verify"
+        }
         Exit::Ok if plan.rotation.is_some() => "nothing stands in the way of going on",
         Exit::Ok => "nothing stands in the way of a run",
         _ => "refused: see the findings",

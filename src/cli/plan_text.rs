@@ -68,7 +68,7 @@ fn run(plan: &Plan) {
     count("chunk", f64::from(run.chunk_rows), "rows");
     count("batch, at most", f64::from(run.batch_rows), "rows");
     count("rows to move", forecast.rows as f64, "rows");
-    size("growth, at most", forecast.growth_bytes as f64);
+    size("growth, about", forecast.growth_bytes as f64);
     if let (Some(rate), Some(seconds)) = (forecast.rows_per_second, forecast.seconds) {
         count("rate, one worker", rate, "rows/s");
         line("duration, one worker", &format!("{seconds:.1}"), "s");
@@ -80,7 +80,11 @@ fn run(plan: &Plan) {
         line("row locks held, at most", &format!("{:.1}", seconds * 1000.0), "ms");
     }
     match plan.rehearsed_rows {
-        Some(rows) => println!("  measured on {} rows, written and rolled back", thousands(rows as i64)),
+        Some(rows) => println!(
+            "  measured on {} rows, written and rolled back; the table grew by {:.1} MiB, which VACUUM makes usable again",
+            thousands(rows as i64),
+            forecast.rehearsal_bytes.unwrap_or(0) as f64 / f64::from(1 << 20)
+        ),
         None => println!("  rate, duration, WAL and locks: rekey plan --rehearse 20000 measures them"),
     }
 }

@@ -54,15 +54,19 @@ struct DryReport {
     #[serde(flatten)]
     found: DryRun,
     rows_per_second: f64,
+    rejected_rows: Option<u64>,
     next: Vec<Step>,
     event_head: Option<String>,
 }
 
 fn print_dry(context: &Context, tried: Tried) -> Result<Exit> {
-    let Tried { end, found, next, event_head } = tried;
+    let Tried { end, found, rejected_rows, next, event_head } = tried;
     let outcome = match end {
         DryEnd::Clean => "every row would be on the new key; nothing was written",
         DryEnd::Quarantine => "rows open with neither key and would be quarantined; nothing was written",
+        DryEnd::Rejected => {
+            "a constraint rejects the update of rows, which would be quarantined; nothing was written"
+        }
         DryEnd::WrongKey => "no row opens with the old key; nothing was written",
         DryEnd::PastDeadline => "past its deadline; nothing was written",
         DryEnd::Signalled => "stopped by a signal; nothing was written",
@@ -74,6 +78,7 @@ fn print_dry(context: &Context, tried: Tried) -> Result<Exit> {
         exit_code: exit.code(),
         rows_per_second: (found.rows as f64 / found.seconds.max(1e-9)).round(),
         found,
+        rejected_rows,
         next,
         event_head,
     };
@@ -94,6 +99,9 @@ fn text(report: &DryReport) {
         ("neither key opens", report.found.unreadable),
     ] {
         println!("  {name:<22}{:>14} rows", thousands(rows));
+    }
+    if let Some(rows @ 1..) = report.rejected_rows {
+        println!("  {:<22}{:>14} rows", "a constraint rejects", thousands(rows as i64));
     }
     println!("  {:<22}{:>14.1} s", "time", report.found.seconds);
     println!("  {:<22}{:>14} rows/s", "rate", thousands(report.rows_per_second as i64));

@@ -35,6 +35,9 @@ fn rotation(s: &Status, Heading { rotation: r, .. }: &Heading) {
         current_key(key);
     }
     line("started", format_args!("{} by {}", r.created_at, r.operator));
+    if let Some(origin) = &s.copied_from {
+        line("database", format_args!("copied from {origin}: act there, not here"));
+    }
     if let Some(deadline) = &r.deadline {
         let by = s.deadline_by.as_ref().map_or_else(String::new, |by| format!(", set by {by}"));
         line("deadline", format_args!("{deadline}{by}"));

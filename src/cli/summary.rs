@@ -14,7 +14,7 @@ use crate::telemetry::progress::thousands;
 /// What is printed.
 #[derive(Serialize)]
 struct Summary<'a> {
-    outcome: &'static str,
+    outcome: &'a str,
     exit_code: u8,
     meaning: &'static str,
     rotation: &'a Rotation,
@@ -31,10 +31,18 @@ struct Summary<'a> {
 /// Prints how it ended and returns the exit code.
 pub fn print(context: &Context, settled: &Settled) -> Result<Exit> {
     let exit = settled.goal.exit();
-    let outcome = outcome(settled.goal, settled.direction);
-    context.say_next(outcome, &settled.next);
+    let accepted = settled.totals.quarantined - settled.unaccepted;
+    let outcome = match settled.goal {
+        Goal::ReachedButAccepted => format!(
+            "every row is on the {} key, except {} that an operator accepted",
+            settled.direction.target(),
+            thousands(accepted)
+        ),
+        goal => outcome(goal, settled.direction).to_owned(),
+    };
+    context.say_next(&outcome, &settled.next);
     let summary = Summary {
-        outcome,
+        outcome: &outcome,
         exit_code: exit.code(),
         meaning: exit.meaning(),
         rotation: &settled.rotation,
@@ -56,14 +64,8 @@ pub fn print(context: &Context, settled: &Settled) -> Result<Exit> {
 
 fn outcome(goal: Goal, direction: Direction) -> &'static str {
     match (goal, direction) {
-        (Goal::Reached, Direction::Forward) => "every row is on the new key",
-        (Goal::Reached, Direction::Backward) => "every row is on the old key",
-        (Goal::ReachedButAccepted, Direction::Forward) => {
-            "every row is on the new key, except those that were accepted"
-        }
-        (Goal::ReachedButAccepted, Direction::Backward) => {
-            "every row is on the old key, except those that were accepted"
-        }
+        (Goal::Reached | Goal::ReachedButAccepted, Direction::Forward) => "every row is on the new key",
+        (Goal::Reached | Goal::ReachedButAccepted, Direction::Backward) => "every row is on the old key",
         (Goal::Quarantined, _) => "finished, but rows are quarantined",
         (Goal::OtherBytes, _) => "rows of ours held other bytes than before the rotation",
         (Goal::Unsettled, _) => "writers kept saving rows on the old key: stop them, then go on",

@@ -1,7 +1,7 @@
 //! Measures this database: real UPDATEs of real rows with real ciphertexts, in transactions that are rolled back.
-//! Nothing remains but WAL, and dead row versions that pruning removes.
+//! Nothing remains but WAL, and dead row versions: pruning removes them, and the space they took stays with the table.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -12,6 +12,7 @@ use super::writer::MAX_BATCH_BYTES;
 use crate::crypto::Rewrapper;
 use crate::error::Error;
 use crate::rotation::{self, Rehearsal, deal, next_slice};
+use crate::store::facts;
 use crate::store::rehearsal;
 use crate::store::rows::{self, READ_ROWS, Stretch, Write};
 use crate::store::signals::wal_position;
@@ -28,8 +29,8 @@ pub async fn rehearse(
     batch_rows: u32,
 ) -> Result<Rehearsal, Error> {
     let mut conn = connector.connect(Purpose::Write).await?;
-    let mut total =
-        Rehearsal { rows: 0, elapsed: Duration::ZERO, wal_bytes: 0, longest_batch: Duration::ZERO };
+    let mut total = Rehearsal::default();
+    let size = size(&mut conn).await?;
     let from = wal_position(&mut conn).await?;
     let started = Instant::now();
     let mut after = None;
@@ -46,7 +47,13 @@ pub async fn rehearse(
     }
     total.elapsed = started.elapsed();
     total.wal_bytes = (wal_position(&mut conn).await? - from).max(0) as u64;
+    total.grown_bytes = (self::size(&mut conn).await? - size).max(0) as u64;
     Ok(total)
+}
+
+/// Of the table and its indexes, in bytes.
+async fn size(conn: &mut PgConnection) -> Result<i64, StoreError> {
+    facts::table(conn).await.map(|facts| facts.heap_bytes + facts.index_bytes)
 }
 
 async fn write_and_roll_back(

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::interrupt::unless_stopped;
 use super::key_pair;
-use super::preflight::{PreflightRequest, preflight};
+use super::preflight::{PreflightRequest, preflight, unless_changed};
 use super::run::RunRequest;
 use super::work;
 use super::{Session, access, standing};
@@ -27,6 +27,8 @@ pub enum DryEnd {
     Clean,
     /// Rows open with neither key, and would be quarantined.
     Quarantine,
+    /// A constraint rejects the update of rows, which would be quarantined.
+    Rejected,
     /// No row opens with the old key.
     WrongKey,
     /// The window was over before every row was seen.
@@ -40,7 +42,7 @@ impl DryEnd {
     pub const fn exit(self) -> Exit {
         match self {
             DryEnd::Clean => Exit::Ok,
-            DryEnd::Quarantine => Exit::Quarantined,
+            DryEnd::Quarantine | DryEnd::Rejected => Exit::Quarantined,
             DryEnd::WrongKey => Exit::Key,
             DryEnd::PastDeadline => Exit::Stopped,
             DryEnd::Signalled => Exit::Signalled,
@@ -54,6 +56,8 @@ pub struct Tried {
     pub end: DryEnd,
     /// Rows by outcome.
     pub found: DryRun,
+    /// Rows whose update a constraint would reject; none where they could not be counted.
+    pub rejected_rows: Option<u64>,
     /// What to do next.
     pub next: Vec<Step>,
     /// The head of the audit chain, where rekey has run before.
@@ -64,7 +68,7 @@ pub struct Tried {
 pub async fn dry_run(session: &Session, request: &RunRequest, mut stop: Stop) -> Result<Tried> {
     let connector = session.connector()?;
     let prepared = prepare(session, request, &connector);
-    let Prepared { rewrapper, settings, event_head, limit, standing } =
+    let Prepared { rewrapper, settings, rejected_rows, event_head, limit, standing } =
         unless_stopped(&mut stop, prepared).await?;
     let (sender, receiver) = watch::channel(Progress { totals: Counters::default(), ..Default::default() });
     let shown = session.follow(receiver);
@@ -83,7 +87,8 @@ pub async fn dry_run(session: &Session, request: &RunRequest, mut stop: Stop) ->
         }
         give_up.stop();
     });
-    let found = engine::dry_run(connector.probed(), rewrapper, settings, given_up, sender).await?;
+    let found = engine::dry_run(connector.probed(), rewrapper, settings, given_up, sender).await;
+    let found = unless_changed(&session.connector()?.probed(), found).await?;
     relay.abort();
     drop(shown);
     let end = match &found {
@@ -91,22 +96,24 @@ pub async fn dry_run(session: &Session, request: &RunRequest, mut stop: Stop) ->
         f if f.stopped => DryEnd::Signalled,
         f if f.rows > 0 && f.would_re_encrypt == 0 && f.unreadable > f.already_on_key => DryEnd::WrongKey,
         f if f.unreadable > 0 => DryEnd::Quarantine,
+        _ if rejected_rows.is_some_and(|rows| rows > 0) => DryEnd::Rejected,
         _ => DryEnd::Clean,
     };
     let just = JustDone::DryRun(match end {
         DryEnd::Clean => Dry::Clean,
-        DryEnd::Quarantine => Dry::BadRows,
+        DryEnd::Quarantine | DryEnd::Rejected => Dry::BadRows,
         DryEnd::WrongKey => Dry::WrongKey,
         DryEnd::PastDeadline | DryEnd::Signalled => Dry::Stopped,
     });
     let next = next(&Standing { just, ..standing });
-    Ok(Tried { end, found, next, event_head })
+    Ok(Tried { end, found, rejected_rows, next, event_head })
 }
 
 /// What a dry run needs to start.
 struct Prepared {
     rewrapper: Rewrapper,
     settings: Settings,
+    rejected_rows: Option<u64>,
     event_head: Option<String>,
     /// How long it may take.
     limit: Option<Duration>,
@@ -141,5 +148,6 @@ async fn prepare(session: &Session, request: &RunRequest, connector: &Connector)
     let also = access::also(session, request.also_key.as_ref(), &mut Vec::new()).await?;
     let id = active.map_or_else(crate::entropy::id, |r| r.id);
     let rewrapper = work::rewrapper(&keys, id, Direction::Forward, also.as_ref())?;
-    Ok(Prepared { rewrapper, settings, event_head, limit, standing })
+    let rejected_rows = report.rejected_rows;
+    Ok(Prepared { rewrapper, settings, rejected_rows, event_head, limit, standing })
 }

@@ -9,7 +9,7 @@ use crate::error::{Error, Exit, Result};
 use crate::rotation::permits::{Position, Standing};
 use crate::rotation::throttle::Reason;
 use crate::rotation::{State, next};
-use crate::store::preflight::FINDINGS;
+use crate::store::preflight::{About, FINDINGS};
 
 /// What kind of name it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -99,7 +99,10 @@ fn of_exit(exit: Exit) -> Explanation {
             "the last committed batch stands; nothing is half-written",
             "run the same command again; keep the log and report it",
         ),
-        Exit::Usage => ("untouched", "do what the message says; see `rekey COMMAND --help`"),
+        Exit::Usage => (
+            "untouched; if the run had already begun (the password changed), the last committed batch stands",
+            "do what the message says; see `rekey COMMAND --help`",
+        ),
         Exit::Key => ("untouched", "run `rekey keys fingerprint SOURCE` on each source"),
         Exit::Preflight => (
             "untouched; if the run had already begun, the last committed batch stands",
@@ -131,15 +134,18 @@ fn of_exit(exit: Exit) -> Explanation {
     }
 }
 
-fn of_finding((name, allow, meaning): &(&'static str, bool, &'static str)) -> Explanation {
-    let mut steps = vec!["run `rekey plan`, which says what it found and how to fix it".to_owned()];
-    if *allow {
-        steps.push(format!("or, if you know why it is harmless, add `--allow {name}`"));
+fn of_finding(about: &&'static About) -> Explanation {
+    let mut steps = vec![
+        "run `rekey plan`, which names what it found and how to fix it".to_owned(),
+        about.remedy.to_owned(),
+    ];
+    if about.may_be_allowed {
+        steps.push(format!("or, if you know why it is harmless, add `--allow {}`", about.name));
     }
     Explanation {
-        name: (*name).into(),
+        name: about.name.into(),
         kind: Kind::Finding,
-        meaning: (*meaning).into(),
+        meaning: about.meaning.into(),
         data: "untouched; if the run had already begun, the last committed batch stands".into(),
         next: steps,
     }
@@ -287,6 +293,9 @@ mod tests {
                 Kind::ThrottleReason if known.name != Reason::Paused.as_str() => {
                     let next = crate::rotation::permits::sentence(&known.next[0]);
                     (format!("| `{}` |", known.name), format!("| {}. {next}", known.meaning))
+                }
+                Kind::Finding => {
+                    (format!("| `{}` |", known.name), format!("| {} | {}", known.meaning, known.next[1]))
                 }
                 _ => continue,
             };

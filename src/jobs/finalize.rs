@@ -11,15 +11,18 @@ use crate::engine::Stop;
 use crate::engine::lifecycle::{self, End, Ending, Exclusive, Target, clean_up, is_settled, settle};
 use crate::error::Result;
 use crate::rotation::permits::JustDone;
-use crate::rotation::{Command, State, Step};
+use crate::rotation::{Command, Direction, State, Step};
 use crate::secrets::{AppKey, KeySource, application_source};
-use crate::store::ledger::{Rotation, rotation};
+use crate::store::ledger::{Rotation, chunk, quarantine, rotation};
+use crate::store::preflight::{Allowed, Finding, other_credentials, other_database};
 use crate::store::{Purpose, audit};
 
 /// What is asked for.
 pub struct FinalizeRequest {
     /// Days in which the temporary secret can still be restored.
     pub recovery_window: u8,
+    /// Findings that the operator allows.
+    pub allowed: Allowed,
     /// Connections that read at a time while it verifies.
     pub workers: usize,
     /// Where the keys are.
@@ -32,6 +35,10 @@ pub struct Finalized {
     pub ending: Ending,
     /// The rotation as it stands now.
     pub rotation: Rotation,
+    /// Rows that an operator accepted as they are.
+    pub accepted: i64,
+    /// Other tables with credentials, which are still on the key that they were on.
+    pub others: Option<Finding>,
     /// What to do next.
     pub next: Vec<Step>,
     /// The head of the audit chain.
@@ -42,7 +49,10 @@ pub struct Finalized {
 pub async fn finalize(session: &Session, request: &FinalizeRequest, stop: Stop) -> Result<Finalized> {
     let connector = session.connector()?;
     let mut conn = connector.connect(Purpose::Control).await?;
-    if let Some(over) = rotation::latest(&mut conn).await?.filter(|r| r.state == State::Finalized) {
+    let latest = rotation::latest(&mut conn).await?;
+    if let Some(over) = latest.filter(|r| r.state == State::Finalized)
+        && other_database(&mut conn, over.id).await?.is_none()
+    {
         put_in_order(session, &mut conn, &over).await?;
     }
     let r = standing::permitted(session, &mut conn, Command::Finalize).await?;
@@ -52,6 +62,8 @@ pub async fn finalize(session: &Session, request: &FinalizeRequest, stop: Stop) 
     standing::require(session, alone.conn(), Command::Finalize, Some(&r)).await?;
     let target = Target::of(&session.sources, &r, None)?;
     preflight::primary_only(&connector, alone.conn(), "finalize").await?;
+    preflight::same_database(session, alone.conn(), r.id, "finalize", &request.allowed).await?;
+    let others = other_credentials(alone.conn()).await?;
     if r.state == State::Promoted {
         target.look_for_either().await?;
         // Promoted from a verify that saw rows: whoever deleted them since did not ask rekey.
@@ -73,9 +85,11 @@ pub async fn finalize(session: &Session, request: &FinalizeRequest, stop: Stop) 
     };
     let ending = lifecycle::finalize(&mut alone, &target, end).await?;
     let now = rotation::by_id(alone.conn(), r.id).await?;
+    let quarantined = chunk::totals(alone.conn(), r.id, Direction::Forward).await?.quarantined;
+    let accepted = quarantined - quarantine::unaccepted(alone.conn(), r.id).await?;
     let next = standing::next_steps(session, alone.conn(), Some(&now), JustDone::Nothing).await?;
     let (seq, hash) = audit::head(alone.conn()).await?;
-    Ok(Finalized { ending, rotation: now, next, event_head: format!("{seq}:{hash}") })
+    Ok(Finalized { ending, rotation: now, accepted, others, next, event_head: format!("{seq}:{hash}") })
 }
 
 /// How long the labels of a rotation that is over may hold the refusal up.

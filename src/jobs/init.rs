@@ -4,6 +4,7 @@ use super::preflight::primary_only;
 use super::{Session, standing};
 use crate::error::Result;
 use crate::rotation::{Step, next};
+use crate::store::preflight::{Allowed, examine_schema, refuse};
 use crate::store::{Purpose, audit, grants, schema};
 
 /// What it reports.
@@ -17,11 +18,12 @@ pub struct Initialized {
 }
 
 /// Creates the schema, or brings it up to date.
-pub async fn init(session: &Session) -> Result<Initialized> {
+pub async fn init(session: &Session, allowed: &Allowed) -> Result<Initialized> {
     let connector = session.connector()?;
     let mut conn = connector.connect(Purpose::Control).await?;
     primary_only(&connector, &mut conn, "init").await?;
     let existed = schema::exists(&mut conn).await?;
+    refuse(&examine_schema(&mut conn, allowed).await?)?;
     schema::ensure(&mut conn).await?;
     let (_, standing) = standing::latest(session, &mut conn).await?;
     Ok(Initialized {

@@ -13,7 +13,7 @@ use crate::rotation::permits::JustDone;
 use crate::rotation::{Direction, Forecast, Rehearsal, Step};
 use crate::store::ledger::{Rotation, rotation};
 use crate::store::preflight::{Asked, Finding, For, Kind, Report, examine};
-use crate::store::{self, Connector, audit};
+use crate::store::{self, Connector, audit, schema};
 
 /// What is asked for.
 pub struct PlanRequest {
@@ -80,7 +80,10 @@ pub async fn plan(session: &Session, request: &PlanRequest) -> Result<Plan> {
         Err(store::StoreError::Pooled { .. }) => connector.bare().await?,
         conn => conn?,
     };
-    let active = rotation::latest(&mut conn).await?.filter(|r| r.state.is_active());
+    // What keeps this role from reading it is a finding among the others.
+    let readable = schema::is_readable(&mut conn).await?;
+    let latest = if readable { rotation::latest(&mut conn).await? } else { None };
+    let active = latest.filter(|r| r.state.is_active());
     let direction = active.as_ref().map_or(Direction::Forward, Rotation::direction);
     let limits = request.work.limits(direction);
     let keys = keys(session, &request.keys, active.as_ref()).await?;

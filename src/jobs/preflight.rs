@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::Session;
 use super::key_pair::{Held, KeyPair};
@@ -10,7 +11,9 @@ use crate::error::{Error, Exit, Result};
 use crate::rotation::Direction;
 use crate::rotation::throttle::Limits;
 use crate::secrets::SourceError;
-use crate::store::preflight::{Allowed, Asked, Finding, For, KeyProbe, Kind, Report, examine};
+use crate::store::preflight::{
+    Allowed, Asked, Finding, For, KeyProbe, Kind, Report, changed_table, examine, other_database,
+};
 use crate::store::{Connector, audit};
 
 /// Refuses a hot standby for commands that write.
@@ -23,6 +26,14 @@ pub async fn primary_only(connector: &Connector, conn: &mut PgConnection, comman
         .hint("point DATABASE_URL at the primary; plan, status, verify and run --dry-run work here"));
     }
     Ok(())
+}
+
+/// A statement that failed for no other reason may have met a table that was changed meanwhile: that is a refusal, no bug.
+pub async fn unless_changed<T>(connector: &Connector, work: Result<T>) -> Result<T> {
+    match work {
+        Err(bug) if bug.exit == Exit::Internal => Err(changed_table(connector).await.unwrap_or(bug)),
+        work => work,
+    }
 }
 
 /// What a preflight is for.
@@ -96,10 +107,34 @@ pub async fn no_automatic_rotation(
 ) -> Result<()> {
     let Some(aws) = target.source.aws() else { return Ok(()) };
     let found = automatic_rotation(session, &aws.secret_id, &aws.secret_id).await?;
+    refuse_unless_allowed(session, conn, target.rotation.id, "promote", found, allowed).await
+}
+
+/// Refuses where the rotation was begun in another database, of which this one is a copy.
+pub async fn same_database(
+    session: &Session,
+    conn: &mut PgConnection,
+    rotation: Uuid,
+    command: &str,
+    allowed: &Allowed,
+) -> Result<()> {
+    let found = other_database(conn, rotation).await?;
+    refuse_unless_allowed(session, conn, rotation, command, found, allowed).await
+}
+
+/// What is let pass is recorded.
+async fn refuse_unless_allowed(
+    session: &Session,
+    conn: &mut PgConnection,
+    rotation: Uuid,
+    command: &str,
+    found: Option<Finding>,
+    allowed: &Allowed,
+) -> Result<()> {
     let Some(finding) = found.filter(Finding::refuses) else { return Ok(()) };
-    if allowed.includes(Kind::AutomaticRotation) {
-        let detail = json!({ "by": "promote", "finding": finding.name, "message": finding.message });
-        audit::append(conn, Some(target.rotation.id), "allow", &session.actor, detail).await?;
+    if allowed.includes(finding.kind()) {
+        let detail = json!({ "by": command, "finding": finding.name, "message": finding.message });
+        audit::append(conn, Some(rotation), "allow", &session.actor, detail).await?;
         return Ok(());
     }
     let hint = format!("{}, or let it pass with --allow {}", finding.remedy, finding.name);

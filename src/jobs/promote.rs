@@ -68,6 +68,7 @@ pub async fn promote(session: &Session, request: &PromoteRequest, stop: Stop) ->
     }
     let new = key_pair::one(session, &keys, &r, Role::New).await?;
     preflight::primary_only(&connector, alone.conn(), "promote").await?;
+    preflight::same_database(session, alone.conn(), r.id, "promote", &request.allowed).await?;
     // Before the verify, whose result is recorded: a place that yields a foreign key, or changes by itself, is refused.
     if !external {
         let found = target.look_for_either().await?;

@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::key_pair::{self, NamedKeys};
-use super::preflight::primary_only;
+use super::preflight::{primary_only, same_database};
 use super::settled::{Ended, Settled, settle};
 use super::work::{self, WorkRequest};
 use super::{Session, access, standing};
@@ -67,6 +67,7 @@ pub async fn retry(session: &Session, request: &RetryRequest, stop: Stop) -> Res
     primary_only(&connector, &mut conn, "quarantine retry").await?;
     let command = Command::QuarantineRetry { deadline: request.work.deadline.is_some() };
     let r = standing::permitted(session, &mut conn, command).await?;
+    same_database(session, &mut conn, r.id, "quarantine retry", &request.work.allowed).await?;
     let direction = r.direction();
     let pair = key_pair::for_rotation(session, &request.keys, &r).await?;
     let mut accessed = access::both(&pair);

@@ -17,6 +17,7 @@ use crate::store::ledger::pass::{self, Pass};
 use crate::store::ledger::process::{self, Process};
 use crate::store::ledger::standing::{Milestone, promotion_of};
 use crate::store::ledger::{Rotation, chunk, quarantine, rotation};
+use crate::store::origin::Origin;
 use crate::store::{Connector, Purpose, Server, StoreError, audit, facts};
 
 /// What `status` shows. All but the server and the last two are of a rotation, and empty where rekey never ran.
@@ -32,6 +33,8 @@ pub struct Status {
     pub deadline_by: Option<String>,
     /// The active rotation, or else the latest one.
     pub rotation: Option<Heading>,
+    /// The database that the rotation was begun in, if this one is a copy of it.
+    pub copied_from: Option<String>,
     /// Rows by outcome.
     pub totals: Option<Counters>,
     /// The latest pass of its direction.
@@ -194,6 +197,7 @@ async fn look(
         chunks = Some(Census { waiting, leased, done });
         progress = Some(progress_of(pass, &totals, &processes));
     }
+    let copied_from = Origin::if_elsewhere(conn, r.id).await?.map(|origin| origin.to_string());
     let unaccepted = quarantine::unaccepted(conn, r.id).await?;
     let (seq, hash) = audit::head(conn).await?;
     Ok(Status {
@@ -205,6 +209,7 @@ async fn look(
             None => None,
         },
         throttle: throttle(&r, &processes),
+        copied_from,
         rotation: Some(Heading { direction, rotation: r }),
         quarantine: Some(Quarantine { rows: totals.quarantined, unaccepted }),
         totals: Some(totals),

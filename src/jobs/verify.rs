@@ -7,6 +7,7 @@ use serde_json::Value;
 use sqlx::PgConnection;
 
 use super::key_pair::{self, NamedKeys, Role};
+use super::preflight::unless_changed;
 use super::{Session, access, standing};
 use crate::crypto::{Cipher, TagKey};
 use crate::engine::{self, Stop, StopSource, VerifyKeys, VerifyReport};
@@ -122,7 +123,9 @@ pub async fn check(
     tokio::pin!(verifying);
     let mut signal = stop;
     let turned = tokio::select! {
-        report = &mut verifying => return Ok(Checked { report: report?, accessed }),
+        report = &mut verifying => {
+            return Ok(Checked { report: unless_changed(connector, report).await?, accessed });
+        }
         () = signal.wait() => false,
         () = until_turned(connector, rotation) => true,
     };

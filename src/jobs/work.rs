@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::Session;
 use super::interrupt::stopped;
 use super::key_pair::KeyPair;
+use super::preflight::unless_changed;
 use crate::crypto::{EncryptionKey, Rewrapper, TagKey};
 use crate::engine::{End, Job, Settings, Stop, execute};
 use crate::error::{Error, Exit, Result};
@@ -172,6 +173,6 @@ pub async fn drive(
     let (sender, receiver) = watch::channel(Progress::default());
     let _shown = session.follow(receiver);
     let started = Instant::now();
-    let end = execute(job, stop, sender).await?;
+    let end = unless_changed(&session.connector()?.probed(), execute(job, stop, sender).await).await?;
     Ok((end, started.elapsed()))
 }

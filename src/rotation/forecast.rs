@@ -49,6 +49,8 @@ pub struct Forecast {
     pub wal_bytes: Option<u64>,
     /// Bytes the heap and indexes may grow by.
     pub growth_bytes: u64,
+    /// Bytes that the rehearsal left in the table and its indexes, where there was one.
+    pub rehearsal_bytes: Option<u64>,
     /// Longest time one batch holds its row locks, where it was measured.
     pub lock_seconds: Option<f64>,
     /// Rate, WAL and locks were measured on this database.
@@ -56,7 +58,7 @@ pub struct Forecast {
 }
 
 /// What a rehearsal measured.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Rehearsal {
     /// Rows written and rolled back.
     pub rows: u64,
@@ -64,6 +66,8 @@ pub struct Rehearsal {
     pub elapsed: Duration,
     /// WAL it left.
     pub wal_bytes: u64,
+    /// Bytes by which the table and its indexes grew: dead row versions, whose space the next VACUUM makes usable again.
+    pub grown_bytes: u64,
     /// Longest transaction.
     pub longest_batch: Duration,
 }
@@ -83,6 +87,7 @@ impl Forecast {
             seconds: rate.map(|rate| rows / rate),
             wal_bytes: per_row.map(|r| (rows * r.wal_bytes as f64 / r.rows as f64) as u64),
             growth_bytes: ((facts.heap_bytes + facts.index_bytes) as f64 * Self::GROWTH) as u64,
+            rehearsal_bytes: rehearsal.map(|r| r.grown_bytes),
             lock_seconds: per_row.map(|r| r.longest_batch.as_secs_f64()),
             measured: per_row.is_some(),
         }
@@ -112,6 +117,7 @@ mod tests {
             rows: 1000,
             elapsed: Duration::from_millis(50),
             wal_bytes: 1_500_000,
+            grown_bytes: 7,
             longest_batch: Duration::from_millis(40),
         };
         let forecast = Forecast::new(&facts(), Some(rehearsal));
@@ -124,8 +130,7 @@ mod tests {
 
     #[test]
     fn without_a_measurement_nothing_is_made_up() {
-        let nothing =
-            Rehearsal { rows: 0, elapsed: Duration::ZERO, wal_bytes: 9, longest_batch: Duration::ZERO };
+        let nothing = Rehearsal { wal_bytes: 9, ..Rehearsal::default() };
         for rehearsal in [None, Some(nothing)] {
             let forecast = Forecast::new(&facts(), rehearsal);
             assert_eq!(
@@ -167,7 +172,7 @@ mod tests {
         fn a_forecast_is_finite(rows in 0.0_f64..1e12, nulls in 0.0_f64..=1.0, tried in 0_u64..1 << 40, ms in 0_u64..1 << 30) {
             let facts = TableFacts { rows, null_fraction: nulls, ..facts() };
             let elapsed = Duration::from_millis(ms);
-            let rehearsal = Rehearsal { rows: tried, elapsed, wal_bytes: tried * 1500, longest_batch: elapsed };
+            let rehearsal = Rehearsal { rows: tried, elapsed, wal_bytes: tried * 1500, grown_bytes: 0, longest_batch: elapsed };
             let forecast = Forecast::new(&facts, Some(rehearsal));
             prop_assert_eq!(forecast.measured, tried > 0);
             prop_assert!(forecast.rows as f64 <= rows);

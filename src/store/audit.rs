@@ -8,8 +8,8 @@ use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::error::{Statement, StoreError};
-use super::schema;
 use super::statement::binds;
+use super::{encoding, schema};
 
 /// Who does something, and why; goes into every event.
 #[derive(Clone, Debug)]
@@ -36,6 +36,15 @@ impl Actor {
     }
 }
 
+impl Actor {
+    /// The same, in characters that the database at the other end can hold.
+    pub(super) async fn fitting(&self, conn: &mut PgConnection) -> Result<Actor, StoreError> {
+        let operator = encoding::fit(conn, &self.operator).await?.into_owned();
+        let reason = encoding::fit_remark(conn, self.reason.as_deref()).await?.map(Into::into);
+        Ok(Actor { operator, reason, ..self.clone() })
+    }
+}
+
 /// Appends one event in the caller's transaction and returns the chain's new head, in hex. The head's row stays
 /// locked until that transaction ends, so keep it short.
 pub async fn append(
@@ -45,6 +54,9 @@ pub async fn append(
     actor: &Actor,
     detail: Value,
 ) -> Result<String, StoreError> {
+    let operator = encoding::fit(conn, &actor.operator).await?;
+    let reason = encoding::fit_remark(conn, actor.reason.as_deref()).await?;
+    let detail = encoding::fit_json(conn, detail).await?;
     // Pods that start together append one after the other, over links of any length: the chain's head is waited for
     // longer than a session's lock_timeout, which is short for the application's sake, allows for a row. Past that the
     // server's message names the session that holds it.
@@ -56,8 +68,8 @@ pub async fn append(
     let (_, hash, _): (String, String, String) = appended
         .bind(rotation)
         .bind(action)
-        .bind(&actor.operator)
-        .bind(&actor.reason)
+        .bind(operator)
+        .bind(reason)
         .bind(detail)
         .fetch_one(conn)
         .during("append to the audit trail")
@@ -66,9 +78,13 @@ pub async fn append(
     Ok(hash)
 }
 
-/// Writes the event to the application's own trail, where it exists and we may. `resource_id` there is a uuid: it
+/// The longest that the application's trail may hold a command up, whatever limits the transaction has: locks on it, its
+/// triggers and its constraints are the application's business.
+const TRAIL_LIMITS: [&str; 2] = ["2s", "3s"];
+
+/// Writes the event to the application's own trail, where it exists and rekey may. `resource_id` there is a uuid: it
 /// takes the rotation's, where there is one; everything else goes into `context`, which is always an object. A
-/// trail of another form than ours must not stop a rotation: what it does not take is said, and ours has it.
+/// trail that does not take it must not stop a rotation: that is said, and `rekey.events` has it.
 pub async fn append_to_application(
     conn: &mut PgConnection,
     id: Uuid,
@@ -78,7 +94,9 @@ pub async fn append_to_application(
     detail: &Value,
 ) -> Result<bool, StoreError> {
     let usable: bool = sqlx::query_scalar(
-        "SELECT coalesce(has_table_privilege(to_regclass('public.audit_logs'), 'INSERT'), false)",
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE n.nspname = 'public' AND c.relname = 'audit_logs' AND has_schema_privilege(n.oid, 'USAGE') \
+         AND has_table_privilege(c.oid, 'INSERT'))",
     )
     .fetch_one(&mut *conn)
     .during("look for audit_logs")
@@ -93,28 +111,49 @@ pub async fn append_to_application(
         context[name] = value;
     }
     context["detail"] = detail.clone();
-    let mut savepoint = conn.begin().during("write to audit_logs").await?;
-    let written = sqlx::query(
-        "INSERT INTO public.audit_logs (id, action, resource_type, resource_id, user_agent, context) \
-         VALUES ($1, $2, $6, $3, $4, $5::json)",
-    )
-    .bind(id)
-    .bind(action)
-    .bind(rotation)
-    .bind(concat!("rekey/", env!("CARGO_PKG_VERSION")))
-    .bind(context)
-    .bind(resource_type)
-    .execute(&mut *savepoint)
-    .during("write to audit_logs")
+    let context = encoding::fit_json(conn, context).await?;
+    const OP: &str = "write to audit_logs";
+    let mut savepoint = conn.begin().during(OP).await?;
+    let written = async {
+        let before = limit(&mut savepoint, TRAIL_LIMITS).await?;
+        sqlx::query(
+            "INSERT INTO public.audit_logs (id, action, resource_type, resource_id, user_agent, context) \
+             VALUES ($1, $2, $6, $3, $4, $5::json)",
+        )
+        .bind(id)
+        .bind(action)
+        .bind(rotation)
+        .bind(concat!("rekey/", env!("CARGO_PKG_VERSION")))
+        .bind(context)
+        .bind(resource_type)
+        .execute(&mut *savepoint)
+        .during(OP)
+        .await?;
+        // What is deferred would fail the commit, and everything in it. rekey's own tables have no such constraints.
+        sqlx::query("SET CONSTRAINTS ALL IMMEDIATE").execute(&mut *savepoint).during(OP).await?;
+        limit(&mut savepoint, [&before.0, &before.1]).await
+    }
     .await;
     match written {
-        Ok(_) => savepoint.commit().during("write to audit_logs").await.map(|()| true),
+        Ok(_) => savepoint.commit().during(OP).await.map(|()| true),
         Err(error) => {
-            savepoint.rollback().during("write to audit_logs").await?;
+            savepoint.rollback().during(OP).await?;
             tracing::warn!(%error, action, "the application's audit_logs did not take an entry; rekey.events has it");
             Ok(false)
         }
     }
+}
+
+/// Sets the transaction's lock and statement timeouts, and returns what they were.
+async fn limit(conn: &mut PgConnection, limits: [&str; 2]) -> Result<(String, String), StoreError> {
+    let set = sqlx::query_as(
+        "SELECT lock_timeout, statement_timeout, set_config('lock_timeout', $1, true), set_config('statement_timeout', $2, true) \
+         FROM (SELECT current_setting('lock_timeout') AS lock_timeout, \
+         current_setting('statement_timeout') AS statement_timeout OFFSET 0) before",
+    );
+    let (lock, statement, _, _): (String, String, String, String) =
+        set.bind(limits[0]).bind(limits[1]).fetch_one(conn).during("write to audit_logs").await?;
+    Ok((lock, statement))
 }
 
 /// What the guide's example of an entry says: which secret, and the versions before and after. Keys outside Secrets

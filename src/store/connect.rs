@@ -13,7 +13,9 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 use super::dsn::{Dsn, TargetSession};
 use super::error::{Class, StoreError, watched};
 use super::pooling;
+use super::refusal::{self, Answer};
 use super::statement::{script, statements};
+use super::tls::Tls;
 
 /// Time for making a connection, and for setting its session up.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -63,6 +65,7 @@ statements! {
 /// Makes connections that all behave alike.
 pub struct Connector {
     options: PgConnectOptions,
+    tls: Tls,
     described: String,
     /// How long an unreachable database is waited for.
     pub retry_for: Duration,
@@ -85,6 +88,7 @@ impl Connector {
         let options = dsn.connect_options().disable_statement_logging();
         Connector {
             options,
+            tls: dsn.tls(),
             described: dsn.describe(),
             retry_for,
             lease_ttl,
@@ -101,6 +105,7 @@ impl Connector {
     pub fn like(other: &Connector) -> Connector {
         Connector {
             options: other.options.clone(),
+            tls: other.tls.clone(),
             described: other.described.clone(),
             retry_for: other.retry_for,
             lease_ttl: other.lease_ttl,
@@ -153,12 +158,39 @@ impl Connector {
 
     /// One attempt, with no setting of ours: nothing is left behind in a pooled session.
     pub async fn bare(&self) -> Result<PgConnection, StoreError> {
-        let connect = |source| StoreError::Connect { server: self.described.clone(), source };
+        self.tls.look_at_files(&self.described)?;
         match tokio::time::timeout(self.connect_limit, watched("connect", self.options.connect())).await {
             Ok(Ok(conn)) => Ok(conn),
-            Ok(Err(source)) => Err(connect(source)),
+            Ok(Err(source)) => Err(self.explain(source).await),
             Err(_) => Err(StoreError::Timeout { op: "connect", limit: self.connect_limit }),
         }
+    }
+
+    /// What an error of sqlx's means, where its own class or words mislead.
+    async fn explain(&self, source: sqlx::Error) -> StoreError {
+        let server = self.described.clone();
+        if let Some(error) = self.tls.explain(&server, &source) {
+            return error;
+        }
+        match &source {
+            // sqlx shows the character of the password that it stumbled over.
+            sqlx::Error::Configuration(why) if why.to_string().contains("saslprep") => {
+                return StoreError::Unpreparable { server };
+            }
+            sqlx::Error::Protocol(why) if why.contains("non-UTF-8") => {
+                let (host, port) = (self.options.get_host(), self.options.get_port());
+                let database = self.options.get_database().unwrap_or_default();
+                match refusal::ask(host, port, self.options.get_username(), database).await {
+                    Some(Answer::Refused { sqlstate }) => {
+                        return StoreError::Refused { server, sqlstate: Some(sqlstate) };
+                    }
+                    Some(Answer::AsksForPassword) => return StoreError::Refused { server, sqlstate: None },
+                    None => {}
+                }
+            }
+            _ => {}
+        }
+        StoreError::Connect { server, source }
     }
 
     /// One attempt.

@@ -1,9 +1,10 @@
-//! DATABASE_URL, in every form the application may have it: SQLAlchemy's, libpq's, asyncpg's.
+//! DATABASE_URL, in every form the application may have it: SQLAlchemy's, libpq's two, asyncpg's.
 //!
 //! Parsed here and not by sqlx, so that no error, log line or Debug output ever repeats a password, and so that
 //! nothing the URL asks for is silently left undone. Makes no connections. `~/.pgpass` and service files are
 //! not read; of libpq's environment only what is listed at [`Dsn::parse`].
 
+mod conninfo;
 mod error;
 mod params;
 mod split;
@@ -16,6 +17,8 @@ use std::time::Duration;
 use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use zeroize::Zeroizing;
+
+use super::tls::Tls;
 
 pub use error::DsnError;
 use params::Params;
@@ -56,8 +59,14 @@ impl Dsn {
 
     fn parse_in(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<Dsn, DsnError> {
         let environment = |name: &str| environment(name).filter(|value| !value.is_empty());
-        let url = Split::new(text.trim())?;
-        let mut params = Params::read(url.query)?;
+        let text = text.trim();
+        let (url, mut params) = if text.contains('=') && !split::is_url(text) {
+            (Split::empty(), Params::of(conninfo::pairs(text)?)?)
+        } else {
+            let url = Split::new(text)?;
+            let params = Params::read(url.query)?;
+            (url, params)
+        };
 
         let user = either("user", url.user()?, params.take("user"))?.or_else(|| environment("PGUSER"));
         let password = either("password", url.password()?, params.take("password"))?
@@ -67,9 +76,9 @@ impl Dsn {
         let database = either("dbname", url.database()?, params.take("dbname"))?;
 
         let root_cert = params.take("sslrootcert").or_else(|| environment("PGSSLROOTCERT"));
-        let (client_cert, client_key) = (params.take("sslcert"), params.take("sslkey"));
-        let has_cert = client_cert.is_some() || environment("PGSSLCERT").is_some();
-        if has_cert != (client_key.is_some() || environment("PGSSLKEY").is_some()) {
+        let client_cert = params.take("sslcert").or_else(|| environment("PGSSLCERT"));
+        let client_key = params.take("sslkey").or_else(|| environment("PGSSLKEY"));
+        if client_cert.is_some() != client_key.is_some() {
             return Err(DsnError::Value { name: "sslcert", expected: "given together with sslkey" });
         }
         let asked = params::ssl_mode(&mut params, environment("PGSSLMODE"))?;
@@ -111,6 +120,17 @@ impl Dsn {
     /// The kind of server that the URL asks for; sqlx does not check it, so ask once connected.
     pub fn target_session(&self) -> TargetSession {
         self.target_session
+    }
+
+    /// What it says of TLS, for messages.
+    pub fn tls(&self) -> Tls {
+        Tls {
+            host: self.host.clone(),
+            mode: self.ssl_mode,
+            root_cert: self.root_cert.clone(),
+            client_cert: self.client_cert.clone(),
+            client_key: self.client_key.clone(),
+        }
     }
 
     /// What sqlx needs to connect. Never print it: its Debug output contains the password.

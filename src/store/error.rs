@@ -37,6 +37,33 @@ pub enum StoreError {
         /// What sqlx said.
         source: sqlx::Error,
     },
+    /// TLS cannot be set up, and waiting does not help.
+    #[error("cannot connect to {server}: {cause}")]
+    Tls {
+        /// `user@host:port/database`.
+        server: String,
+        /// What is wrong, naming the file or the host.
+        cause: String,
+        /// What to do about it.
+        remedy: &'static str,
+    },
+    /// The server refused, in words that are no UTF-8.
+    #[error("cannot connect to {server}: {}", unreadable(.sqlstate.as_deref()))]
+    Refused {
+        /// `user@host:port/database`.
+        server: String,
+        /// The SQLSTATE; `None` where it was for the user, the password or the database.
+        sqlstate: Option<String>,
+    },
+    /// SCRAM cannot take the password, or the user's name, to the server. Neither is shown.
+    #[error(
+        "cannot connect to {server}: the password, or the user's name, has a character that SASLprep (RFC 4013) forbids: a control \
+         character, an emoji, or letters of two directions"
+    )]
+    Unpreparable {
+        /// `user@host:port/database`.
+        server: String,
+    },
     /// The server is not of the kind that `target_session_attrs` asks for, or not the primary that a verify began on; after
     /// a failover that may pass.
     #[error(
@@ -77,10 +104,12 @@ pub enum StoreError {
         limit: Duration,
     },
     /// rekey's migrations could not be applied.
-    #[error("could not create or update schema rekey: {source}")]
+    #[error("could not create or update schema rekey: {}", migration(.source))]
     Migrate {
         /// What sqlx said.
         source: Box<sqlx::migrate::MigrateError>,
+        /// Event triggers that run for such statements, one of which may be why.
+        triggers: Vec<String>,
     },
 }
 
@@ -102,28 +131,55 @@ fn describe(e: &sqlx::Error) -> String {
     }
 }
 
+fn unreadable(sqlstate: Option<&str>) -> String {
+    match sqlstate {
+        Some(code) => format!("the server refuses (SQLSTATE {code}), in words that are not in UTF-8"),
+        None => "the server refuses the user, the password or the database, in words that are not in UTF-8"
+            .to_owned(),
+    }
+}
+
+/// What the server said to a statement of a migration.
+fn executed(e: &sqlx::migrate::MigrateError) -> Option<&sqlx::Error> {
+    match e {
+        sqlx::migrate::MigrateError::Execute(e) | sqlx::migrate::MigrateError::ExecuteMigration(e, _) => {
+            Some(e)
+        }
+        _ => None,
+    }
+}
+
+fn migration(e: &sqlx::migrate::MigrateError) -> String {
+    executed(e).map_or_else(|| e.to_string(), describe)
+}
+
 fn class_of(e: &sqlx::Error) -> Class {
     use sqlx::Error as E;
     match e {
-        E::Database(db) => match db.code().as_deref().unwrap_or_default() {
-            "40001" | "40P01" => Class::Retry,
-            "57014" => Class::TookTooLong,
-            "55P03" => Class::LockTimeout,
-            // Shutdown, crash, cannot connect now; idle, idle-in-transaction and transaction timeout; too many
-            // connections; read-only.
-            "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25P04" | TOO_MANY_CONNECTIONS | "25006" => {
-                Class::ConnectionLost
-            }
-            "42501" | "28000" | "28P01" | "3D000" => Class::Denied,
-            code if code.starts_with("08") => Class::ConnectionLost,
-            code if code.starts_with("22") || code.starts_with("23") || code == "P0001" => Class::Data,
-            code if code.starts_with("53") => Class::Exhausted,
-            _ => Class::Fatal,
-        },
+        E::Database(db) => class_of_state(db.code().as_deref().unwrap_or_default()),
         E::Io(_) | E::Protocol(_) | E::PoolClosed | E::PoolTimedOut | E::WorkerCrashed => {
             Class::ConnectionLost
         }
         E::Tls(_) | E::Configuration(_) => Class::Denied,
+        _ => Class::Fatal,
+    }
+}
+
+/// By the SQLSTATE alone: messages are in any language.
+fn class_of_state(sqlstate: &str) -> Class {
+    match sqlstate {
+        "40001" | "40P01" => Class::Retry,
+        "57014" => Class::TookTooLong,
+        "55P03" => Class::LockTimeout,
+        // Shutdown, crash, cannot connect now; idle, idle-in-transaction and transaction timeout; too many
+        // connections; read-only.
+        "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25P04" | TOO_MANY_CONNECTIONS | "25006" => {
+            Class::ConnectionLost
+        }
+        "42501" | "28000" | "28P01" | "3D000" => Class::Denied,
+        code if code.starts_with("08") => Class::ConnectionLost,
+        code if code.starts_with("22") || code.starts_with("23") || code == "P0001" => Class::Data,
+        code if code.starts_with("53") => Class::Exhausted,
         _ => Class::Fatal,
     }
 }
@@ -136,12 +192,12 @@ impl StoreError {
             StoreError::Timeout { .. } | StoreError::WrongServer { .. } | StoreError::OtherServer { .. } => {
                 Class::ConnectionLost
             }
-            StoreError::Pooled { .. } => Class::Denied,
-            StoreError::Migrate { source } => match &**source {
-                sqlx::migrate::MigrateError::Execute(e)
-                | sqlx::migrate::MigrateError::ExecuteMigration(e, _) => class_of(e),
-                _ => Class::Fatal,
-            },
+            StoreError::Refused { sqlstate: Some(sqlstate), .. } => class_of_state(sqlstate),
+            StoreError::Pooled { .. }
+            | StoreError::Tls { .. }
+            | StoreError::Refused { .. }
+            | StoreError::Unpreparable { .. } => Class::Denied,
+            StoreError::Migrate { source, .. } => executed(source).map_or(Class::Fatal, class_of),
         }
     }
 
@@ -155,10 +211,30 @@ impl StoreError {
         match self {
             StoreError::Sql { source: sqlx::Error::RowNotFound, .. } => true,
             StoreError::Sql { source: sqlx::Error::Database(db), .. } => {
-                matches!(db.code().as_deref(), Some("42P01" | "3F000")) && db.message().contains("\"rekey.")
+                // Names are the same in every language.
+                matches!(db.code().as_deref(), Some("42P01" | "3F000")) && db.message().contains("rekey")
             }
             _ => false,
         }
+    }
+
+    /// The server, or an event trigger in it, does not let this role create or change schema rekey.
+    fn refused_migration(&self) -> Option<Error> {
+        let StoreError::Migrate { triggers, .. } = self else { return None };
+        let passing = matches!(
+            self.class(),
+            Class::ConnectionLost | Class::LockTimeout | Class::Retry | Class::TookTooLong | Class::Exhausted
+        );
+        if passing || self.is_damage() || self.sqlstate().is_none() {
+            return None;
+        }
+        let message = match triggers.as_slice() {
+            [] => self.to_string(),
+            triggers => format!("{self}; event trigger {} runs for such statements", triggers.join(", ")),
+        };
+        Some(Error::new(Exit::Preflight, message).hint(
+            "let a DBA, or the owner of schema rekey, apply the SQL of `rekey init --print-sql`, then run the same command again",
+        ))
     }
 
     /// The server's SQLSTATE, where it sent one.
@@ -166,6 +242,11 @@ impl StoreError {
         match self {
             StoreError::Connect { source: sqlx::Error::Database(db), .. }
             | StoreError::Sql { source: sqlx::Error::Database(db), .. } => db.code().map(Into::into),
+            StoreError::Refused { sqlstate, .. } => sqlstate.clone(),
+            StoreError::Migrate { source, .. } => match executed(source)? {
+                sqlx::Error::Database(db) => db.code().map(Into::into),
+                _ => None,
+            },
             _ => None,
         }
     }
@@ -191,6 +272,9 @@ impl From<StoreError> for Error {
             )
             .hint("after a restore, or a failover to a standby that had not got it yet: run the same command again, and `rekey status` shows what there is");
         }
+        if let Some(refused) = e.refused_migration() {
+            return refused;
+        }
         let (exit, hint) = match (e.class(), &e) {
             (Class::ConnectionLost | Class::LockTimeout | Class::Retry | Class::TookTooLong, _) => (
                 Exit::Unavailable,
@@ -199,6 +283,15 @@ impl From<StoreError> for Error {
             (Class::Exhausted, _) => (
                 Exit::Unavailable,
                 "make room on the database server, then run the same command again: the checkpoint is saved",
+            ),
+            (Class::Denied, StoreError::Tls { remedy, .. }) => (Exit::Usage, *remedy),
+            (Class::Denied, StoreError::Unpreparable { .. }) => (
+                Exit::Usage,
+                "give the role another password, of letters, digits and signs (ALTER ROLE … PASSWORD)",
+            ),
+            (Class::Denied, StoreError::Refused { .. }) => (
+                Exit::Usage,
+                "check user, password and database name in DATABASE_URL; the server's log says why it refused",
             ),
             (Class::Denied, StoreError::Connect { .. }) => {
                 (Exit::Usage, "check user, password, database name and TLS settings in DATABASE_URL")

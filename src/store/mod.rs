@@ -8,20 +8,24 @@ pub mod closing;
 pub mod connect;
 pub mod counting;
 mod dsn;
+pub mod encoding;
 mod error;
 pub mod facts;
 pub mod grants;
 pub mod ledger;
 pub mod locks;
+pub mod origin;
 mod pg_types;
 mod pooling;
 pub mod preflight;
+mod refusal;
 pub mod rehearsal;
 pub mod report;
 pub mod rows;
 pub mod schema;
 pub mod signals;
 mod statement;
+mod tls;
 pub mod waits;
 
 pub use backend::Backend;
@@ -41,13 +45,15 @@ pub fn statements() -> impl Iterator<Item = &'static Declaration> {
         closing::STATEMENTS,
         connect::STATEMENTS,
         counting::STATEMENTS,
+        encoding::STATEMENTS,
         facts::STATEMENTS,
         locks::STATEMENTS,
+        origin::STATEMENTS,
         pooling::STATEMENTS,
         report::STATEMENTS,
         rows::STATEMENTS,
         signals::STATEMENTS,
         waits::STATEMENTS,
     ];
-    files.into_iter().flatten().chain(ledger::statements())
+    files.into_iter().chain(preflight::STATEMENTS).flatten().chain(ledger::statements())
 }

@@ -1,5 +1,6 @@
 //! Schema `rekey`: created under a lock, because several pods start in the same second.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "ledger", include_str!("../../migrations/0001_ledger.sql")),
     (2, "trail", include_str!("../../migrations/0002_trail.sql")),
     (3, "waiting", include_str!("../../migrations/0003_waiting.sql")),
+    (4, "origin", include_str!("../../migrations/0004_origin.sql")),
     (5, "operator", include_str!("../../migrations/0005_operator.sql")),
 ];
 
@@ -31,19 +33,37 @@ static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
 /// "rekey" in ASCII, for advisory locks of ours.
 pub const LOCK: i64 = 0x72_656b_6579;
 
-/// Whether rekey's tables are there. Needs no privilege.
+/// Whether rekey's tables are there. Needs no privilege: `to_regclass` would raise an error without USAGE.
 pub async fn exists(conn: &mut PgConnection) -> Result<bool, StoreError> {
-    sqlx::query_scalar("SELECT to_regclass('rekey.chain') IS NOT NULL")
-        .fetch_one(conn)
-        .during("look for schema rekey")
-        .await
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE n.nspname = 'rekey' AND c.relname = 'chain')",
+    )
+    .fetch_one(conn)
+    .during("look for schema rekey")
+    .await
 }
 
-/// Whether every migration of this binary is applied.
-async fn is_current(conn: &mut PgConnection) -> Result<bool, StoreError> {
+/// Whether rekey's tables are there and this role may read, of all their rows, what they say of rotations.
+pub async fn is_readable(conn: &mut PgConnection) -> Result<bool, StoreError> {
+    sqlx::query_scalar(
+        "SELECT count(*) = 3 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         JOIN pg_catalog.pg_roles me ON me.rolname = current_user WHERE n.nspname = 'rekey' \
+         AND c.relname IN ('rotations', 'passes', 'chunks') AND has_schema_privilege(n.oid, 'USAGE') \
+         AND has_table_privilege(c.oid, 'SELECT') AND NOT (c.relrowsecurity AND NOT me.rolsuper AND NOT me.rolbypassrls \
+         AND (c.relforcerowsecurity OR NOT pg_has_role(c.relowner, 'USAGE')))",
+    )
+    .fetch_one(conn)
+    .during("look for schema rekey")
+    .await
+}
+
+/// Whether every migration of this binary is applied, as far as this role can tell.
+pub(super) async fn is_current(conn: &mut PgConnection) -> Result<bool, StoreError> {
     let table: bool = sqlx::query_scalar(
-        "SELECT to_regclass('rekey._sqlx_migrations') IS NOT NULL \
-         AND has_table_privilege(to_regclass('rekey._sqlx_migrations'), 'SELECT')",
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE n.nspname = 'rekey' AND c.relname = '_sqlx_migrations' AND has_schema_privilege(n.oid, 'USAGE') \
+         AND has_table_privilege(c.oid, 'SELECT'))",
     )
     .fetch_one(&mut *conn)
     .during("look for rekey's migrations")
@@ -92,15 +112,42 @@ pub async fn ensure(conn: &mut PgConnection) -> Result<(), StoreError> {
 async fn migrate(conn: &mut PgConnection) -> Result<(), StoreError> {
     const OP: &str = "create or update schema rekey";
     pass_point(Side::Before, OP).during(OP)?;
-    MIGRATOR.run(conn).await.map_err(|e| StoreError::Migrate { source: Box::new(e) })?;
+    // CREATE SCHEMA IF NOT EXISTS needs the right to create one even where a DBA has made it.
+    let made: bool =
+        sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = 'rekey')")
+            .fetch_one(&mut *conn)
+            .during("look for schema rekey")
+            .await?;
+    let migrator = Migrator {
+        migrations: MIGRATOR.migrations.clone(),
+        table_name: MIGRATOR.table_name.clone(),
+        create_schemas: if made { Cow::Borrowed(&[]) } else { MIGRATOR.create_schemas.clone() },
+        ..Migrator::DEFAULT
+    };
+    if let Err(source) = migrator.run(&mut *conn).await {
+        let triggers = event_triggers(conn).await.unwrap_or_default();
+        return Err(StoreError::Migrate { source: Box::new(source), triggers });
+    }
     pass_point(Side::After, OP).during(OP)
+}
+
+/// Event triggers, as SQL names them, that run for the statements of a migration.
+pub(super) async fn event_triggers(conn: &mut PgConnection) -> Result<Vec<String>, StoreError> {
+    sqlx::query_scalar(
+        "SELECT quote_ident(evtname) FROM pg_catalog.pg_event_trigger WHERE evtenabled IN ('O', 'A') \
+         AND evtevent IN ('ddl_command_start', 'ddl_command_end') AND (evttags IS NULL OR evttags && ARRAY['CREATE SCHEMA', \
+         'CREATE TABLE', 'CREATE INDEX', 'CREATE FUNCTION', 'CREATE TRIGGER', 'ALTER TABLE']) ORDER BY 1",
+    )
+    .fetch_all(conn)
+    .during("look for event triggers")
+    .await
 }
 
 /// Everything that [`ensure`] would run on an empty database, sqlx's bookkeeping included, so that a later
 /// version can tell what is there.
 pub fn sql() -> String {
     let mut sql = String::from(
-        "CREATE SCHEMA rekey;\nCREATE TABLE rekey._sqlx_migrations (version bigint PRIMARY KEY, description text NOT NULL, \
+        "CREATE SCHEMA IF NOT EXISTS rekey;\nCREATE TABLE rekey._sqlx_migrations (version bigint PRIMARY KEY, description text NOT NULL, \
          installed_on timestamptz NOT NULL DEFAULT now(), success boolean NOT NULL, checksum bytea NOT NULL, \
          execution_time bigint NOT NULL);\n\n",
     );

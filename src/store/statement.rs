@@ -426,10 +426,8 @@ mod tests {
     /// Files that still send statements themselves.
     const OTHERS: &[&str] = &[
         "store/audit.rs",
-        "store/preflight/change.rs",
         "store/preflight/horizon.rs",
         "store/preflight/limits.rs",
-        "store/preflight/mod.rs",
         "store/preflight/privileges.rs",
         "store/preflight/replication.rs",
         "store/preflight/sample.rs",

@@ -1,11 +1,22 @@
 //! What `run` and `plan` refuse before anything is written: exit 4, every finding at once, each with its name and remedy.
 
+mod changed;
+mod columns;
+mod copies;
+mod forecast;
+mod publications;
+mod remarks;
+mod schema;
+mod tls;
+mod trail;
+mod triggers;
+
 use crate::support::load::Load;
 use crate::support::{Db, Judge, NEW, OLD, Outcome, rekey};
 
 /// `run`, `run --dry-run` and `plan` refuse, with this finding; nothing is written.
 #[track_caller]
-fn refused(db: &Db, finding: &str) -> Outcome {
+pub fn refused(db: &Db, finding: &str) -> Outcome {
     let plan = rekey(db, ["plan"]).json(4);
     let findings = plan["findings"].as_array().expect("findings");
     let found = findings.iter().any(|found| found["name"] == finding && found["severity"] == "refuse");

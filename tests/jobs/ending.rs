@@ -25,7 +25,12 @@ fn promoted(scene: &Scene) -> Result<Promoted> {
 }
 
 fn finalized(scene: &Scene) -> Result<Finalized> {
-    let request = FinalizeRequest { recovery_window: 30, workers: 2, keys: scene.keys.clone() };
+    let request = FinalizeRequest {
+        recovery_window: 30,
+        allowed: Allowed::default(),
+        workers: 2,
+        keys: scene.keys.clone(),
+    };
     block_on(finalize(&scene.session, &request, never().1))
 }
 

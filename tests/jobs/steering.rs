@@ -11,6 +11,7 @@ use rekey::jobs::status::{Status, Watch};
 use rekey::jobs::{Goal, init, run};
 use rekey::rotation::{Command, Desired, PassOutcome, Step};
 use rekey::secrets::KeySource;
+use rekey::store::preflight::Allowed;
 
 use crate::never;
 use crate::scene::{Scene, on, refused, work};
@@ -33,10 +34,10 @@ fn told(scene: &Scene, desired: Desired) -> Result<Controlled> {
 #[test]
 fn the_schema_is_made_once() {
     let scene = Scene::rows(1);
-    let done = block_on(init::init(&scene.session)).unwrap();
+    let done = block_on(init::init(&scene.session, &Allowed::default())).unwrap();
     assert!(done.created);
     assert_eq!(done.next, [Step::Type(Command::Plan)]);
-    assert!(!block_on(init::init(&scene.session)).unwrap().created);
+    assert!(!block_on(init::init(&scene.session, &Allowed::default())).unwrap().created);
     assert!(init::sql().contains("CREATE SCHEMA"));
 }
 

@@ -238,6 +238,21 @@ impl Cluster {
         Cluster::serve(self.programs.clone(), self.folder.clone(), data, None)
     }
 
+    /// Asks for a password from now on, whoever comes over 127.0.0.1, other than `postgres`.
+    pub fn ask_for_passwords(&self) {
+        let hba = self.data.join("pg_hba.conf");
+        let rules = "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
+        fs::write(hba, rules).expect("rules");
+        let postmaster = Pid::from_child(self.server.lock().unwrap().as_ref().expect("the server runs"));
+        kill_process(postmaster, Signal::HUP).expect("the server takes a signal");
+        let stranger = self.url("postgres").replace("postgres@", "nobody@");
+        until("the rules to be read", Duration::from_secs(60), || {
+            let refused = block_on(PgConnection::connect(&stranger)).err()?;
+            // Until then nobody is trusted, and does not exist.
+            (refused.as_database_error()?.code()? == "28P01").then_some(())
+        });
+    }
+
     /// Makes a standby of this server, which is stopped and boots as one: what a failover leaves of the old primary.
     pub fn demote(&self) {
         let signal = self.data.join("standby.signal");

@@ -225,14 +225,31 @@ impl Db {
 pub struct Template(String);
 
 impl Template {
-    /// A new database on `cluster` with all that is in this one.
+    /// A new database on `cluster` with all that is in this one, and that is the original to rekey.
     pub fn copy(&self, cluster: &Cluster) -> Db {
+        let db = self.fork(cluster);
+        db.execute(
+            "DO $$ BEGIN IF to_regclass('rekey.rotations') IS NOT NULL THEN UPDATE rekey.rotations SET database_oid =
+             (SELECT oid FROM pg_database WHERE datname = current_database()); END IF; END $$",
+        );
+        db
+    }
+
+    /// A new database on `cluster` with all that is in this one: a copy, to rekey too.
+    pub fn fork(&self, cluster: &Cluster) -> Db {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         let name = format!("t{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let _guard = ONE_AT_A_TIME.lock();
         in_postgres(&cluster.url("postgres"), format!("CREATE DATABASE {name} TEMPLATE {}", self.0));
         Db::existing(cluster, &name)
+    }
+}
+
+impl Template {
+    /// Gives it another name.
+    pub fn rename(self, cluster: &Cluster, name: &str) {
+        in_postgres(&cluster.url("postgres"), format!("ALTER DATABASE {} RENAME TO {name}", self.0));
     }
 }
 

@@ -31,6 +31,15 @@ pub struct ThrottleArgs {
     /// WAL a replica may be behind
     #[arg(long, env = "REKEY_MAX_REPLICA_LAG_BYTES", hide_env_values = true, default_value = "256MiB", value_parser = size, value_name = "SIZE")]
     pub max_replica_lag_bytes: Limit<u64>,
+    /// Don't wait for this replica, by its application_name (it applies late on purpose, say); repeatable
+    #[arg(
+        long,
+        env = "REKEY_IGNORE_REPLICA",
+        hide_env_values = true,
+        value_delimiter = ',',
+        value_name = "NAME"
+    )]
+    pub ignore_replica: Vec<String>,
     /// WAL a replication slot may retain
     #[arg(long, env = "REKEY_MAX_SLOT_WAL", hide_env_values = true, default_value = "4GiB", value_parser = size, value_name = "SIZE")]
     pub max_slot_wal: Limit<u64>,
@@ -54,6 +63,7 @@ impl ThrottleArgs {
         Limits {
             replica_bytes: self.max_replica_lag_bytes.0,
             replica_delay: self.max_replica_lag.0,
+            ignored_replicas: self.ignore_replica.clone(),
             slot_bytes: self.max_slot_wal.0,
             slot_xmin_age: self.max_slot_xmin_age.0,
             archive_bytes: self.max_archive_backlog.0,

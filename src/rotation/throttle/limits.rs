@@ -13,6 +13,8 @@ pub struct Limits {
     pub replica_bytes: Option<u64>,
     /// Time a standby may be behind.
     pub replica_delay: Option<Duration>,
+    /// Standbys that are not waited for, by their application_name: one that applies late on purpose, say.
+    pub ignored_replicas: Vec<String>,
     /// WAL a replication slot may retain, in bytes.
     pub slot_bytes: Option<u64>,
     /// Age of a slot's xmin, in transactions.
@@ -37,8 +39,13 @@ impl Limits {
         self.replica_bytes.is_some() || self.replica_delay.is_some()
     }
 
+    /// Whether a replica is waited for.
+    pub fn watches(&self, replica: &Replica) -> bool {
+        !self.ignored_replicas.contains(&replica.name)
+    }
+
     /// A replica's lag, 1 being the limit.
-    pub(super) fn lag(&self, replica: &Replica) -> f64 {
+    pub fn lag(&self, replica: &Replica) -> f64 {
         let bytes = self.replica_bytes.map_or(0.0, |limit| share(replica.behind_bytes, limit));
         let delay = self
             .replica_delay
@@ -47,7 +54,8 @@ impl Limits {
         if replica.behind_bytes == 0 { 0.0 } else { bytes.max(delay) }
     }
 
-    pub(super) fn tell_lag(&self, replica: &Replica) -> String {
+    /// The same in words.
+    pub fn tell_lag(&self, replica: &Replica) -> String {
         let bytes = self.replica_bytes.map_or_else(|| "off".to_owned(), mib);
         let delay =
             self.replica_delay.map_or_else(|| "off".to_owned(), |d| format!("{:.0} s", d.as_secs_f64()));

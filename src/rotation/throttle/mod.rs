@@ -136,6 +136,9 @@ impl Throttle {
 
     /// Takes in one look at the database. `now` is time since any fixed moment.
     pub fn decide(&mut self, now: Duration, signals: &Signals) -> Verdict {
+        let mut signals = signals.clone();
+        signals.replicas.retain(|replica| self.limits.watches(replica));
+        let signals = &signals;
         if self.timeline != Some(signals.timeline) {
             // A promotion: this is another server, with replicas, archive and counters of its own.
             *self = Throttle { timeline: Some(signals.timeline), ..Throttle::new(self.limits.clone()) };

@@ -7,8 +7,10 @@ use crate::error::{Error, Exit};
 pub enum DsnError {
     #[error("the database URL has no scheme")]
     NoScheme,
-    #[error("the database URL is not a PostgreSQL one{}", named(.scheme.as_deref()))]
+    #[error("the database URL has an unknown scheme{}", named(.scheme.as_deref()))]
     Scheme { scheme: Option<String> },
+    #[error("DATABASE_URL is neither a URL nor a string of key=value pairs")]
+    KeyValue,
     #[error("the database URL names no host")]
     NoHost,
     #[error("the database URL names no database")]
@@ -35,14 +37,6 @@ pub enum DsnError {
     PgOptions,
 }
 
-/// Names are shown only if they look like names: an unescaped `?` in a password makes its rest look like one.
-pub(super) fn presentable(name: &str) -> Option<String> {
-    let is_name = (2..=40).contains(&name.len())
-        && name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_+-".contains(&b));
-    is_name.then(|| name.to_owned())
-}
-
 fn named(name: Option<&str>) -> String {
     name.map(|name| format!(": {name}")).unwrap_or_default()
 }
@@ -54,7 +48,10 @@ impl From<DsnError> for Error {
         let hint = match error {
             DsnError::NoScheme | DsnError::Host | DsnError::Port | DsnError::Encoding { .. } => FORM,
             DsnError::Scheme { .. } => {
-                "Known are postgresql, postgres, postgresql+asyncpg, postgresql+psycopg and postgresql+psycopg2."
+                "Known are postgresql, postgres, and postgresql+ with asyncpg, pg8000, psycopg, psycopg_async, psycopg2 or psycopg2cffi."
+            }
+            DsnError::KeyValue => {
+                "Write host=HOST user=USER password='PASSWORD' dbname=DATABASE; in the password, write ' as \\' and \\ as \\\\."
             }
             DsnError::NoHost => {
                 "Name it: postgresql://USER@HOST/DATABASE, or ?host=/run/postgresql for a socket."

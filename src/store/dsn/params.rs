@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sqlx::postgres::PgSslMode;
 
-use super::error::{DsnError, presentable};
+use super::error::DsnError;
 use super::split::decode;
 
 /// Parameters that are used, and the name each is known by here.
@@ -58,35 +58,94 @@ const UNLESS: &[(&str, &str)] = &[
     ("sslnegotiation", "direct"),
 ];
 
+/// Parameters that libpq and the drivers know and rekey does not take: those whose names are no part of a password.
+const REFUSED: &[&str] = &[
+    "connection_timeout",
+    "direct_tls",
+    "gsslib",
+    "hostaddr",
+    "krbsrvname",
+    "options",
+    "passfile",
+    "replication",
+    "require_auth",
+    "server_settings",
+    "service",
+    "sslcrl",
+    "sslcrldir",
+    "sslpassword",
+];
+
 /// The parameters given, decoded; each at most once.
+#[derive(Default)]
 pub(super) struct Params(BTreeMap<&'static str, String>);
 
 impl Params {
+    /// Of a URL's query.
     pub(super) fn read(query: &str) -> Result<Self, DsnError> {
-        let mut params = BTreeMap::new();
+        let mut params = Params::default();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            if let Some(&(_, name)) = USED.iter().find(|(spelt, _)| *spelt == name) {
-                let value = decode(name, value)?;
-                if !value.is_empty() && params.insert(name, value).is_some() {
-                    return Err(DsnError::Repeated { name });
-                }
-            } else if let Some(&(name, refused)) = UNLESS.iter().find(|(spelt, _)| *spelt == name) {
-                if value.eq_ignore_ascii_case(refused) {
-                    return Err(DsnError::Unsupported { name });
-                }
-            } else if !IGNORED.contains(&name) {
-                // Without a `=` it may be the rest of a password that had a raw `&` in it.
-                let name = if pair.contains('=') { presentable(name) } else { None };
-                return Err(DsnError::Unknown { name });
-            }
+            // Without a `=` it may be the rest of a password that had a raw `&` in it.
+            let (name, value) = pair.split_once('=').ok_or(DsnError::Unknown { name: None })?;
+            params.add(name, |name| decode(name, value))?;
         }
-        Ok(Params(params))
+        Ok(params)
+    }
+
+    /// Of `key=value` pairs.
+    pub(super) fn of(pairs: Vec<(&str, String)>) -> Result<Self, DsnError> {
+        let mut params = Params::default();
+        for (name, value) in pairs {
+            params.add(name, |_| Ok(value))?;
+        }
+        Ok(params)
+    }
+
+    fn add(
+        &mut self,
+        name: &str,
+        value: impl FnOnce(&'static str) -> Result<String, DsnError>,
+    ) -> Result<(), DsnError> {
+        if let Some(&(_, name)) = USED.iter().find(|(spelt, _)| *spelt == name) {
+            let value = value(name)?;
+            if !value.is_empty() && self.0.insert(name, value).is_some() {
+                return Err(DsnError::Repeated { name });
+            }
+        } else if let Some(&(name, refused)) = UNLESS.iter().find(|(spelt, _)| *spelt == name) {
+            if value(name)?.eq_ignore_ascii_case(refused) {
+                return Err(DsnError::Unsupported { name });
+            }
+        } else if !IGNORED.contains(&name) {
+            return Err(DsnError::Unknown { name: shown(name) });
+        }
+        Ok(())
     }
 
     pub(super) fn take(&mut self, name: &str) -> Option<String> {
         self.0.remove(name)
     }
+}
+
+/// An unknown name is shown only if it is, or is nearly, a parameter's: after an unescaped `?`, `&` or blank in a password
+/// the rest of it looks like a name.
+fn shown(name: &str) -> Option<String> {
+    let known = USED.iter().chain(UNLESS).map(|(known, _)| known).chain(IGNORED).chain(REFUSED);
+    let nearly = |known: &&&str| name == **known || known.len() >= 6 && distance(name, known) <= 2;
+    known.into_iter().find(|known| nearly(known)).map(|_| name.to_owned())
+}
+
+/// Letters to insert, to delete or to replace.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut corner = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.bytes().enumerate() {
+            let change = corner + usize::from(x != y);
+            corner = row[j + 1];
+            row[j + 1] = change.min(row[j] + 1).min(corner + 1);
+        }
+    }
+    row[b.len()]
 }
 
 /// `true` and `false` are JDBC's; libpq reads `ssl=true` as `sslmode=require` too.

@@ -5,10 +5,19 @@
 
 use percent_encoding::percent_decode_str;
 
-use super::error::{DsnError, presentable};
+use super::error::DsnError;
 
-const SCHEMES: &[&str] =
-    &["postgresql", "postgres", "postgresql+asyncpg", "postgresql+psycopg", "postgresql+psycopg2"];
+/// libpq's two, and SQLAlchemy's for each of its drivers.
+const SCHEMES: &[&str] = &[
+    "postgresql",
+    "postgres",
+    "postgresql+asyncpg",
+    "postgresql+pg8000",
+    "postgresql+psycopg",
+    "postgresql+psycopg2",
+    "postgresql+psycopg2cffi",
+    "postgresql+psycopg_async",
+];
 
 /// A database URL in its parts; user, password, database and query still encoded.
 pub(super) struct Split<'a> {
@@ -25,17 +34,26 @@ impl<'a> Split<'a> {
         let (scheme, rest) = text.split_once("://").ok_or(DsnError::NoScheme)?;
         let scheme = scheme.to_ascii_lowercase();
         if !SCHEMES.contains(&scheme.as_str()) {
-            return Err(DsnError::Scheme { scheme: presentable(&scheme) });
+            return Err(DsnError::Scheme { scheme: known_scheme(&scheme) });
         }
         let (userinfo, rest) = split_userinfo(rest);
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (place, database) = rest.split_once('/').unwrap_or((rest, ""));
         let (host, port) = host_and_port(place)?;
+        // What stands before it may be the end of a password that has an `@` in it.
+        if database.contains('@') {
+            return Err(DsnError::Host);
+        }
         let (user, password) = match userinfo.split_once(':') {
             Some((user, password)) => (user, Some(password)),
             None => (userinfo, None),
         };
         Ok(Split { user: filled(user), password, host, port, database: filled(database), query })
+    }
+
+    /// Nothing: all of it stands in parameters.
+    pub(super) fn empty() -> Self {
+        Split { user: None, password: None, host: None, port: None, database: None, query: "" }
     }
 
     pub(super) fn user(&self) -> Result<Option<String>, DsnError> {
@@ -49,6 +67,32 @@ impl<'a> Split<'a> {
     pub(super) fn database(&self) -> Result<Option<String>, DsnError> {
         self.database.map(|text| decode("database", text)).transpose()
     }
+}
+
+/// Whether text is a URL and no `key=value` string, whose values may well have `://` in them.
+pub(super) fn is_url(text: &str) -> bool {
+    let scheme = text.split_once("://").map(|(scheme, _)| scheme);
+    scheme.is_some_and(|scheme| scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-._".contains(&b)))
+}
+
+/// A scheme that is shown: it names a database, and is no part of a password.
+fn known_scheme(scheme: &str) -> Option<String> {
+    const NAMED: &[&str] = &[
+        "mysql",
+        "mariadb",
+        "sqlite",
+        "oracle",
+        "mssql",
+        "cockroachdb",
+        "postgresql",
+        "postgres",
+        "http",
+        "https",
+        "jdbc",
+        "redis",
+    ];
+    let base = scheme.split_once('+').map_or(scheme, |(base, _)| base);
+    NAMED.contains(&base).then(|| base.to_owned())
 }
 
 /// Splits off `user:password@`. libpq ends a password at the first `/`, SQLAlchemy only at the first `@`; where
@@ -79,6 +123,12 @@ pub(super) fn decoded_host_and_port(text: &str) -> Result<Place, DsnError> {
     place(text, |host| Ok(host.to_owned()))
 }
 
+/// `/path/.s.PGSQL.6543`, the socket itself, which asyncpg takes for its folder and port.
+fn socket(host: &str) -> Option<(&str, u16)> {
+    let (folder, port) = host.rsplit_once("/.s.PGSQL.")?;
+    Some((if folder.is_empty() { "/" } else { folder }, self::port(port).ok()?))
+}
+
 fn place(text: &str, decoded: impl Fn(&str) -> Result<String, DsnError>) -> Result<Place, DsnError> {
     let (host, after) = if let Some(rest) = text.strip_prefix('[') {
         let (address, after) = rest.split_once(']').ok_or(DsnError::Host)?;
@@ -104,6 +154,9 @@ fn place(text: &str, decoded: impl Fn(&str) -> Result<String, DsnError>) -> Resu
     let fits = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c) || is_address && ":%".contains(c);
     if !host.starts_with('/') && !host.chars().all(fits) {
         return Err(DsnError::Host);
+    }
+    if let Some((folder, port)) = socket(&host) {
+        return Ok((Some(folder.to_owned()), Some(port)));
     }
     Ok((filled(&host).map(str::to_owned), port))
 }

@@ -32,6 +32,21 @@ fn forms_met_in_the_wild() {
         ("postgres://user:pass@host:6543/dashtam", "user@host:6543/dashtam"),
         ("postgresql://user@host/dashtam\n", "user@host:5432/dashtam"),
         ("POSTGRESQL://user@db.internal.example/dashtam", "user@db.internal.example:5432/dashtam"),
+        ("postgresql+psycopg_async://user:pass@host/dashtam", "user@host:5432/dashtam"),
+        ("postgresql+psycopg2cffi://user:pass@host/dashtam", "user@host:5432/dashtam"),
+        ("postgresql+pg8000://user:pass@host/dashtam", "user@host:5432/dashtam"),
+        (
+            "postgresql://user@/dashtam?host=/run/postgresql/.s.PGSQL.6543",
+            "user@/run/postgresql:6543/dashtam",
+        ),
+        ("postgresql://user@%2Frun%2F.s.PGSQL.6543/dashtam", "user@/run:6543/dashtam"),
+        ("host=db user=user dbname=dashtam", "user@db:5432/dashtam"),
+        (" host = 'db'  port=6543 user=user dbname='da sh' ", "user@db:6543/da sh"),
+        ("host=/run/postgresql/.s.PGSQL.6543 user=user dbname=dashtam", "user@/run/postgresql:6543/dashtam"),
+        (
+            "host=db user=u\\ ser dbname=dashtam password=postgres://x sslmode=require",
+            "u ser@db:5432/dashtam",
+        ),
         ("postgresql://user:pass@[::1]:6543/dashtam", "user@[::1]:6543/dashtam"),
         ("postgresql://user@[fe80::1%eth0]/dashtam", "user@[fe80::1%eth0]:5432/dashtam"),
         ("postgresql://user@/dashtam?host=/run/postgresql", "user@/run/postgresql:5432/dashtam"),
@@ -72,6 +87,9 @@ fn passwords_are_decoded_and_may_be_as_loose_as_sqlalchemy_allows() {
         ("postgresql://u:@h/d", None),
         ("postgresql://u@h/d", None),
         ("postgresql://u@h/d?password=p%26q", Some("p&q")),
+        ("host=h dbname=d user=u password='it\\'s \\\\ %40'", Some("it's \\ %40")),
+        ("host=h dbname=d user=u password=p\\'q", Some("p'q")),
+        ("host=h dbname=d user=u password=a=b", Some("a=b")),
     ] {
         assert_eq!(password(text).as_deref(), expected, "{text}");
     }
@@ -84,9 +102,19 @@ fn what_is_refused() {
     let unknown = |name: &str| DsnError::Unknown { name: Some(name.into()) };
     for (text, expected) in [
         ("", DsnError::NoScheme),
-        ("host=db dbname=dashtam", DsnError::NoScheme),
+        ("a database", DsnError::NoScheme),
+        ("host=db dbname='dashtam", DsnError::KeyValue),
+        ("host=db dbname", DsnError::KeyValue),
+        ("host=db user pass=x", DsnError::KeyValue),
+        ("host=db", DsnError::NoDatabase),
+        ("dbname=dashtam", DsnError::NoHost),
+        ("host=db dbname=dashtam hostaddr=192.0.2.1", unknown("hostaddr")),
+        ("host=db dbname=d password=pa ss=word", DsnError::Unknown { name: None }),
         ("mysql://u@h/d", DsnError::Scheme { scheme: Some("mysql".into()) }),
-        ("postgresql+pg8000://u@h/d", DsnError::Scheme { scheme: Some("postgresql+pg8000".into()) }),
+        ("postgresql+odbc://u@h/d", DsnError::Scheme { scheme: Some("postgresql".into()) }),
+        ("secret://u@h/d", DsnError::Scheme { scheme: None }),
+        ("postgresql://u:p@ss/word@h/d", DsnError::Host),
+        ("postgresql://u:p@ss?word=1@h/d", DsnError::NoDatabase),
         ("postgresql:///d", DsnError::NoHost),
         ("postgresql://u@h", DsnError::NoDatabase),
         ("postgresql://u@h/", DsnError::NoDatabase),
@@ -153,6 +181,15 @@ fn no_error_and_no_debug_output_contains_a_secret() {
         "postgresql://u@h/d?target_session_attrs=xyzzy7",
         "postgresql://u@h/d?port=xyzzy7",
         "postgresql://u:xyzzy7@h/d?channel_binding=require",
+        "xyzzy7://u:p@h/d",
+        "postgresql+xyzzy7://u:p@h/d",
+        "postgresql://u:p@ss/xyzzy7@h/d",
+        "postgresql://u:p@ss?xyzzy7=1@h/d",
+        "postgresql://u@h/d?password=p&xyzzy7=1",
+        "host=h dbname=d password='xyzzy7",
+        "host=h dbname=d password=p xyzzy7",
+        "host=h dbname=d password=p xyzzy7=1",
+        "password=xyzzy7",
     ] {
         let error = parse(text).expect_err(text);
         let debug = format!("{error:?} {error}");

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::rotation::QuarantineReason;
 use crate::store::Xid;
 use crate::store::audit::{self, Actor};
+use crate::store::encoding;
 use crate::store::error::{Statement, StoreError};
 use crate::store::statement::{row, statements};
 
@@ -243,7 +244,9 @@ pub async fn accept(
     let Some(content) = content.map(Content).filter(|now| looked_at.is_none_or(|seen| seen == *now)) else {
         return Ok(Acceptance::Changed);
     };
-    set_accepted(&mut tx, rotation, id, &actor.operator, reason, &content.0).await?;
+    let operator = encoding::fit(&mut tx, &actor.operator).await?;
+    let remark = encoding::fit(&mut tx, reason).await?;
+    set_accepted(&mut tx, rotation, id, &operator, &remark, &content.0).await?;
     let detail = json!({ "id": id, "reason": reason, "content": content.0 });
     audit::append(&mut tx, Some(rotation), "accept", actor, detail).await?;
     tx.commit().during(ACCEPT).await?;

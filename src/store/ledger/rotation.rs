@@ -16,8 +16,9 @@ use crate::crypto::Fingerprint;
 use crate::rotation::{Desired, Direction, KeyRole, RecordedSource, State};
 use crate::store::audit::{self, Actor};
 use crate::store::error::{Statement, StoreError};
-use crate::store::schema;
+use crate::store::origin::Origin;
 use crate::store::statement::{binds, row, statements};
+use crate::store::{encoding, schema};
 
 /// A rotation as recorded.
 #[derive(Clone, Debug, Serialize)]
@@ -229,7 +230,10 @@ pub async fn begin(
         return Ok((active, false));
     }
     turn::fence_what_is_over(&mut tx).await?;
-    insert(&mut tx, new.id, &new.old, &new.new, new.compromised, &new.settings, actor).await?;
+    let named = actor.fitting(&mut tx).await?;
+    let settings = encoding::fit_json(&mut tx, new.settings.clone()).await?;
+    insert(&mut tx, new.id, &new.old, &new.new, new.compromised, &settings, &named).await?;
+    Origin::record(&mut tx, new.id).await?;
     let detail = json!({
         "old_fingerprint": new.old.fingerprint, "new_fingerprint": new.new.fingerprint,
         "old_source": new.old.source, "new_source": new.new.source,

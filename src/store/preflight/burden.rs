@@ -1,13 +1,31 @@
 //! Limits of the throttle that are reached already, by something that does not mend itself: the run would wait at once.
 
+use std::time::Duration;
+
 use sqlx::PgConnection;
 
 use super::For;
 use super::finding::{Finding, Kind};
-use crate::rotation::throttle::Limits;
+use crate::rotation::throttle::{Limits, Replica, Signals};
 use crate::store::connect::Server;
 use crate::store::error::StoreError;
 use crate::store::signals::Watch;
+
+/// Long enough for a standby that keeps up to get nearer.
+const SECOND_LOOK: Duration = Duration::from_secs(3);
+
+/// Replicas at their limit.
+fn lagging(signals: &Signals, limits: &Limits) -> Vec<Replica> {
+    let at_limit = |replica: &&Replica| limits.watches(replica) && limits.lag(replica) >= 1.0;
+    signals.replicas.iter().filter(at_limit).cloned().collect()
+}
+
+/// The same replica, as far behind as it was, or further.
+fn is_no_nearer(then: &Replica, now: &Replica) -> bool {
+    then.name == now.name
+        && now.behind_bytes >= then.behind_bytes
+        && now.behind.as_secs_f64() >= then.behind.as_secs_f64() * 0.9
+}
 
 pub(super) async fn reached(
     conn: &mut PgConnection,
@@ -19,7 +37,20 @@ pub(super) async fn reached(
     if server.in_recovery {
         return Ok(());
     }
-    let signals = Watch::of(conn, server).await?.look(conn, &[]).await?;
+    let watch = Watch::of(conn, server).await?;
+    let signals = watch.look(conn, &[]).await?;
+    let behind = lagging(&signals, limits);
+    // A second look tells one that catches up from one that applies late on purpose, or not at all.
+    let stuck = if behind.is_empty() {
+        Vec::new()
+    } else {
+        tokio::time::sleep(SECOND_LOOK).await;
+        let again = watch.look(conn, &[]).await?;
+        lagging(&again, limits)
+            .into_iter()
+            .filter(|now| behind.iter().any(|then| is_no_nearer(then, now)))
+            .collect()
+    };
     let mut found = |kind, message: String, remedy: String| {
         findings.push(match purpose {
             For::Run | For::Reading => Finding::refuse(kind, message, remedy),
@@ -27,6 +58,17 @@ pub(super) async fn reached(
         });
     };
     let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
+    for replica in stuck {
+        found(
+            Kind::ReplicaLag,
+            format!("replica {} and comes no nearer: a run would only wait", limits.tell_lag(&replica)),
+            format!(
+                "if it applies WAL late on purpose (recovery_min_apply_delay), or will never catch up, do not wait for it: \
+                 --ignore-replica {}. Otherwise fix its replay, or raise --max-replica-lag",
+                replica.name
+            ),
+        );
+    }
     for slot in signals.slots.iter().filter(|slot| !slot.active) {
         let drop = format!("SELECT pg_drop_replication_slot('{}')", slot.name.replace('\'', "''"));
         if limits.slot_bytes.is_some_and(|limit| slot.retained_bytes >= limit) {

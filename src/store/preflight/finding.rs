@@ -1,62 +1,95 @@
-//! One finding, and the table of all there are: their names are what `--allow` takes, so they are public.
+//! One finding, and the table of all there are: their names are what `--allow` takes, so they are public. What is said
+//! of each stands beside its check.
 
 use serde::Serialize;
 
 use crate::error::{Error, Exit};
 
+/// What there is to know of a finding: everything that is said of it wherever it comes up. It stands in the file of the
+/// check that makes it.
+#[derive(Debug)]
+pub struct About {
+    /// Its public name, which `--allow` takes.
+    pub name: &'static str,
+    /// Whether `--allow` may let it pass.
+    pub may_be_allowed: bool,
+    /// What it means.
+    pub meaning: &'static str,
+    /// What to do about it. The finding itself says it with names.
+    pub remedy: &'static str,
+}
+
 macro_rules! kinds {
-    ($($name:ident = $word:literal, $allow:literal, $meaning:literal;)*) => {
-        /// What was found. The word of each is its name for `--allow`.
+    ($($name:ident = $file:ident::$about:ident;)*) => {
+        /// What was found.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Kind { $(#[doc = $meaning] $name),* }
+        pub enum Kind { $(#[doc = concat!("Made in `", stringify!($file), "`.")] $name),* }
 
         impl Kind {
-            /// Its public name.
-            pub const fn name(self) -> &'static str { match self { $(Kind::$name => $word),* } }
-            /// Whether `--allow` may let it pass.
-            pub const fn may_be_allowed(self) -> bool { match self { $(Kind::$name => $allow),* } }
+            /// What there is to know of it.
+            pub const fn about(self) -> &'static About { match self { $(Kind::$name => &super::$file::$about),* } }
         }
 
-        /// Every finding: its name, whether `--allow` may let it pass, and what it means.
-        pub const FINDINGS: &[(&str, bool, &str)] = &[$(($word, $allow, $meaning)),*];
+        /// Every finding.
+        pub const FINDINGS: &[&About] = &[$(&super::$file::$about),*];
     };
 }
 
+// To add a finding: write its `About` beside its check, add a line here, and call the check in `look` (mod.rs).
 kinds! {
-    ServerVersion = "server-version", false, "PostgreSQL is older than 14";
-    InRecovery = "in-recovery", false, "the server is a standby and takes no writes";
-    Pooling = "pooling", false, "a pooler in transaction mode stands between rekey and the server";
-    Tls = "tls", true, "the connection is not encrypted and leaves this machine";
-    Durability = "durability", true, "fsync or full_page_writes is off";
-    SyncStandby = "sync-standby", true, "commits wait for synchronous standbys";
-    Isolation = "isolation", true, "the role or database has another default isolation or is read-only";
-    Table = "table", false, "provider_connections is missing, or not an ordinary table";
-    Columns = "columns", false, "a column is missing, of another type, or id is not the primary key";
-    Unlogged = "unlogged", true, "the table is not crash-safe";
-    Privileges = "privileges", false, "the role lacks a privilege";
-    Monitoring = "monitoring", true, "the role may not see what the throttle watches";
-    EmptyTable = "empty-table", true, "no row is visible";
-    RowSecurity = "row-security", false, "row-level security hides rows from this role";
-    Estimates = "estimates", true, "the planner knows nothing about the table yet";
-    UserTriggers = "user-triggers", true, "triggers fire on every row that is re-encrypted";
-    Rules = "rules", false, "a rule rewrites updates of the table";
-    ReplicaIdentity = "replica-identity", false, "the table is published without a replica identity: updates fail";
-    Publication = "publication", true, "logical replication carries every re-encrypted row";
-    IndexedColumn = "indexed-column", true, "an index covers the credential column";
-    OldSnapshot = "old-snapshot", true, "something holds back the horizon: dead rows cannot be pruned";
-    ReplicaLag = "replica-lag", true, "a replica lags";
-    Slots = "slots", true, "a replication slot keeps WAL and nobody reads it";
-    WalArchive = "wal-archive", true, "archiving WAL fails";
-    Disk = "disk", true, "the disk may be too small for the growth, or cannot be asked";
-    Keys = "keys", false, "a key is missing, malformed, or not this rotation's";
-    WrongKey = "wrong-key", false, "the keys do not open a sample of the rows";
-    FirstBatch = "first-batch", true, "most of the first rows open with neither key: a wrong key, or rows nobody can read any more";
-    IvLimit = "iv-limit", true, "the new key nears the 2^32 encryptions with random IVs of NIST SP 800-38D";
-    NotDurable = "not-durable", true, "the new key is kept where it may be lost";
-    WeakKey = "weak-key", true, "a key is published or weak";
-    AutomaticRotation = "automatic-rotation", true, "the secret is rotated automatically, without re-encryption";
-    SharedKey = "shared-key", true, "another database's rotation needs the same secrets";
-    ActiveRotation = "active-rotation", true, "a rotation is under way";
+    ServerVersion = server::VERSION;
+    InRecovery = server::RECOVERY;
+    Pooling = server::POOLING;
+    Tls = server::TLS;
+    Durability = server::DURABILITY;
+    SyncStandby = server::SYNC_STANDBY;
+    Isolation = server::ISOLATION;
+    Table = shape::TABLE_KIND;
+    Columns = shape::COLUMNS;
+    Unlogged = shape::UNLOGGED;
+    Privileges = privileges::PRIVILEGES;
+    Monitoring = horizon::MONITORING;
+    Ledger = ledger::LEDGER;
+    EventTrigger = ledger::EVENT_TRIGGERS;
+    EmptyTable = shape::EMPTY;
+    RowSecurity = shape::ROW_SECURITY;
+    Estimates = shape::ESTIMATES;
+    UserTriggers = triggers::TRIGGERS;
+    TableCopier = copiers::COPIER;
+    Rules = rules::RULES;
+    ReplicaIdentity = replica_identity::IDENTITY;
+    Publication = publications::PUBLICATION;
+    AllTables = publications::ALL_TABLES;
+    IndexedColumn = indexes::INDEXED;
+    RejectedRows = rejected::REJECTED;
+    OtherCredentials = other_columns::OTHERS;
+    OldSnapshot = horizon::OLD_SNAPSHOT;
+    ReplicaLag = replication::LAG;
+    Slots = replication::SLOTS;
+    WalArchive = replication::ARCHIVE;
+    Disk = limits::DISK;
+    Keys = sample::KEYS;
+    WrongKey = sample::WRONG_KEY;
+    FirstBatch = sample::FIRST_BATCH;
+    IvLimit = limits::IVS;
+    NotDurable = sources::NOT_DURABLE;
+    WeakKey = sources::WEAK;
+    AutomaticRotation = sources::AUTOMATIC_ROTATION;
+    SharedKey = sources::SHARED;
+    ActiveRotation = active::ACTIVE;
+    OtherDatabase = other_database::OTHER;
+}
+
+impl Kind {
+    /// Its public name.
+    pub const fn name(self) -> &'static str {
+        self.about().name
+    }
+
+    /// Whether `--allow` may let it pass.
+    pub const fn may_be_allowed(self) -> bool {
+        self.about().may_be_allowed
+    }
 }
 
 /// What a finding does.
@@ -122,6 +155,11 @@ impl Finding {
         Finding::new(kind, Severity::Note, message, remedy)
     }
 
+    /// What was found.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// Whether it stops the command.
     pub fn refuses(&self) -> bool {
         !self.allowed && matches!(self.severity, Severity::Refuse | Severity::RefuseKey)
@@ -142,18 +180,21 @@ impl Allowed {
     pub fn parse(names: &[String]) -> Result<Allowed, Error> {
         let names: Vec<String> = names.iter().map(|name| name.trim().to_owned()).collect();
         for name in &names {
-            match FINDINGS.iter().find(|(known, ..)| known == name) {
-                Some((_, true, _)) => {}
-                Some((_, false, meaning)) => {
+            match FINDINGS.iter().find(|about| about.name == name) {
+                Some(about) if about.may_be_allowed => {}
+                Some(about) => {
                     return Err(Error::new(
                         Exit::Usage,
-                        format!("--allow {name}: this cannot be let pass: {meaning}"),
+                        format!("--allow {name}: this cannot be let pass: {}", about.meaning),
                     )
                     .hint("rekey plan names the remedy"));
                 }
                 None => {
-                    let known: Vec<&str> =
-                        FINDINGS.iter().filter(|(_, may, _)| *may).map(|(known, ..)| *known).collect();
+                    let known: Vec<&str> = FINDINGS
+                        .iter()
+                        .filter(|about| about.may_be_allowed)
+                        .map(|about| about.name)
+                        .collect();
                     // A word like a finding's may be one that is misspelt; anything else may be a key.
                     let like_one =
                         name.len() < 24 && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');

@@ -2,8 +2,22 @@
 
 use sqlx::{PgConnection, Row};
 
-use super::finding::{Finding, Kind};
+use super::finding::{About, Finding, Kind};
 use crate::store::error::{Statement, StoreError};
+
+pub(super) const MONITORING: About = About {
+    name: "monitoring",
+    may_be_allowed: true,
+    meaning: "the role may not see what the throttle watches",
+    remedy: "GRANT pg_monitor to the role",
+};
+
+pub(super) const OLD_SNAPSHOT: About = About {
+    name: "old-snapshot",
+    may_be_allowed: true,
+    meaning: "something holds back the horizon: dead rows cannot be pruned",
+    remedy: "End the old transaction",
+};
 
 /// Transactions older than this are told; the application's own are expected to be shorter.
 const SECONDS: f64 = 2.0;

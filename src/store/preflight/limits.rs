@@ -2,11 +2,25 @@
 
 use sqlx::{PgConnection, Row};
 
-use super::finding::{Finding, Kind};
+use super::finding::{About, Finding, Kind};
 use super::sample::KeyProbe;
 use crate::rotation::{Forecast, TableFacts};
 use crate::store::error::{Statement, StoreError};
 use crate::store::{report, schema};
+
+pub(super) const DISK: About = About {
+    name: "disk",
+    may_be_allowed: true,
+    meaning: "the disk may be too small for the growth, or its free space cannot be read",
+    remedy: "Free some space, or enlarge the disk",
+};
+
+pub(super) const IVS: About = About {
+    name: "iv-limit",
+    may_be_allowed: true,
+    meaning: "the new key nears the 2^32 encryptions with random IVs of NIST SP 800-38D",
+    remedy: "Rotate to a fresh key: `rekey keys generate encryption`",
+};
 
 /// Encryptions under one key with random 96-bit IVs: NIST SP 800-38D §8.3.
 const IV_LIMIT: i64 = 1 << 32;
@@ -61,7 +75,7 @@ pub(super) async fn ivs(
 ) -> Result<(), StoreError> {
     let rows = facts.rows as i64;
     let (mut target, mut source) = (rows, rows);
-    if schema::exists(conn).await? && readable(conn).await? {
+    if schema::is_readable(conn).await? {
         target += report::sealed(conn, keys.target.fingerprint()).await?;
         source = source.max(report::written_by_application(conn).await?);
         source += report::sealed(conn, keys.source.fingerprint()).await?;
@@ -94,16 +108,6 @@ fn judge_ivs(sealed: i64) -> Option<Finding> {
     } else {
         None
     }
-}
-
-async fn readable(conn: &mut PgConnection) -> Result<bool, StoreError> {
-    sqlx::query_scalar(
-        "SELECT coalesce(has_schema_privilege('rekey', 'USAGE'), false) AND coalesce(bool_and(has_table_privilege(to_regclass(t), 'SELECT')), false) \
-         FROM unnest(ARRAY['rekey.chunks', 'rekey.passes', 'rekey.rotations']) t",
-    )
-    .fetch_one(conn)
-    .during("ask for privileges on schema rekey")
-    .await
 }
 
 #[cfg(test)]

@@ -3,30 +3,57 @@
 //! Reads only, creates nothing, and works on a hot standby and before schema `rekey` exists. Whether the keys are
 //! strong, or their sources durable, is found elsewhere and handed in ([`Asked::also`]).
 
+mod active;
 mod burden;
-mod change;
+mod copiers;
 mod finding;
 mod horizon;
+mod indexes;
+mod ledger;
 mod limits;
+mod other_columns;
+mod other_database;
 mod privileges;
+mod publications;
+mod rejected;
+mod replica_identity;
 mod replication;
 mod report;
+mod rules;
 mod sample;
 mod server;
 mod shape;
+mod sources;
+mod triggers;
 
 use std::time::{Duration, Instant};
 
 use sqlx::PgConnection;
 
-use super::connect::{Connector, Server, jitter};
-use super::error::{Class, NAME_THE_SERVER, Statement, StoreError};
-use super::{facts, pooling, schema};
+use super::connect::{Connector, Purpose, Server, jitter};
+use super::error::{Class, NAME_THE_SERVER, StoreError};
+use super::statement::Declaration;
+use super::{facts, pooling};
+use crate::error::{Error, Exit};
 use crate::rotation::throttle::Limits;
 
-pub use finding::{Allowed, FINDINGS, Finding, Kind, Severity};
-pub use report::Report;
+pub use finding::{About, Allowed, FINDINGS, Finding, Kind, Severity};
+pub use other_columns::look as other_credentials;
+pub use other_database::of as other_database;
+pub use report::{Report, refuse};
 pub use sample::{KeyProbe, Sample};
+
+/// Every statement of the checks.
+pub(super) const STATEMENTS: [&[Declaration]; 8] = [
+    indexes::STATEMENTS,
+    ledger::STATEMENTS,
+    other_columns::STATEMENTS,
+    publications::STATEMENTS,
+    rejected::STATEMENTS,
+    replica_identity::STATEMENTS,
+    rules::STATEMENTS,
+    triggers::STATEMENTS,
+];
 
 /// What the answers are for: a standby is fine for reading, and a role that only plans need not be able to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +128,34 @@ pub async fn examine(
     Ok(report)
 }
 
+/// What stands in the way of creating or upgrading schema `rekey`, for a command that does nothing else.
+pub async fn examine_schema(conn: &mut PgConnection, allowed: &Allowed) -> Result<Vec<Finding>, StoreError> {
+    let mut findings = Vec::new();
+    ledger::look(conn, For::Run, &mut findings).await?;
+    publications::of_our_own(conn, For::Run, &mut findings).await?;
+    Ok(allowed.judge(findings))
+}
+
+/// Whether the table is no more what it was when a command began, and a statement failed for that: a column was renamed,
+/// say. `None` where it is as it should be, or cannot be asked.
+pub async fn changed_table(connector: &Connector) -> Option<Error> {
+    let mut findings = Vec::new();
+    let looked = async {
+        let mut conn = connector.try_connect(Purpose::ReadOnly).await?;
+        shape::table(&mut conn, &mut findings).await
+    };
+    tokio::time::timeout(Duration::from_secs(10), looked).await.ok()?.ok()?;
+    let found = findings.into_iter().find(Finding::refuses)?;
+    let message = format!(
+        "{}: {}; this changed while the command was at work, and the last committed batch stands",
+        found.name, found.message
+    );
+    Some(
+        Error::new(Exit::Preflight, message)
+            .hint(format!("{}, then run the same command again", found.remedy)),
+    )
+}
+
 async fn look(
     conn: &mut PgConnection,
     server: Server,
@@ -108,10 +163,10 @@ async fn look(
     report: &mut Report,
     findings: &mut Vec<Finding>,
 ) -> Result<(), StoreError> {
-    if !server::version(server, findings) {
+    let Asked { purpose, limits, .. } = *asked;
+    if !server::version(server, purpose, findings) {
         return Ok(());
     }
-    let Asked { purpose, limits, .. } = *asked;
     server::recovery(server, purpose, findings);
     server::settings(conn, findings).await?;
     server::connection(conn, findings).await?;
@@ -121,19 +176,22 @@ async fn look(
     burden::reached(conn, server, purpose, limits, findings).await?;
     horizon::held_back(conn, findings).await?;
 
+    ledger::look(conn, purpose, findings).await?;
+    publications::of_our_own(conn, purpose, findings).await?;
     let Some(table) = shape::table(conn, findings).await? else { return Ok(()) };
     let may = privileges::look(conn, &table, purpose, findings).await?;
-    change::triggers(conn, &table, findings).await?;
-    change::rules(conn, &table, findings).await?;
-    change::publications(conn, &table, findings).await?;
-    change::indexes(conn, &table, findings).await?;
+    triggers::look(conn, table.oid, findings).await?;
+    rules::look(conn, table.oid, findings).await?;
+    replica_identity::look(conn, table.oid, findings).await?;
+    publications::look(conn, table.oid, findings).await?;
+    indexes::look(conn, table.oid, findings).await?;
+    findings.extend(other_columns::look(conn).await?);
     if may.see_table {
         report.facts = facts::table(conn).await?;
     }
     limits::room(conn, &report.facts, findings).await?;
-    if let Some(active) = active_rotation(conn).await? {
-        findings.push(active);
-    }
+    active::look(conn, findings).await?;
+    other_database::look(conn, purpose, findings).await?;
     let hidden = shape::row_security(conn, &table, findings).await?;
     if !may.read_rows || hidden || !table.usable {
         return Ok(());
@@ -141,6 +199,7 @@ async fn look(
     if !shape::has_rows(conn, &report.facts, findings).await? {
         return Ok(());
     }
+    report.rejected_rows = rejected::look(conn, table.oid, findings).await?;
     if let Some(keys) = &asked.keys {
         limits::ivs(conn, &report.facts, keys, findings).await?;
         let sample = sample::take(conn, &report.facts, keys).await?;
@@ -150,26 +209,4 @@ async fn look(
         report.sample = Some(sample);
     }
     Ok(())
-}
-
-async fn active_rotation(conn: &mut PgConnection) -> Result<Option<Finding>, StoreError> {
-    if !schema::exists(conn).await? {
-        return Ok(None);
-    }
-    let readable: bool =
-        sqlx::query_scalar("SELECT coalesce(has_schema_privilege('rekey', 'USAGE'), false) AND has_table_privilege('rekey.rotations', 'SELECT')")
-            .fetch_one(&mut *conn)
-            .during("look for an active rotation")
-            .await?;
-    if !readable {
-        return Ok(None);
-    }
-    let active = super::ledger::rotation::latest(conn).await?.filter(|r| r.state.is_active());
-    Ok(active.map(|r| {
-        Finding::note(
-            Kind::ActiveRotation,
-            format!("rotation {} is active, in state {}, since {}", r.id, r.state, r.created_at),
-            "rekey status shows it; rekey run joins or resumes it",
-        )
-    }))
 }

@@ -3,11 +3,18 @@
 use sqlx::{PgConnection, Row};
 
 use super::For;
-use super::finding::{Finding, Kind};
+use super::finding::{About, Finding, Kind};
 use super::shape::Table;
 use crate::store::error::{Statement, StoreError};
 use crate::store::grants::{APPEND, LEDGER, RUNNER};
 use crate::store::{TABLE, schema};
+
+pub(super) const PRIVILEGES: About = About {
+    name: "privileges",
+    may_be_allowed: false,
+    meaning: "the role lacks a privilege",
+    remedy: "`rekey init --print-sql` shows the grants that each role needs",
+};
 
 /// What may be asked next.
 pub(super) struct May {
@@ -147,13 +154,15 @@ async fn on_ledger(conn: &mut PgConnection, lacking: &mut Lacking) -> Result<(),
     .await?;
     let (create, database, role): (bool, String, _) = (row.get(0), row.get(1), lacking.role.clone());
     let usage: Option<bool> = row.get(2);
-    if usage == Some(false) {
+    let made = schema::exists(conn).await?;
+    if usage == Some(false) && made {
         let grant = format!("GRANT USAGE ON SCHEMA rekey TO {role}");
         lacking.push("USAGE on schema rekey", grant);
         return Ok(());
     }
-    if usage.is_none() || !schema::exists(conn).await? {
-        if !create {
+    if !made {
+        // What stands in the way of using a schema that somebody else made is told by `ledger`.
+        if usage.is_none() && !create {
             let grant =
                 format!("GRANT CREATE ON DATABASE {database} TO {role}, or let its owner run rekey init");
             lacking.push("CREATE on the database, to make schema rekey", grant);

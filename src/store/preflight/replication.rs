@@ -3,9 +3,30 @@
 use sqlx::{PgConnection, Row};
 
 use super::For;
-use super::finding::{Finding, Kind};
+use super::finding::{About, Finding, Kind};
 use crate::rotation::throttle::Limits;
 use crate::store::error::{Statement, StoreError};
+
+pub(super) const LAG: About = About {
+    name: "replica-lag",
+    may_be_allowed: true,
+    meaning: "a replica lags",
+    remedy: "Let it catch up before the rotation adds to it",
+};
+
+pub(super) const SLOTS: About = About {
+    name: "slots",
+    may_be_allowed: true,
+    meaning: "a replication slot keeps WAL and nobody reads it",
+    remedy: "Start its consumer, or drop the slot",
+};
+
+pub(super) const ARCHIVE: About = About {
+    name: "wal-archive",
+    may_be_allowed: true,
+    meaning: "archiving WAL fails",
+    remedy: "Fix archive_command; the server's log says what fails",
+};
 
 /// Lag beyond which a replica is not ready for a burst.
 const LAG_BYTES: i64 = 64 << 20;

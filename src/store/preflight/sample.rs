@@ -6,11 +6,32 @@ use sqlx::PgConnection;
 use sqlx::postgres::PgRow;
 use zeroize::Zeroizing;
 
-use super::finding::{Finding, Kind};
+use super::finding::{About, Finding, Kind};
 use crate::crypto::{Cipher, EncryptionKey};
 use crate::rotation::{TableFacts, Tid};
 use crate::store::error::{During, Statement, StoreError, answered};
 use crate::store::rows;
+
+pub(super) const KEYS: About = About {
+    name: "keys",
+    may_be_allowed: false,
+    meaning: "a key is missing, malformed, or not this rotation's",
+    remedy: "Name the keys with --old-key and --new-key; `rekey keys fingerprint SOURCE` shows which key a source holds",
+};
+
+pub(super) const WRONG_KEY: About = About {
+    name: "wrong-key",
+    may_be_allowed: false,
+    meaning: "the keys do not open a sample of the rows",
+    remedy: "Name the key that the application uses now with --old-key",
+};
+
+pub(super) const FIRST_BATCH: About = About {
+    name: "first-batch",
+    may_be_allowed: true,
+    meaning: "most of the first rows open with neither key: a wrong key, or rows nobody can read any more",
+    remedy: "Check the old key; rows on a still older key are moved by `rekey quarantine retry --also-key SOURCE`",
+};
 
 /// Rows looked at from either end of the primary key.
 const ENDS: i64 = 16;

@@ -3,25 +3,81 @@
 use sqlx::{PgConnection, Row};
 
 use super::For;
-use super::finding::{Finding, Kind};
+use super::finding::{About, Finding, Kind};
 use crate::store::connect::Server;
 use crate::store::error::{Statement, StoreError};
 
-/// TID range scans and `xid8` arithmetic: older servers cannot run the engine's statements.
-const OLDEST: i32 = 140_000;
+pub(super) const VERSION: About = About {
+    name: "server-version",
+    may_be_allowed: false,
+    meaning: "rekey supports PostgreSQL 15 to 18, and this server is older or newer",
+    remedy: "Upgrade the server, or use a release of rekey that supports it",
+};
 
-/// Whether the version will do.
-pub(super) fn version(server: Server, findings: &mut Vec<Finding>) -> bool {
-    if server.version >= OLDEST {
-        return true;
-    }
+pub(super) const RECOVERY: About = About {
+    name: "in-recovery",
+    may_be_allowed: false,
+    meaning: "the server is a standby and takes no writes",
+    remedy: "Name the primary in DATABASE_URL",
+};
+
+pub(super) const POOLING: About = About {
+    name: "pooling",
+    may_be_allowed: false,
+    meaning: "a pooler in transaction mode stands between rekey and the server",
+    remedy: "Name the server itself in DATABASE_URL, or a pool in session mode",
+};
+
+pub(super) const TLS: About = About {
+    name: "tls",
+    may_be_allowed: true,
+    meaning: "the connection is not encrypted and leaves this machine",
+    remedy: "Add sslmode=verify-full and sslrootcert to DATABASE_URL",
+};
+
+pub(super) const DURABILITY: About = About {
+    name: "durability",
+    may_be_allowed: true,
+    meaning: "fsync or full_page_writes is off",
+    remedy: "Turn the setting on and reload the server",
+};
+
+pub(super) const SYNC_STANDBY: About = About {
+    name: "sync-standby",
+    may_be_allowed: true,
+    meaning: "commits wait for synchronous standbys",
+    remedy: "Expect a lower rate; a standby that is away stops every commit",
+};
+
+pub(super) const ISOLATION: About = About {
+    name: "isolation",
+    may_be_allowed: true,
+    meaning: "the role or database has another default isolation or is read-only",
+    remedy: "Nothing; rekey sets what it needs for its own sessions",
+};
+
+/// Major versions that rekey's tests run on.
+const SUPPORTED: std::ops::RangeInclusive<i32> = 15..=18;
+
+/// Whether the version will do. A newer server most likely does; an older one lacks catalogues that are asked.
+pub(super) fn version(server: Server, purpose: For, findings: &mut Vec<Finding>) -> bool {
     let (major, minor) = (server.version / 10_000, server.version % 10_000);
-    findings.push(Finding::refuse(
-        Kind::ServerVersion,
-        format!("this is PostgreSQL {major}.{minor}"),
-        "upgrade the server to PostgreSQL 14 or later",
-    ));
-    false
+    let (oldest, newest) = (SUPPORTED.start(), SUPPORTED.end());
+    let message = format!("this is PostgreSQL {major}.{minor}; rekey is tested on {oldest} to {newest}");
+    if major > *newest {
+        findings.push(Finding::warn(
+            Kind::ServerVersion,
+            message,
+            "look for a newer release of rekey, or rehearse the whole rotation in staging first",
+        ));
+    } else if major < *oldest {
+        let remedy = format!("upgrade the server to PostgreSQL {oldest} or later");
+        findings.push(match purpose {
+            For::Rollback => Finding::warn(Kind::ServerVersion, message, remedy),
+            For::Run | For::Reading => Finding::refuse(Kind::ServerVersion, message, remedy),
+        });
+    }
+    major >= *oldest
 }
 
 pub(super) fn recovery(server: Server, purpose: For, findings: &mut Vec<Finding>) {
@@ -102,4 +158,26 @@ pub(super) async fn connection(
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::preflight::Severity;
+
+    #[test]
+    fn versions_that_were_tested_are_no_finding() {
+        let found = |version, purpose| {
+            let mut findings = Vec::new();
+            let deadlock_timeout = std::time::Duration::from_secs(1);
+            let server = Server { version, in_recovery: false, deadlock_timeout };
+            let will_do = super::version(server, purpose, &mut findings);
+            (will_do, findings.first().map(|f| f.severity))
+        };
+        assert_eq!(found(150_000, For::Run), (true, None));
+        assert_eq!(found(180_004, For::Reading), (true, None));
+        assert_eq!(found(190_000, For::Run), (true, Some(Severity::Warn)));
+        assert_eq!(found(140_020, For::Run), (false, Some(Severity::Refuse)));
+        assert_eq!(found(140_020, For::Rollback), (false, Some(Severity::Warn)));
+    }
 }

@@ -3,10 +3,52 @@
 use sqlx::postgres::types::Oid;
 use sqlx::{PgConnection, Row};
 
-use super::finding::{Finding, Kind};
+use super::finding::{About, Finding, Kind};
 use crate::rotation::TableFacts;
 use crate::store::TABLE;
 use crate::store::error::{Statement, StoreError};
+
+pub(super) const TABLE_KIND: About = About {
+    name: "table",
+    may_be_allowed: false,
+    meaning: "provider_connections is missing, or not an ordinary table",
+    remedy: "Name the right database in DATABASE_URL",
+};
+
+pub(super) const COLUMNS: About = About {
+    name: "columns",
+    may_be_allowed: false,
+    meaning: "a column is missing, of another type, or id is not the primary key",
+    remedy: "Bring the table up to the application's migrations",
+};
+
+pub(super) const UNLOGGED: About = About {
+    name: "unlogged",
+    may_be_allowed: true,
+    meaning: "the table is not crash-safe",
+    remedy: "ALTER TABLE public.provider_connections SET LOGGED",
+};
+
+pub(super) const EMPTY: About = About {
+    name: "empty-table",
+    may_be_allowed: true,
+    meaning: "no row is visible",
+    remedy: "Check that DATABASE_URL names the right database",
+};
+
+pub(super) const ROW_SECURITY: About = About {
+    name: "row-security",
+    may_be_allowed: false,
+    meaning: "row-level security hides rows from this role",
+    remedy: "Use the table's owner, or give the role BYPASSRLS for the time of the rotation",
+};
+
+pub(super) const ESTIMATES: About = About {
+    name: "estimates",
+    may_be_allowed: true,
+    meaning: "the planner knows nothing about the table yet",
+    remedy: "ANALYZE public.provider_connections",
+};
 
 /// The table, found in the catalogue, which anyone may read.
 pub(super) struct Table {

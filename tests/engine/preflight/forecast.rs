@@ -1,0 +1,40 @@
+//! The growth that a plan forecasts is about what a run then costs: the heap, its TOAST, its indexes and rekey's own tables.
+
+use crate::support::load::Load;
+use crate::support::{Db, Ids, rekey};
+
+/// All that the table and rekey hold on the disk, in bytes.
+fn size(db: &Db) -> i64 {
+    db.value(
+        "SELECT (pg_total_relation_size('provider_connections') + coalesce((SELECT sum(pg_total_relation_size(c.oid))
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'rekey' AND c.relkind = 'r'), 0))::int8",
+    )
+}
+
+#[test]
+fn growth_is_about_what_was_forecast() {
+    for (what, load) in [
+        ("UUIDv7, 250 bytes", Load::rows(40_000)),
+        ("UUIDv4, 250 bytes", Load::rows(40_000).ids(Ids::V4)),
+        ("UUIDv7, mixed", Load::rows(40_000).mixed()),
+        ("UUIDv7, 900 bytes", Load::rows(15_000).bytes(900)),
+        ("UUIDv7, 4000 bytes", Load::rows(8_000).bytes(4000)),
+        ("UUIDv7, half of them NULL", Load::rows(40_000).nulls(50)),
+    ] {
+        let db = Db::new();
+        load.into(&db);
+        let plan = rekey(&db, ["plan"]).json(0);
+        let forecast = plan["forecast"]["growth_bytes"].as_f64().expect("a forecast");
+        rekey(&db, ["init"]).exits(0);
+        let before = size(&db);
+        rekey(&db, ["run"]).exits(0);
+        let grown = (size(&db) - before) as f64;
+        eprintln!(
+            "{what}: {} -> grown {grown}, forecast {forecast}, {:.2}: {}",
+            before,
+            forecast / grown,
+            plan["facts"]
+        );
+        db.discard();
+    }
+}
