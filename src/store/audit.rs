@@ -8,7 +8,7 @@ use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::error::{Statement, StoreError};
-use super::statement::binds;
+use super::statement::{binds, statements};
 use super::{encoding, schema};
 
 /// Who does something, and why; goes into every event.
@@ -23,6 +23,57 @@ pub struct Actor {
 }
 
 binds!(Actor { operator, reason });
+
+statements! {
+    // Pods that start together append one after the other, over links of any length: the chain's head is waited for
+    // longer than a session's lock_timeout, which is short for the application's sake, allows for a row. Past that the
+    // server's message names the session that holds it.
+    fn append_patiently(
+        rotation: Option<Uuid>, action: &str, operator: &str, reason: Option<&str>, detail: &Value
+    ) -> One<(String, String, String)> during "append to the audit trail":
+        "SELECT set_config('lock_timeout', '5s', true), encode(rekey.append_event($1, $2, $3, $4, $5), 'hex'), \
+         set_config('lock_timeout', before.lock_timeout, true) \
+         FROM (SELECT current_setting('lock_timeout') AS lock_timeout OFFSET 0) before";
+
+    fn application_has_a_trail() -> One<bool> during "look for audit_logs":
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE n.nspname = 'public' AND c.relname = 'audit_logs' AND has_schema_privilege(n.oid, 'USAGE') \
+         AND has_table_privilege(c.oid, 'INSERT'))";
+
+    fn insert_into_application(
+        id: Uuid, action: &str, rotation: Option<Uuid>, agent: &str, context: &Value, resource_type: &str
+    ) during OP:
+        "INSERT INTO public.audit_logs (id, action, resource_type, resource_id, user_agent, context) \
+         VALUES ($1, $2, $6, $3, $4, $5::jsonb::json)";
+
+    // What is deferred would fail the commit, and everything in it. rekey's own tables have no such constraints.
+    fn check_now() during OP: "SET CONSTRAINTS ALL IMMEDIATE";
+
+    // Returns what they were.
+    fn set_limits(lock: &str, statement: &str) -> One<(String, String, String, String)> during OP:
+        "SELECT lock_timeout, statement_timeout, set_config('lock_timeout', $1, true), set_config('statement_timeout', $2, true) \
+         FROM (SELECT current_setting('lock_timeout') AS lock_timeout, \
+         current_setting('statement_timeout') AS statement_timeout OFFSET 0) before";
+
+    // Keys outside Secrets Manager have no versions: their fingerprints tell them apart.
+    fn keys_of(rotation: Uuid) -> One<(String, String, String)> during OP:
+        "SELECT coalesce(target_source, old_source), coalesce(old_version, old_fingerprint), \
+         coalesce(promoted_version, new_version, new_fingerprint) FROM rekey.rotations WHERE id = $1";
+
+    /// The head of the chain: last sequence number and hash in hex.
+    pub fn head() -> One<(i64, String)> during "read the head of the audit trail":
+        "SELECT seq, encode(hash, 'hex') FROM rekey.chain";
+
+    /// Whether an event of this kind was ever written for a rotation.
+    pub fn happened(rotation: Uuid, action: &str) -> One<bool> during "read the audit trail":
+        "SELECT EXISTS (SELECT FROM rekey.events WHERE rotation = $1 AND action = $2)";
+
+    /// What the last event of this kind says of a rotation; `None` where there is none.
+    pub fn detail(rotation: Uuid, action: &str) -> Optional<Value> during "read the audit trail":
+        "SELECT detail FROM rekey.events WHERE rotation = $1 AND action = $2 ORDER BY seq DESC LIMIT 1";
+}
+
+const OP: &str = "write to audit_logs";
 
 impl Actor {
     /// Has done nothing yet.
@@ -57,30 +108,15 @@ pub async fn append(
     let operator = encoding::fit(conn, &actor.operator).await?;
     let reason = encoding::fit_remark(conn, actor.reason.as_deref()).await?;
     let detail = encoding::fit_json(conn, detail).await?;
-    // Pods that start together append one after the other, over links of any length: the chain's head is waited for
-    // longer than a session's lock_timeout, which is short for the application's sake, allows for a row. Past that the
-    // server's message names the session that holds it.
-    let appended = sqlx::query_as(
-        "SELECT set_config('lock_timeout', '5s', true), encode(rekey.append_event($1, $2, $3, $4, $5), 'hex'), \
-         set_config('lock_timeout', before.lock_timeout, true) \
-         FROM (SELECT current_setting('lock_timeout') AS lock_timeout OFFSET 0) before",
-    );
-    let (_, hash, _): (String, String, String) = appended
-        .bind(rotation)
-        .bind(action)
-        .bind(operator)
-        .bind(reason)
-        .bind(detail)
-        .fetch_one(conn)
-        .during("append to the audit trail")
-        .await?;
+    let (_, hash, _) =
+        append_patiently(conn, rotation, action, &operator, reason.as_deref(), &detail).await?;
     actor.appended.store(true, Ordering::Relaxed);
     Ok(hash)
 }
 
 /// The longest that the application's trail may hold a command up, whatever limits the transaction has: locks on it, its
 /// triggers and its constraints are the application's business.
-const TRAIL_LIMITS: [&str; 2] = ["2s", "3s"];
+const TRAIL_LIMITS: (&str, &str) = ("2s", "3s");
 
 /// Writes the event to the application's own trail, where it exists and rekey may. `resource_id` there is a uuid: it
 /// takes the rotation's, where there is one; everything else goes into `context`, which is always an object. A
@@ -93,15 +129,7 @@ pub async fn append_to_application(
     actor: &Actor,
     detail: &Value,
 ) -> Result<bool, StoreError> {
-    let usable: bool = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE n.nspname = 'public' AND c.relname = 'audit_logs' AND has_schema_privilege(n.oid, 'USAGE') \
-         AND has_table_privilege(c.oid, 'INSERT'))",
-    )
-    .fetch_one(&mut *conn)
-    .during("look for audit_logs")
-    .await?;
-    if !usable {
+    if !application_has_a_trail(conn).await? {
         return Ok(false);
     }
     let rotation = rotation.into();
@@ -112,26 +140,13 @@ pub async fn append_to_application(
     }
     context["detail"] = detail.clone();
     let context = encoding::fit_json(conn, context).await?;
-    const OP: &str = "write to audit_logs";
     let mut savepoint = conn.begin().during(OP).await?;
     let written = async {
-        let before = limit(&mut savepoint, TRAIL_LIMITS).await?;
-        sqlx::query(
-            "INSERT INTO public.audit_logs (id, action, resource_type, resource_id, user_agent, context) \
-             VALUES ($1, $2, $6, $3, $4, $5::json)",
-        )
-        .bind(id)
-        .bind(action)
-        .bind(rotation)
-        .bind(concat!("rekey/", env!("CARGO_PKG_VERSION")))
-        .bind(context)
-        .bind(resource_type)
-        .execute(&mut *savepoint)
-        .during(OP)
-        .await?;
-        // What is deferred would fail the commit, and everything in it. rekey's own tables have no such constraints.
-        sqlx::query("SET CONSTRAINTS ALL IMMEDIATE").execute(&mut *savepoint).during(OP).await?;
-        limit(&mut savepoint, [&before.0, &before.1]).await
+        let (lock, statement, _, _) = set_limits(&mut savepoint, TRAIL_LIMITS.0, TRAIL_LIMITS.1).await?;
+        let agent = concat!("rekey/", env!("CARGO_PKG_VERSION"));
+        insert_into_application(&mut savepoint, id, action, rotation, agent, &context, resource_type).await?;
+        check_now(&mut savepoint).await?;
+        set_limits(&mut savepoint, &lock, &statement).await
     }
     .await;
     match written {
@@ -142,18 +157,6 @@ pub async fn append_to_application(
             Ok(false)
         }
     }
-}
-
-/// Sets the transaction's lock and statement timeouts, and returns what they were.
-async fn limit(conn: &mut PgConnection, limits: [&str; 2]) -> Result<(String, String), StoreError> {
-    let set = sqlx::query_as(
-        "SELECT lock_timeout, statement_timeout, set_config('lock_timeout', $1, true), set_config('statement_timeout', $2, true) \
-         FROM (SELECT current_setting('lock_timeout') AS lock_timeout, \
-         current_setting('statement_timeout') AS statement_timeout OFFSET 0) before",
-    );
-    let (lock, statement, _, _): (String, String, String, String) =
-        set.bind(limits[0]).bind(limits[1]).fetch_one(conn).during("write to audit_logs").await?;
-    Ok((lock, statement))
 }
 
 /// What the guide's example of an entry says: which secret, and the versions before and after. Keys outside Secrets
@@ -174,23 +177,8 @@ async fn subject(
         ];
         return Ok(found.into_iter().filter_map(|(name, value)| Some((name, value?))).collect());
     };
-    let (secret, old, new): (String, String, String) = sqlx::query_as(
-        "SELECT coalesce(target_source, old_source), coalesce(old_version, old_fingerprint), \
-         coalesce(promoted_version, new_version, new_fingerprint) FROM rekey.rotations WHERE id = $1",
-    )
-    .bind(rotation)
-    .fetch_one(conn)
-    .during("write to audit_logs")
-    .await?;
+    let (secret, old, new) = keys_of(conn, rotation).await?;
     Ok(vec![("secret", json!(secret)), ("old_version", json!(old)), ("new_version", json!(new))])
-}
-
-/// The head of the chain: last sequence number and hash in hex.
-pub async fn head(conn: &mut PgConnection) -> Result<(i64, String), StoreError> {
-    sqlx::query_as("SELECT seq, encode(hash, 'hex') FROM rekey.chain")
-        .fetch_one(conn)
-        .during("read the head of the audit trail")
-        .await
 }
 
 /// The same as the last line of a command's output says it; nothing where there is no trail that we may read.
@@ -200,30 +188,4 @@ pub async fn head_line(conn: &mut PgConnection) -> Option<String> {
     }
     let (seq, hash) = head(conn).await.ok()?;
     Some(format!("{seq}:{hash}"))
-}
-
-/// Whether an event of this kind was ever written for a rotation.
-pub async fn happened(conn: &mut PgConnection, rotation: Uuid, action: &str) -> Result<bool, StoreError> {
-    sqlx::query_scalar("SELECT EXISTS (SELECT FROM rekey.events WHERE rotation = $1 AND action = $2)")
-        .bind(rotation)
-        .bind(action)
-        .fetch_one(conn)
-        .during("read the audit trail")
-        .await
-}
-
-/// What the last event of this kind says of a rotation; `None` where there is none.
-pub async fn detail(
-    conn: &mut PgConnection,
-    rotation: Uuid,
-    action: &str,
-) -> Result<Option<Value>, StoreError> {
-    sqlx::query_scalar(
-        "SELECT detail FROM rekey.events WHERE rotation = $1 AND action = $2 ORDER BY seq DESC LIMIT 1",
-    )
-    .bind(rotation)
-    .bind(action)
-    .fetch_optional(conn)
-    .during("read the audit trail")
-    .await
 }

@@ -41,6 +41,7 @@ pub const TABLE: &str = "public.provider_connections";
 /// Every statement, for the test that prepares them.
 pub fn statements() -> impl Iterator<Item = &'static Declaration> {
     let files = [
+        audit::STATEMENTS,
         backend::STATEMENTS,
         closing::STATEMENTS,
         connect::STATEMENTS,
@@ -52,6 +53,7 @@ pub fn statements() -> impl Iterator<Item = &'static Declaration> {
         pooling::STATEMENTS,
         report::STATEMENTS,
         rows::STATEMENTS,
+        schema::STATEMENTS,
         signals::STATEMENTS,
         waits::STATEMENTS,
     ];

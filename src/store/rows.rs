@@ -93,20 +93,15 @@ impl Row for Read<'static> {
         <(Uuid, Tid, Xid, Option<i32>, Option<Vec<u8>>)>::columns()
     }
     fn decode(row: &PgRow) -> Result<Read<'_>, sqlx::Error> {
-        decode(row)
+        Ok(Read {
+            id: row.try_get(0)?,
+            tid: row.try_get(1)?,
+            xmin: row.try_get(2)?,
+            length: row.try_get(3)?,
+            envelope: row.try_get(4)?,
+            damaged: false,
+        })
     }
-}
-
-/// Decodes the columns of `read_columns`.
-pub(super) fn decode(row: &PgRow) -> Result<Read<'_>, sqlx::Error> {
-    Ok(Read {
-        id: row.try_get(0)?,
-        tid: row.try_get(1)?,
-        xmin: row.try_get(2)?,
-        length: row.try_get(3)?,
-        envelope: row.try_get(4)?,
-        damaged: false,
-    })
 }
 
 // $1: the longest value to be carried.

@@ -7,7 +7,8 @@ use std::time::Duration;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{PgConnection, SqlSafeStr as _};
 
-use super::error::{During, Statement, StoreError, pass_point};
+use super::error::{During, StoreError, pass_point};
+use super::statement::statements;
 use crate::fault_point::Side;
 
 /// Every migration, the oldest first: number, name and text.
@@ -33,48 +34,52 @@ static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
 /// "rekey" in ASCII, for advisory locks of ours.
 pub const LOCK: i64 = 0x72_656b_6579;
 
-/// Whether rekey's tables are there. Needs no privilege: `to_regclass` would raise an error without USAGE.
-pub async fn exists(conn: &mut PgConnection) -> Result<bool, StoreError> {
-    sqlx::query_scalar(
+statements! {
+    /// Whether rekey's tables are there. Needs no privilege: `to_regclass` would raise an error without USAGE.
+    pub fn exists() -> One<bool> during LOOK:
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE n.nspname = 'rekey' AND c.relname = 'chain')",
-    )
-    .fetch_one(conn)
-    .during("look for schema rekey")
-    .await
-}
+         WHERE n.nspname = 'rekey' AND c.relname = 'chain')";
 
-/// Whether rekey's tables are there and this role may read, of all their rows, what they say of rotations.
-pub async fn is_readable(conn: &mut PgConnection) -> Result<bool, StoreError> {
-    sqlx::query_scalar(
+    /// Whether rekey's tables are there and this role may read, of all their rows, what they say of rotations.
+    pub fn is_readable() -> One<bool> during LOOK:
         "SELECT count(*) = 3 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          JOIN pg_catalog.pg_roles me ON me.rolname = current_user WHERE n.nspname = 'rekey' \
          AND c.relname IN ('rotations', 'passes', 'chunks') AND has_schema_privilege(n.oid, 'USAGE') \
          AND has_table_privilege(c.oid, 'SELECT') AND NOT (c.relrowsecurity AND NOT me.rolsuper AND NOT me.rolbypassrls \
-         AND (c.relforcerowsecurity OR NOT pg_has_role(c.relowner, 'USAGE')))",
-    )
-    .fetch_one(conn)
-    .during("look for schema rekey")
-    .await
+         AND (c.relforcerowsecurity OR NOT pg_has_role(c.relowner, 'USAGE')))";
+
+    fn is_made() -> One<bool> during LOOK:
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = 'rekey')";
+
+    fn migrations_are_readable() -> One<bool> during "look for rekey's migrations":
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE n.nspname = 'rekey' AND c.relname = '_sqlx_migrations' AND has_schema_privilege(n.oid, 'USAGE') \
+         AND has_table_privilege(c.oid, 'SELECT'))";
+
+    fn applied() -> All<i64> during "read rekey's migrations":
+        "SELECT version FROM rekey._sqlx_migrations WHERE success";
+
+    fn try_lock(lock: i64) -> One<bool> during "lock the schema":
+        "SELECT pg_try_advisory_lock($1)";
+
+    fn unlock(lock: i64) during "unlock the schema":
+        "SELECT pg_advisory_unlock($1)";
+
+    /// Event triggers, as SQL names them, that run for the statements of a migration.
+    pub(super) fn event_triggers() -> All<String> during "look for event triggers":
+        "SELECT quote_ident(evtname) FROM pg_catalog.pg_event_trigger WHERE evtenabled IN ('O', 'A') \
+         AND evtevent IN ('ddl_command_start', 'ddl_command_end') AND (evttags IS NULL OR evttags && ARRAY['CREATE SCHEMA', \
+         'CREATE TABLE', 'CREATE INDEX', 'CREATE FUNCTION', 'CREATE TRIGGER', 'ALTER TABLE']) ORDER BY 1";
 }
+
+const LOOK: &str = "look for schema rekey";
 
 /// Whether every migration of this binary is applied, as far as this role can tell.
 pub(super) async fn is_current(conn: &mut PgConnection) -> Result<bool, StoreError> {
-    let table: bool = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE n.nspname = 'rekey' AND c.relname = '_sqlx_migrations' AND has_schema_privilege(n.oid, 'USAGE') \
-         AND has_table_privilege(c.oid, 'SELECT'))",
-    )
-    .fetch_one(&mut *conn)
-    .during("look for rekey's migrations")
-    .await?;
-    if !table {
+    if !migrations_are_readable(conn).await? {
         return exists(conn).await;
     }
-    let applied: Vec<i64> = sqlx::query_scalar("SELECT version FROM rekey._sqlx_migrations WHERE success")
-        .fetch_all(conn)
-        .during("read rekey's migrations")
-        .await?;
+    let applied = applied(conn).await?;
     Ok(MIGRATOR.iter().all(|m| applied.contains(&m.version)))
 }
 
@@ -87,12 +92,7 @@ pub async fn ensure(conn: &mut PgConnection) -> Result<(), StoreError> {
     // ours is waited for politely, so that lock_timeout can stay short.
     let started = std::time::Instant::now();
     loop {
-        let got: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
-            .bind(LOCK)
-            .fetch_one(&mut *conn)
-            .during("lock the schema")
-            .await?;
-        if got {
+        if try_lock(conn, LOCK).await? {
             break;
         }
         if started.elapsed() > Duration::from_secs(60) {
@@ -105,7 +105,7 @@ pub async fn ensure(conn: &mut PgConnection) -> Result<(), StoreError> {
         Ok(false) => migrate(conn).await,
         Err(e) => Err(e),
     };
-    sqlx::query("SELECT pg_advisory_unlock($1)").bind(LOCK).execute(conn).during("unlock the schema").await?;
+    unlock(conn, LOCK).await?;
     done
 }
 
@@ -113,15 +113,14 @@ async fn migrate(conn: &mut PgConnection) -> Result<(), StoreError> {
     const OP: &str = "create or update schema rekey";
     pass_point(Side::Before, OP).during(OP)?;
     // CREATE SCHEMA IF NOT EXISTS needs the right to create one even where a DBA has made it.
-    let made: bool =
-        sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = 'rekey')")
-            .fetch_one(&mut *conn)
-            .during("look for schema rekey")
-            .await?;
     let migrator = Migrator {
         migrations: MIGRATOR.migrations.clone(),
         table_name: MIGRATOR.table_name.clone(),
-        create_schemas: if made { Cow::Borrowed(&[]) } else { MIGRATOR.create_schemas.clone() },
+        create_schemas: if is_made(conn).await? {
+            Cow::Borrowed(&[])
+        } else {
+            MIGRATOR.create_schemas.clone()
+        },
         ..Migrator::DEFAULT
     };
     if let Err(source) = migrator.run(&mut *conn).await {
@@ -129,18 +128,6 @@ async fn migrate(conn: &mut PgConnection) -> Result<(), StoreError> {
         return Err(StoreError::Migrate { source: Box::new(source), triggers });
     }
     pass_point(Side::After, OP).during(OP)
-}
-
-/// Event triggers, as SQL names them, that run for the statements of a migration.
-pub(super) async fn event_triggers(conn: &mut PgConnection) -> Result<Vec<String>, StoreError> {
-    sqlx::query_scalar(
-        "SELECT quote_ident(evtname) FROM pg_catalog.pg_event_trigger WHERE evtenabled IN ('O', 'A') \
-         AND evtevent IN ('ddl_command_start', 'ddl_command_end') AND (evttags IS NULL OR evttags && ARRAY['CREATE SCHEMA', \
-         'CREATE TABLE', 'CREATE INDEX', 'CREATE FUNCTION', 'CREATE TRIGGER', 'ALTER TABLE']) ORDER BY 1",
-    )
-    .fetch_all(conn)
-    .during("look for event triggers")
-    .await
 }
 
 /// Everything that [`ensure`] would run on an empty database, sqlx's bookkeeping included, so that a later

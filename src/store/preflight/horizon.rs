@@ -1,9 +1,10 @@
 //! Who holds back the horizon: waves live on pruning, and no dead row is pruned that somebody might still see.
 
-use sqlx::{PgConnection, Row};
+use sqlx::PgConnection;
 
 use super::finding::{About, Finding, Kind};
-use crate::store::error::{Statement, StoreError};
+use crate::store::error::StoreError;
+use crate::store::statement::statements;
 
 pub(super) const MONITORING: About = About {
     name: "monitoring",
@@ -22,25 +23,33 @@ pub(super) const OLD_SNAPSHOT: About = About {
 /// Transactions older than this are told; the application's own are expected to be shorter.
 const SECONDS: f64 = 2.0;
 
+statements! {
+    fn holders() -> All<(String, Option<f64>, String)> during "look for what holds back the horizon":
+        "SELECT 'prepared transaction ' || quote_literal(gid) || ' of ' || owner, extract(epoch FROM clock_timestamp() - prepared)::float8, \
+         'COMMIT PREPARED or ROLLBACK PREPARED ' || quote_literal(gid) \
+         FROM pg_catalog.pg_prepared_xacts WHERE database = current_database() \
+         UNION ALL SELECT 'replication slot ' || slot_name || ' (xmin ' || age(xmin) || ' transactions old)', NULL, \
+         'let its consumer catch up, or SELECT pg_drop_replication_slot(' || quote_literal(slot_name) || ')' \
+         FROM pg_catalog.pg_replication_slots WHERE xmin IS NOT NULL AND (NOT active OR age(xmin) > 100000)";
+
+    fn blind_role() -> Optional<String> during "ask what may be seen of other sessions":
+        "SELECT quote_ident(current_user) WHERE NOT pg_has_role('pg_read_all_stats', 'USAGE')";
+
+    fn old_transactions(seconds: f64) -> All<(i32, String, String, f64, String)> during "look for old transactions":
+        "SELECT pid, coalesce(usename::text, '?'), coalesce(state, '?'), extract(epoch FROM clock_timestamp() - xact_start)::float8, \
+         coalesce(application_name, '') FROM pg_catalog.pg_stat_activity \
+         WHERE pid <> pg_backend_pid() AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL) \
+         AND (datname = current_database() OR datname IS NULL) AND backend_type <> 'autovacuum worker' \
+         AND xact_start < clock_timestamp() - make_interval(secs => $1) ORDER BY xact_start LIMIT 20";
+}
+
 pub(super) async fn held_back(
     conn: &mut PgConnection,
     findings: &mut Vec<Finding>,
 ) -> Result<(), StoreError> {
     findings.extend(sight(conn).await?);
     sessions(conn, findings).await?;
-    let rows = sqlx::query(
-        "SELECT 'prepared transaction ' || quote_literal(gid) || ' of ' || owner, extract(epoch FROM clock_timestamp() - prepared)::float8, \
-         'COMMIT PREPARED or ROLLBACK PREPARED ' || quote_literal(gid) \
-         FROM pg_catalog.pg_prepared_xacts WHERE database = current_database() \
-         UNION ALL SELECT 'replication slot ' || slot_name || ' (xmin ' || age(xmin) || ' transactions old)', NULL, \
-         'let its consumer catch up, or SELECT pg_drop_replication_slot(' || quote_literal(slot_name) || ')' \
-         FROM pg_catalog.pg_replication_slots WHERE xmin IS NOT NULL AND (NOT active OR age(xmin) > 100000)",
-    )
-    .fetch_all(conn)
-    .during("look for what holds back the horizon")
-    .await?;
-    for row in rows {
-        let (what, age, remedy): (String, Option<f64>, String) = (row.get(0), row.get(1), row.get(2));
+    for (what, age, remedy) in holders(conn).await? {
         let age = age.map_or_else(String::new, |age| format!(", {age:.0} s old,"));
         findings.push(Finding::warn(Kind::OldSnapshot, costs(&format!("{what}{age}")), remedy));
     }
@@ -55,12 +64,7 @@ fn costs(who: &str) -> String {
 
 /// Without that right a session's snapshot is hidden from us, and its absence below says nothing.
 async fn sight(conn: &mut PgConnection) -> Result<Option<Finding>, StoreError> {
-    let blind: Option<String> = sqlx::query_scalar(
-        "SELECT quote_ident(current_user) WHERE NOT pg_has_role('pg_read_all_stats', 'USAGE')",
-    )
-    .fetch_optional(conn)
-    .during("ask what may be seen of other sessions")
-    .await?;
+    let blind = blind_role(conn).await?;
     Ok(blind.map(|role| {
         Finding::note(
             Kind::Monitoring,
@@ -71,20 +75,7 @@ async fn sight(conn: &mut PgConnection) -> Result<Option<Finding>, StoreError> {
 }
 
 async fn sessions(conn: &mut PgConnection, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
-    let rows = sqlx::query(
-        "SELECT pid, coalesce(usename::text, '?'), coalesce(state, '?'), extract(epoch FROM clock_timestamp() - xact_start)::float8, \
-         coalesce(application_name, ''), backend_type FROM pg_catalog.pg_stat_activity \
-         WHERE pid <> pg_backend_pid() AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL) \
-         AND (datname = current_database() OR datname IS NULL) AND backend_type <> 'autovacuum worker' \
-         AND xact_start < clock_timestamp() - make_interval(secs => $1) ORDER BY xact_start LIMIT 20",
-    )
-    .bind(SECONDS)
-    .fetch_all(conn)
-    .during("look for old transactions")
-    .await?;
-    for row in rows {
-        let (pid, user, state): (i32, String, String) = (row.get(0), row.get(1), row.get(2));
-        let (age, application): (f64, String) = (row.get(3), row.get(4));
+    for (pid, user, state, age, application) in old_transactions(conn, SECONDS).await? {
         let who =
             format!("session {pid} of {user} ({application}), {state}, in a transaction for {age:.0} s,");
         findings.push(Finding::warn(

@@ -1,11 +1,12 @@
 //! What may run out: the disk, and random IVs.
 
-use sqlx::{PgConnection, Row};
+use sqlx::PgConnection;
 
 use super::finding::{About, Finding, Kind};
 use super::sample::KeyProbe;
 use crate::rotation::{Forecast, TableFacts};
-use crate::store::error::{Statement, StoreError};
+use crate::store::error::StoreError;
+use crate::store::statement::statements;
 use crate::store::{report, schema};
 
 pub(super) const DISK: About = About {
@@ -22,6 +23,12 @@ pub(super) const IVS: About = About {
     remedy: "Rotate to a fresh key: `rekey keys generate encryption`",
 };
 
+statements! {
+    fn data_folder() -> One<(Option<String>, i64)> during "ask where the data is":
+        "SELECT CASE WHEN inet_server_addr() IS NULL AND pg_has_role('pg_read_all_settings', 'USAGE') \
+         THEN current_setting('data_directory') END, pg_size_bytes(current_setting('max_wal_size'))";
+}
+
 /// Encryptions under one key with random 96-bit IVs: NIST SP 800-38D §8.3.
 const IV_LIMIT: i64 = 1 << 32;
 
@@ -31,14 +38,7 @@ pub(super) async fn room(
     facts: &TableFacts,
     findings: &mut Vec<Finding>,
 ) -> Result<(), StoreError> {
-    let row = sqlx::query(
-        "SELECT CASE WHEN inet_server_addr() IS NULL AND pg_has_role('pg_read_all_settings', 'USAGE') \
-         THEN current_setting('data_directory') END, pg_size_bytes(current_setting('max_wal_size'))",
-    )
-    .fetch_one(conn)
-    .during("ask where the data is")
-    .await?;
-    let (folder, max_wal): (Option<String>, i64) = (row.get(0), row.get(1));
+    let (folder, max_wal) = data_folder(conn).await?;
     let growth = Forecast::new(facts, None).growth_bytes;
     let needed = growth + max_wal.max(0) as u64;
     let mib = |bytes: u64| format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20));

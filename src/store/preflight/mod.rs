@@ -44,7 +44,14 @@ pub use report::{Report, refuse};
 pub use sample::{KeyProbe, Sample};
 
 /// Every statement of the checks.
-pub(super) const STATEMENTS: [&[Declaration]; 8] = [
+pub(super) const STATEMENTS: [&[Declaration]; 15] = [
+    horizon::STATEMENTS,
+    limits::STATEMENTS,
+    privileges::STATEMENTS,
+    replication::STATEMENTS,
+    sample::STATEMENTS,
+    server::STATEMENTS,
+    shape::STATEMENTS,
     indexes::STATEMENTS,
     ledger::STATEMENTS,
     other_columns::STATEMENTS,

@@ -1,12 +1,14 @@
 //! What this role may do; each missing privilege is named with the GRANT that mends it.
 
-use sqlx::{PgConnection, Row};
+use sqlx::PgConnection;
+use sqlx::postgres::types::Oid;
 
 use super::For;
 use super::finding::{About, Finding, Kind};
 use super::shape::Table;
-use crate::store::error::{Statement, StoreError};
+use crate::store::error::StoreError;
 use crate::store::grants::{APPEND, LEDGER, RUNNER};
+use crate::store::statement::statements;
 use crate::store::{TABLE, schema};
 
 pub(super) const PRIVILEGES: About = About {
@@ -15,6 +17,35 @@ pub(super) const PRIVILEGES: About = About {
     meaning: "the role lacks a privilege",
     remedy: "`rekey init --print-sql` shows the grants that each role needs",
 };
+
+statements! {
+    fn role() -> One<String> during "ask for the role":
+        "SELECT quote_ident(current_user)";
+
+    // ctid and xmin are columns too: a grant on the other columns alone does not reach them.
+    fn table_privileges(table: Oid) -> One<(bool, Vec<String>, bool)> during "ask for privileges on the table":
+        "SELECT has_schema_privilege('public', 'USAGE'), \
+         (SELECT coalesce(array_agg(attname::text ORDER BY attnum), '{}') FROM pg_catalog.pg_attribute WHERE attrelid = $1 \
+         AND attname IN ('id', 'encrypted_credentials', 'ctid', 'xmin') AND NOT has_column_privilege($1, attnum, 'SELECT')), \
+         coalesce((SELECT has_column_privilege($1, attnum, 'UPDATE') FROM pg_catalog.pg_attribute \
+         WHERE attrelid = $1 AND attname = 'encrypted_credentials' AND NOT attisdropped), true)";
+
+    fn may_add_to_trail() -> One<Option<bool>> during "ask for privileges on audit_logs":
+        "SELECT has_table_privilege(to_regclass('public.audit_logs'), 'INSERT')";
+
+    fn ledger_privileges() -> One<(bool, String, Option<bool>)> during ON_LEDGER:
+        "SELECT has_database_privilege(current_database(), 'CREATE'), quote_ident(current_database()), \
+         (SELECT has_schema_privilege(oid, 'USAGE') FROM pg_catalog.pg_namespace WHERE nspname = 'rekey')";
+
+    fn missing(table: &str, wanted: &str) -> One<Vec<String>> during ON_LEDGER:
+        "SELECT coalesce(array_agg(w), '{}') FROM unnest(string_to_array($2, ', ')) w \
+         WHERE NOT has_table_privilege(to_regclass('rekey.' || $1), w)";
+
+    fn may_execute(function: &str) -> One<bool> during ON_LEDGER:
+        "SELECT has_function_privilege($1, 'EXECUTE')";
+}
+
+const ON_LEDGER: &str = "ask for privileges on schema rekey";
 
 /// What may be asked next.
 pub(super) struct May {
@@ -67,11 +98,7 @@ pub(super) async fn look(
     purpose: For,
     findings: &mut Vec<Finding>,
 ) -> Result<May, StoreError> {
-    let role = sqlx::query_scalar("SELECT quote_ident(current_user)")
-        .fetch_one(&mut *conn)
-        .during("ask for the role")
-        .await?;
-    let mut lacking = Lacking { role, what: Vec::new() };
+    let mut lacking = Lacking { role: role(conn).await?, what: Vec::new() };
     let may = on_table(conn, table, &mut lacking, findings).await?;
     on_ledger(conn, &mut lacking).await?;
     // Without USAGE the trail cannot even be named.
@@ -88,21 +115,8 @@ async fn on_table(
     lacking: &mut Lacking,
     findings: &mut Vec<Finding>,
 ) -> Result<May, StoreError> {
-    // ctid and xmin are columns too: a grant on the other columns alone does not reach them.
-    let row = sqlx::query(
-        "SELECT has_schema_privilege('public', 'USAGE'), \
-         (SELECT coalesce(array_agg(attname::text ORDER BY attnum), '{}') FROM pg_catalog.pg_attribute WHERE attrelid = $1 \
-         AND attname IN ('id', 'encrypted_credentials', 'ctid', 'xmin') AND NOT has_column_privilege($1, attnum, 'SELECT')), \
-         coalesce((SELECT has_column_privilege($1, attnum, 'UPDATE') FROM pg_catalog.pg_attribute \
-         WHERE attrelid = $1 AND attname = 'encrypted_credentials' AND NOT attisdropped), true)",
-    )
-    .bind(table.oid)
-    .fetch_one(conn)
-    .during("ask for privileges on the table")
-    .await?;
-    let (usage, update): (bool, bool) = (row.get(0), row.get(2));
+    let (usage, unreadable, update) = table_privileges(conn, table.oid).await?;
     let role = lacking.role.clone();
-    let unreadable: Vec<String> = row.get(1);
     if !usage {
         let grant = format!("GRANT USAGE ON SCHEMA public TO {role}");
         findings.push(Finding::refuse(
@@ -127,11 +141,7 @@ async fn on_table(
 
 /// The application's own audit trail: without the right to add to it a rotation leaves no trace there.
 async fn on_trail(conn: &mut PgConnection, role: &str) -> Result<Option<Finding>, StoreError> {
-    let may: Option<bool> =
-        sqlx::query_scalar("SELECT has_table_privilege(to_regclass('public.audit_logs'), 'INSERT')")
-            .fetch_one(conn)
-            .during("ask for privileges on audit_logs")
-            .await?;
+    let may = may_add_to_trail(conn).await?;
     Ok((may == Some(false)).then(|| {
         Finding::warn(
             Kind::Privileges,
@@ -145,15 +155,8 @@ async fn on_trail(conn: &mut PgConnection, role: &str) -> Result<Option<Finding>
 
 /// Schema `rekey`: the right to make it, or to use it.
 async fn on_ledger(conn: &mut PgConnection, lacking: &mut Lacking) -> Result<(), StoreError> {
-    let row = sqlx::query(
-        "SELECT has_database_privilege(current_database(), 'CREATE'), quote_ident(current_database()), \
-         (SELECT has_schema_privilege(oid, 'USAGE') FROM pg_catalog.pg_namespace WHERE nspname = 'rekey')",
-    )
-    .fetch_one(&mut *conn)
-    .during("ask for privileges on schema rekey")
-    .await?;
-    let (create, database, role): (bool, String, _) = (row.get(0), row.get(1), lacking.role.clone());
-    let usage: Option<bool> = row.get(2);
+    let (create, database, usage) = ledger_privileges(conn).await?;
+    let role = lacking.role.clone();
     let made = schema::exists(conn).await?;
     if usage == Some(false) && made {
         let grant = format!("GRANT USAGE ON SCHEMA rekey TO {role}");
@@ -170,27 +173,14 @@ async fn on_ledger(conn: &mut PgConnection, lacking: &mut Lacking) -> Result<(),
         return Ok(());
     }
     for (table, wanted) in LEDGER {
-        let missing: Vec<String> = sqlx::query_scalar(
-            "SELECT coalesce(array_agg(w), '{}') FROM unnest(string_to_array($2, ', ')) w \
-             WHERE NOT has_table_privilege(to_regclass('rekey.' || $1), w)",
-        )
-        .bind(table)
-        .bind(wanted)
-        .fetch_one(&mut *conn)
-        .during("ask for privileges on schema rekey")
-        .await?;
+        let missing = missing(conn, table, wanted).await?;
         if !missing.is_empty() {
             let missing = missing.join(", ");
             let grant = format!("GRANT {missing} ON rekey.{table} TO {role}");
             lacking.push(format!("{missing} on rekey.{table}"), grant);
         }
     }
-    let may_append: bool = sqlx::query_scalar("SELECT has_function_privilege($1, 'EXECUTE')")
-        .bind(APPEND)
-        .fetch_one(conn)
-        .during("ask for privileges on schema rekey")
-        .await?;
-    if !may_append {
+    if !may_execute(conn, APPEND).await? {
         let grant = format!("GRANT EXECUTE ON FUNCTION {APPEND} TO {role}");
         lacking.push("EXECUTE on rekey.append_event", grant);
     }

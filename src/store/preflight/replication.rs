@@ -1,11 +1,12 @@
 //! Replicas, slots and the WAL archive: what a burst of WAL may break.
 
-use sqlx::{PgConnection, Row};
+use sqlx::PgConnection;
 
 use super::For;
 use super::finding::{About, Finding, Kind};
 use crate::rotation::throttle::Limits;
-use crate::store::error::{Statement, StoreError};
+use crate::store::error::StoreError;
+use crate::store::statement::{row, statements};
 
 pub(super) const LAG: About = About {
     name: "replica-lag",
@@ -28,6 +29,36 @@ pub(super) const ARCHIVE: About = About {
     remedy: "Fix archive_command; the server's log says what fails",
 };
 
+struct Replica {
+    name: String,
+    state: Option<String>,
+    bytes: Option<i64>,
+    seconds: Option<f64>,
+    visible: bool,
+    role: String,
+}
+
+row!(Replica { name, state, bytes, seconds, visible, role });
+
+statements! {
+    fn attached() -> All<Replica> during "look for replicas":
+        "SELECT coalesce(nullif(application_name, ''), 'pid ' || pid) AS name, state, \
+         CASE WHEN pg_is_in_recovery() THEN pg_wal_lsn_diff(pg_last_wal_replay_lsn(), replay_lsn) \
+         ELSE pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn) END::int8 AS bytes, \
+         extract(epoch FROM replay_lag)::float8 AS seconds, pg_has_role('pg_read_all_stats', 'USAGE') AS visible, \
+         quote_ident(current_user) AS role FROM pg_catalog.pg_stat_replication ORDER BY 1";
+
+    fn unread() -> All<(String, String, Option<i64>, String)> during "look for replication slots":
+        "SELECT slot_name::text, coalesce(wal_status, '?'), CASE WHEN pg_is_in_recovery() THEN \
+         pg_wal_lsn_diff(pg_last_wal_replay_lsn(), restart_lsn) ELSE pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) END::int8, \
+         current_setting('max_slot_wal_keep_size') FROM pg_catalog.pg_replication_slots \
+         WHERE NOT active AND restart_lsn IS NOT NULL ORDER BY 1";
+
+    fn failing() -> Optional<String> during "look at the WAL archive":
+        "SELECT coalesce(last_failed_wal, '?') FROM pg_catalog.pg_stat_archiver \
+         WHERE current_setting('archive_mode') <> 'off' AND last_failed_time > coalesce(last_archived_time, '-infinity')";
+}
+
 /// Lag beyond which a replica is not ready for a burst.
 const LAG_BYTES: i64 = 64 << 20;
 
@@ -41,19 +72,10 @@ pub(super) async fn replicas(
     limits: &Limits,
     findings: &mut Vec<Finding>,
 ) -> Result<(), StoreError> {
-    let rows = sqlx::query(
-        "SELECT coalesce(nullif(application_name, ''), 'pid ' || pid), state, \
-         CASE WHEN pg_is_in_recovery() THEN pg_wal_lsn_diff(pg_last_wal_replay_lsn(), replay_lsn) \
-         ELSE pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn) END::int8, extract(epoch FROM replay_lag)::float8, \
-         pg_has_role('pg_read_all_stats', 'USAGE'), quote_ident(current_user) FROM pg_catalog.pg_stat_replication ORDER BY 1",
-    )
-    .fetch_all(&mut *conn)
-    .during("look for replicas")
-    .await?;
-    let hidden: Option<String> = rows.iter().find(|row| !row.get::<bool, _>(4)).map(|row| row.get(5));
-    if let Some(role) = hidden {
+    let attached = attached(conn).await?;
+    if let Some(Replica { role, .. }) = attached.iter().find(|replica| !replica.visible) {
         let message =
-            format!("{} replicas are attached, and role {role} may not see how far they lag", rows.len());
+            format!("{} replicas are attached, and role {role} may not see how far they lag", attached.len());
         let remedy = format!("GRANT pg_monitor TO {role}");
         findings.push(match purpose {
             _ if !limits.watches_replicas() => Finding::note(Kind::Monitoring, message, remedy),
@@ -62,9 +84,7 @@ pub(super) async fn replicas(
         });
         return Ok(());
     }
-    for row in rows {
-        let (name, state): (String, Option<String>) = (row.get(0), row.get(1));
-        let (bytes, seconds): (Option<i64>, Option<f64>) = (row.get(2), row.get(3));
+    for Replica { name, state, bytes, seconds, .. } in attached {
         let state = state.unwrap_or_default();
         let (bytes, seconds) = (bytes.unwrap_or(0), seconds.unwrap_or(0.0));
         let message = format!("replica {name} is {state} and lags by {}, {seconds:.1} s", mib(bytes));
@@ -78,18 +98,7 @@ pub(super) async fn replicas(
 }
 
 pub(super) async fn slots(conn: &mut PgConnection, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
-    let rows = sqlx::query(
-        "SELECT slot_name::text, coalesce(wal_status, '?'), CASE WHEN pg_is_in_recovery() THEN \
-         pg_wal_lsn_diff(pg_last_wal_replay_lsn(), restart_lsn) ELSE pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) END::int8, \
-         current_setting('max_slot_wal_keep_size') FROM pg_catalog.pg_replication_slots \
-         WHERE NOT active AND restart_lsn IS NOT NULL ORDER BY 1",
-    )
-    .fetch_all(conn)
-    .during("look for replication slots")
-    .await?;
-    for row in rows {
-        let (name, status): (String, String) = (row.get(0), row.get(1));
-        let (bytes, keep): (Option<i64>, String) = (row.get(2), row.get(3));
+    for (name, status, bytes, keep) in unread(conn).await? {
         let bound = match keep.as_str() {
             "-1" => "without limit".to_owned(),
             keep => format!("up to {keep}"),
@@ -110,14 +119,7 @@ pub(super) async fn wal_archive(
     conn: &mut PgConnection,
     findings: &mut Vec<Finding>,
 ) -> Result<(), StoreError> {
-    let failing: Option<String> = sqlx::query_scalar(
-        "SELECT coalesce(last_failed_wal, '?') FROM pg_catalog.pg_stat_archiver \
-         WHERE current_setting('archive_mode') <> 'off' AND last_failed_time > coalesce(last_archived_time, '-infinity')",
-    )
-    .fetch_optional(conn)
-    .during("look at the WAL archive")
-    .await?;
-    if let Some(file) = failing {
+    if let Some(file) = failing(conn).await? {
         findings.push(Finding::warn(
             Kind::WalArchive,
             format!("archiving WAL fails since {file}: the rotation's WAL will pile up in pg_wal"),

@@ -1,16 +1,15 @@
 //! Do the keys open the rows? A look at the first, the last and some random ones, before anything is written.
 
-use futures::TryStreamExt;
 use serde::Serialize;
 use sqlx::PgConnection;
-use sqlx::postgres::PgRow;
 use zeroize::Zeroizing;
 
 use super::finding::{About, Finding, Kind};
 use crate::crypto::{Cipher, EncryptionKey};
 use crate::rotation::{TableFacts, Tid};
-use crate::store::error::{During, Statement, StoreError, answered};
-use crate::store::rows;
+use crate::store::error::StoreError;
+use crate::store::rows::{self, Read};
+use crate::store::statement::statements;
 
 pub(super) const KEYS: About = About {
     name: "keys",
@@ -87,8 +86,7 @@ struct Opener {
 }
 
 impl Opener {
-    fn look(&mut self, row: &PgRow) -> Result<(), StoreError> {
-        let read = rows::decode(row).during("read a sample")?;
+    fn look(&mut self, read: Read<'_>) -> Result<(), StoreError> {
         if !self.seen.insert(read.id) {
             return Ok(());
         }
@@ -124,12 +122,25 @@ macro_rules! select {
     };
 }
 
+statements! {
+    fn first(limit: i64) -> Query<Read<'static>> during OP:
+        select!("ORDER BY id LIMIT $1");
+
+    fn last(limit: i64) -> Query<Read<'static>> during OP:
+        select!("ORDER BY id DESC LIMIT $1");
+
+    // Random places in the heap: no sort, no scan, as fast in a table of any size.
+    fn at_places(places: &[Tid], limit: i64) -> Query<Read<'static>> during OP:
+        select!("WHERE ctid = ANY($1::tid[]) LIMIT $2");
+}
+
+const OP: &str = "read a sample";
+
 pub(super) async fn take(
     conn: &mut PgConnection,
     facts: &TableFacts,
     keys: &KeyProbe<'_>,
 ) -> Result<Sample, StoreError> {
-    const OP: &str = "read a sample";
     let mut opener = Opener {
         source: Cipher::new(keys.source),
         target: Cipher::new(keys.target),
@@ -140,27 +151,15 @@ pub(super) async fn take(
         sample: Sample::default(),
         seen: std::collections::HashSet::new(),
     };
-    for end in [select!("ORDER BY id LIMIT $1"), select!("ORDER BY id DESC LIMIT $1")] {
-        let rows = sqlx::query(end).bind(ENDS).fetch_all(&mut *conn).during(OP).await;
-        for row in unless_damaged(rows)? {
-            opener.look(&row)?;
-        }
-    }
-    // Random places in the heap: no sort, no scan, as fast in a table of any size.
-    let random = sqlx::query(select!("WHERE ctid = ANY($1::tid[]) LIMIT $2"))
-        .bind(random_places(facts))
-        .bind(RANDOM as i64);
-    for row in unless_damaged(random.fetch_all(&mut *conn).during(OP).await)? {
-        opener.look(&row)?;
-    }
+    unless_damaged(first(ENDS).each(conn, |row| opener.look(row)).await)?;
+    unless_damaged(last(ENDS).each(conn, |row| opener.look(row)).await)?;
+    let places = random_places(facts);
+    unless_damaged(at_places(&places, RANDOM as i64).each(conn, |row| opener.look(row)).await)?;
     let mean_bytes = (opener.sized > 0).then(|| opener.bytes as f64 / opener.sized as f64);
     let mut sample = std::mem::take(&mut opener.sample);
     if keys.fresh {
         opener.seen.clear();
-        let mut first = sqlx::query(select!("ORDER BY id LIMIT $1")).bind(FIRST).fetch(&mut *conn);
-        while let Some(row) = unless_damaged(answered(OP, first.try_next()).await)? {
-            opener.look(&row)?;
-        }
+        unless_damaged(first(FIRST).each(conn, |row| opener.look(row)).await)?;
         sample.first_batch = (opener.sample.filled(), opener.sample.neither);
     }
     Ok(Sample { mean_bytes, ..sample })

@@ -1,11 +1,12 @@
 //! The server and the way to it: version, recovery, durability, defaults, encryption.
 
-use sqlx::{PgConnection, Row};
+use sqlx::PgConnection;
 
 use super::For;
 use super::finding::{About, Finding, Kind};
 use crate::store::connect::Server;
-use crate::store::error::{Statement, StoreError};
+use crate::store::error::StoreError;
+use crate::store::statement::statements;
 
 pub(super) const VERSION: About = About {
     name: "server-version",
@@ -56,6 +57,20 @@ pub(super) const ISOLATION: About = About {
     remedy: "Nothing; rekey sets what it needs for its own sessions",
 };
 
+statements! {
+    // reset_val: what a session starts with, not what rekey's has set.
+    fn telling_settings() -> All<(String, String)> during "read the server's settings":
+        "SELECT name, CASE WHEN name LIKE 'default%' THEN reset_val ELSE setting END FROM pg_catalog.pg_settings \
+         WHERE name IN ('fsync', 'full_page_writes', 'synchronous_standby_names', 'default_transaction_isolation', \
+         'default_transaction_read_only') ORDER BY name";
+
+    fn exposed_to() -> Optional<String> during "ask how the connection is encrypted":
+        "SELECT host(inet_server_addr()) FROM pg_catalog.pg_stat_ssl \
+         WHERE pid = pg_backend_pid() AND NOT ssl AND inet_client_addr() IS NOT NULL \
+         AND inet_client_addr() <> inet_server_addr() \
+         AND NOT inet_client_addr() <<= '127.0.0.0/8' AND inet_client_addr() <> '::1'";
+}
+
 /// Major versions that rekey's tests run on.
 const SUPPORTED: std::ops::RangeInclusive<i32> = 15..=18;
 
@@ -96,17 +111,7 @@ pub(super) fn recovery(server: Server, purpose: For, findings: &mut Vec<Finding>
 
 /// Settings of the server, and defaults of this role and database.
 pub(super) async fn settings(conn: &mut PgConnection, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
-    // reset_val: what a session starts with, not what ours has set.
-    let rows = sqlx::query(
-        "SELECT name, CASE WHEN name LIKE 'default%' THEN reset_val ELSE setting END FROM pg_catalog.pg_settings \
-         WHERE name IN ('fsync', 'full_page_writes', 'synchronous_standby_names', 'default_transaction_isolation', \
-         'default_transaction_read_only') ORDER BY name",
-    )
-    .fetch_all(conn)
-    .during("read the server's settings")
-    .await?;
-    for row in rows {
-        let (name, value): (String, String) = (row.get(0), row.get(1));
+    for (name, value) in telling_settings(conn).await? {
         match (name.as_str(), value.as_str()) {
             ("fsync" | "full_page_writes", "off") => findings.push(Finding::warn(
                 Kind::Durability,
@@ -141,16 +146,7 @@ pub(super) async fn connection(
     conn: &mut PgConnection,
     findings: &mut Vec<Finding>,
 ) -> Result<(), StoreError> {
-    let exposed: Option<String> = sqlx::query_scalar(
-        "SELECT host(inet_server_addr()) FROM pg_catalog.pg_stat_ssl \
-         WHERE pid = pg_backend_pid() AND NOT ssl AND inet_client_addr() IS NOT NULL \
-         AND inet_client_addr() <> inet_server_addr() \
-         AND NOT inet_client_addr() <<= '127.0.0.0/8' AND inet_client_addr() <> '::1'",
-    )
-    .fetch_optional(conn)
-    .during("ask how the connection is encrypted")
-    .await?;
-    if let Some(address) = exposed {
+    if let Some(address) = exposed_to(conn).await? {
         findings.push(Finding::warn(
             Kind::Tls,
             format!("the connection to {address} is not encrypted: ciphertexts and the database password can be read on the way"),

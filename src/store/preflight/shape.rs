@@ -1,12 +1,13 @@
 //! Is `provider_connections` the table we know, and do we see its rows?
 
+use sqlx::PgConnection;
 use sqlx::postgres::types::Oid;
-use sqlx::{PgConnection, Row};
 
 use super::finding::{About, Finding, Kind};
 use crate::rotation::TableFacts;
 use crate::store::TABLE;
-use crate::store::error::{Statement, StoreError};
+use crate::store::error::StoreError;
+use crate::store::statement::statements;
 
 pub(super) const TABLE_KIND: About = About {
     name: "table",
@@ -50,6 +51,39 @@ pub(super) const ESTIMATES: About = About {
     remedy: "ANALYZE public.provider_connections",
 };
 
+statements! {
+    // Not to_regclass: it raises an error without USAGE on the schema.
+    fn find() -> Optional<(Oid, String, String, bool)> during "look for the table":
+        "SELECT c.oid, c.relkind::text, c.relpersistence::text, \
+         EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE c.oid IN (i.inhrelid, i.inhparent)) \
+         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE n.nspname = 'public' AND c.relname = 'provider_connections'";
+
+    fn shape(table: Oid) -> One<(Option<String>, Option<String>, Option<Vec<String>>, bool)> during "read the table's columns":
+        "SELECT (SELECT format_type(atttypid, atttypmod) FROM pg_catalog.pg_attribute \
+         WHERE attrelid = $1 AND attname = 'id' AND attnum > 0 AND NOT attisdropped), \
+         (SELECT format_type(atttypid, atttypmod) FROM pg_catalog.pg_attribute \
+         WHERE attrelid = $1 AND attname = 'encrypted_credentials' AND attnum > 0 AND NOT attisdropped), \
+         (SELECT array_agg(a.attname::text ORDER BY k.ord) FROM pg_catalog.pg_index x, unnest(x.indkey) WITH ORDINALITY k(attnum, ord), \
+         pg_catalog.pg_attribute a WHERE x.indrelid = $1 AND x.indisprimary AND x.indisvalid \
+         AND a.attrelid = $1 AND a.attnum = k.attnum), \
+         EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE attrelid = $1 AND attname = 'encrypted_credentials' \
+         AND NOT attisdropped AND attgenerated <> '')";
+
+    // row_security_active() says no while row_security is off, so ask what it is made of.
+    fn row_security_of(table: Oid) -> One<(bool, String, i64)> during "ask about row-level security":
+        "SELECT c.relrowsecurity AND NOT r.rolsuper AND NOT r.rolbypassrls \
+         AND (c.relforcerowsecurity OR NOT pg_has_role(c.relowner, 'USAGE')), current_user::text, \
+         (SELECT count(*) FROM pg_catalog.pg_policy p WHERE p.polrelid = c.oid) \
+         FROM pg_catalog.pg_class c, pg_catalog.pg_roles r WHERE c.oid = $1 AND r.rolname = current_user";
+
+    fn is_filled() -> One<bool> during "look for rows":
+        "SELECT EXISTS (SELECT FROM public.provider_connections)";
+
+    fn is_analyzed() -> One<bool> during "look for statistics":
+        "SELECT reltuples >= 0 FROM pg_catalog.pg_class WHERE oid = 'public.provider_connections'::regclass";
+}
+
 /// The table, found in the catalogue, which anyone may read.
 pub(super) struct Table {
     pub(super) oid: Oid,
@@ -62,17 +96,7 @@ pub(super) async fn table(
     conn: &mut PgConnection,
     findings: &mut Vec<Finding>,
 ) -> Result<Option<Table>, StoreError> {
-    // Not to_regclass: it raises an error without USAGE on the schema.
-    let row = sqlx::query(
-        "SELECT c.oid, c.relkind::text, c.relpersistence::text, \
-         EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE c.oid IN (i.inhrelid, i.inhparent)), current_database() \
-         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE n.nspname = 'public' AND c.relname = 'provider_connections'",
-    )
-    .fetch_optional(&mut *conn)
-    .during("look for the table")
-    .await?;
-    let Some(row) = row else {
+    let Some(found) = find(conn).await? else {
         findings.push(Finding::refuse(
             Kind::Table,
             format!("there is no table {TABLE} in this database"),
@@ -80,8 +104,8 @@ pub(super) async fn table(
         ));
         return Ok(None);
     };
-    let (kind, persistence): (String, String) = (row.get(1), row.get(2));
-    let what = match (kind.as_str(), row.get::<bool, _>(3)) {
+    let (oid, kind, persistence, inherits) = found;
+    let what = match (kind.as_str(), inherits) {
         ("r", false) => None,
         ("r", true) => Some("part of an inheritance tree or a partition"),
         ("p", _) => Some("a partitioned table"),
@@ -105,30 +129,15 @@ pub(super) async fn table(
             format!("ALTER TABLE {TABLE} SET LOGGED"),
         ));
     }
-    let oid = row.get(0);
     let usable = columns(conn, oid, findings).await?;
     Ok(Some(Table { oid, usable }))
 }
 
 async fn columns(conn: &mut PgConnection, oid: Oid, findings: &mut Vec<Finding>) -> Result<bool, StoreError> {
-    let row = sqlx::query(
-        "SELECT (SELECT format_type(atttypid, atttypmod) FROM pg_catalog.pg_attribute \
-         WHERE attrelid = $1 AND attname = 'id' AND attnum > 0 AND NOT attisdropped), \
-         (SELECT format_type(atttypid, atttypmod) FROM pg_catalog.pg_attribute \
-         WHERE attrelid = $1 AND attname = 'encrypted_credentials' AND attnum > 0 AND NOT attisdropped), \
-         (SELECT array_agg(a.attname::text ORDER BY k.ord) FROM pg_catalog.pg_index x, unnest(x.indkey) WITH ORDINALITY k(attnum, ord), \
-         pg_catalog.pg_attribute a WHERE x.indrelid = $1 AND x.indisprimary AND x.indisvalid \
-         AND a.attrelid = $1 AND a.attnum = k.attnum), \
-         EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE attrelid = $1 AND attname = 'encrypted_credentials' \
-         AND NOT attisdropped AND attgenerated <> '')",
-    )
-    .bind(oid)
-    .fetch_one(conn)
-    .during("read the table's columns")
-    .await?;
+    let (id, credentials, key, generated) = shape(conn, oid).await?;
     let mut usable = true;
-    for (at, column, expected) in [(0, "id", "uuid"), (1, "encrypted_credentials", "bytea")] {
-        let message = match row.get::<Option<String>, _>(at) {
+    for (found, column, expected) in [(id, "id", "uuid"), (credentials, "encrypted_credentials", "bytea")] {
+        let message = match found {
             Some(found) if found == expected => continue,
             Some(found) => format!("column {column} of {TABLE} is of type {found}, not {expected}"),
             None => format!("{TABLE} has no column {column}"),
@@ -140,7 +149,7 @@ async fn columns(conn: &mut PgConnection, oid: Oid, findings: &mut Vec<Finding>)
             "bring the table up to the application's migrations",
         ));
     }
-    if row.get(3) {
+    if generated {
         usable = false;
         findings.push(Finding::refuse(
             Kind::Columns,
@@ -148,7 +157,6 @@ async fn columns(conn: &mut PgConnection, oid: Oid, findings: &mut Vec<Finding>)
             "bring the table up to the application's migrations",
         ));
     }
-    let key: Option<Vec<String>> = row.get(2);
     if key.as_deref() != Some(&["id".to_owned()]) {
         usable = false;
         let found = key.map_or("none".to_owned(), |key| format!("({})", key.join(", ")));
@@ -168,20 +176,8 @@ pub(super) async fn row_security(
     table: &Table,
     findings: &mut Vec<Finding>,
 ) -> Result<bool, StoreError> {
-    // row_security_active() says no while row_security is off, so ask what it is made of.
-    let row = sqlx::query(
-        "SELECT c.relrowsecurity AND NOT r.rolsuper AND NOT r.rolbypassrls \
-         AND (c.relforcerowsecurity OR NOT pg_has_role(c.relowner, 'USAGE')), current_user::text, \
-         (SELECT count(*) FROM pg_catalog.pg_policy p WHERE p.polrelid = c.oid) \
-         FROM pg_catalog.pg_class c, pg_catalog.pg_roles r WHERE c.oid = $1 AND r.rolname = current_user",
-    )
-    .bind(table.oid)
-    .fetch_one(conn)
-    .during("ask about row-level security")
-    .await?;
-    let active: bool = row.get(0);
+    let (active, role, policies) = row_security_of(conn, table.oid).await?;
     if active {
-        let (role, policies): (String, i64) = (row.get(1), row.get(2));
         findings.push(Finding::refuse(
             Kind::RowSecurity,
             format!("row-level security ({policies} policies) applies to role {role}: rows may be hidden, and would be left on the old key"),
@@ -197,11 +193,7 @@ pub(super) async fn has_rows(
     facts: &TableFacts,
     findings: &mut Vec<Finding>,
 ) -> Result<bool, StoreError> {
-    let any: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM public.provider_connections)")
-        .fetch_one(&mut *conn)
-        .during("look for rows")
-        .await?;
-    if !any {
+    if !is_filled(conn).await? {
         let expected = if facts.rows >= 1.0 {
             format!(", where about {:.0} were expected", facts.rows)
         } else {
@@ -214,13 +206,7 @@ pub(super) async fn has_rows(
         ));
         return Ok(false);
     }
-    let known: bool = sqlx::query_scalar(
-        "SELECT reltuples >= 0 FROM pg_catalog.pg_class WHERE oid = 'public.provider_connections'::regclass",
-    )
-    .fetch_one(conn)
-    .during("look for statistics")
-    .await?;
-    if !known {
+    if !is_analyzed(conn).await? {
         findings.push(Finding::note(
             Kind::Estimates,
             format!("{TABLE} was never analyzed: forecasts are rough, and chunks may not suit the heap"),
