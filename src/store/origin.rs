@@ -51,7 +51,7 @@ statements! {
 
     fn record(rotation: Uuid, system_identifier: Option<i64>, oid: i64, name: String)
         during "record where the rotation was begun":
-        "UPDATE rekey.rotations SET system_identifier = $2, database_oid = $3::oid, database_name = $4::name WHERE id = $1";
+        "UPDATE rekey.rotations SET system_identifier = $2, database_oid = $3::int8::oid, database_name = $4::name WHERE id = $1";
 }
 
 impl Origin {

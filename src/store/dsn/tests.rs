@@ -114,7 +114,7 @@ fn what_is_refused() {
         ("postgresql+odbc://u@h/d", DsnError::Scheme { scheme: Some("postgresql".into()) }),
         ("secret://u@h/d", DsnError::Scheme { scheme: None }),
         ("postgresql://u:p@ss/word@h/d", DsnError::Host),
-        ("postgresql://u:p@ss?word=1@h/d", DsnError::NoDatabase),
+        ("postgresql://u:p@ss?word=1@h/d", DsnError::Unknown { name: None }),
         ("postgresql:///d", DsnError::NoHost),
         ("postgresql://u@h", DsnError::NoDatabase),
         ("postgresql://u@h/", DsnError::NoDatabase),

@@ -45,7 +45,7 @@ statements! {
      WHERE r.oid = n.nspowner) AS owner, coalesce(has_schema_privilege(n.oid, 'CREATE'), false) AS may_create, \
      coalesce((SELECT bool_and(pg_has_role(c.relowner, 'USAGE')) FROM pg_catalog.pg_class c \
      WHERE c.relnamespace = n.oid AND c.relkind = 'r'), true) AS owns_tables, \
-     ARRAY(SELECT quote_ident(c.relname) FROM pg_catalog.pg_class c WHERE c.relnamespace = n.oid AND c.relname = ANY ($1) \
+     ARRAY(SELECT quote_ident(c.relname) FROM pg_catalog.pg_class c WHERE c.relnamespace = n.oid AND c.relname::text = ANY ($1) \
      ORDER BY 1) AS taken, \
      ARRAY(SELECT 'rekey.' || quote_ident(c.relname) FROM pg_catalog.pg_class c, pg_catalog.pg_roles me \
      WHERE c.relnamespace = n.oid AND c.relkind = 'r' AND me.rolname = current_user AND c.relrowsecurity \
