@@ -61,7 +61,7 @@ impl Exit {
 /// An error as the operator meets it: what happened, what to type next, and the exit code.
 ///
 /// Modules have error enums of their own; each converts into this in one exhaustive match beside its enum.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Error {
     /// How the process ends.
     pub exit: Exit,

@@ -1,16 +1,18 @@
 //! The audit trail of jobs that need no database: written where there is one, its absence logged where not.
 
+use std::fmt;
+
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::Session;
 use crate::crypto::Fingerprint;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::secrets::KeySource;
 use crate::store::audit::{self, Actor};
 use crate::store::ledger::rotation;
-use crate::store::{Purpose, Statement, schema};
+use crate::store::{Purpose, Statement, StoreError, schema};
 
 /// What a job outside any rotation did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,10 +52,29 @@ impl KeyEvent {
     }
 }
 
+/// Why there is nothing to write to, or to ask.
+enum NoTrail {
+    /// DATABASE_URL is not set.
+    NotNamed,
+    /// rekey never ran there.
+    NoSchema,
+    /// It does not answer, or does not let this role in.
+    Silent(Error),
+}
+
+impl fmt::Display for NoTrail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NoTrail::NotNamed => f.write_str("DATABASE_URL is not set"),
+            NoTrail::NoSchema => f.write_str("the database has no schema rekey (rekey init creates it)"),
+            NoTrail::Silent(error) => error.fmt(f),
+        }
+    }
+}
+
 /// The database, if there is one to write to.
 pub struct AuditTrail {
-    conn: Result<PgConnection, String>,
-    has_database: bool,
+    conn: Result<PgConnection, NoTrail>,
     actor: Actor,
     environment: &'static str,
 }
@@ -63,32 +84,32 @@ impl AuditTrail {
     pub async fn open(session: &Session) -> AuditTrail {
         AuditTrail {
             conn: connect(session).await,
-            has_database: session.database_url.is_some(),
             actor: session.actor.clone(),
             environment: session.environment.as_str(),
         }
     }
 
-    /// The unfinished rotation and the fingerprints of its two keys, as far as the database can be asked.
-    pub async fn unfinished(&mut self) -> Option<(Uuid, [Fingerprint; 2])> {
+    /// The unfinished rotation and the fingerprints of its two keys. An error where a database is named and cannot be
+    /// asked: whoever overwrites a key must not take that for a no.
+    pub async fn unfinished(&mut self) -> Result<Option<(Uuid, [Fingerprint; 2])>> {
         let conn = match &mut self.conn {
             Ok(conn) => conn,
-            Err(why) => {
-                if self.has_database {
-                    tracing::warn!("not known whether an unfinished rotation needs a key: {why}");
-                }
-                return None;
+            Err(NoTrail::Silent(error)) => return Err(error.clone()),
+            Err(NoTrail::NotNamed) => return Ok(None),
+            Err(why @ NoTrail::NoSchema) => {
+                tracing::warn!("not known whether an unfinished rotation needs a key: {why}");
+                return Ok(None);
             }
         };
         match rotation::latest(conn).await {
             Ok(found) => {
-                let r = found.filter(|r| r.state.is_active())?;
-                Some((r.id, [r.old_fingerprint, r.new_fingerprint]))
+                let active = found.filter(|r| r.state.is_active());
+                Ok(active.map(|r| (r.id, [r.old_fingerprint, r.new_fingerprint])))
             }
             Err(e) => {
-                tracing::warn!("not known whether an unfinished rotation needs a key: {e}");
-                self.conn = Err(e.to_string());
-                None
+                let error = Error::from(e);
+                self.conn = Err(NoTrail::Silent(error.clone()));
+                Err(error)
             }
         }
     }
@@ -126,22 +147,22 @@ impl AuditTrail {
         }
         let written = match &mut self.conn {
             Ok(conn) => append(conn, &self.actor, event, detail).await.map_err(|e| e.to_string()),
-            Err(why) => Err(why.clone()),
+            Err(why) => Err(why.to_string()),
         };
         written.map_err(|why| tracing::warn!("no audit entry was made: {why}")).ok()
     }
 }
 
-async fn connect(session: &Session) -> Result<PgConnection, String> {
+async fn connect(session: &Session) -> Result<PgConnection, NoTrail> {
     if session.database_url.is_none() {
-        return Err("DATABASE_URL is not set".into());
+        return Err(NoTrail::NotNamed);
     }
-    let connector = session.connector().map_err(|e| e.message)?;
-    let mut conn = connector.try_connect(Purpose::Control).await.map_err(|e| e.to_string())?;
-    match schema::exists(&mut conn).await {
-        Ok(true) => Ok(conn),
-        Ok(false) => Err("the database has no schema rekey (rekey init creates it)".into()),
-        Err(e) => Err(e.to_string()),
+    let connector = session.connector().map_err(NoTrail::Silent)?;
+    let silent = |e: StoreError| NoTrail::Silent(e.into());
+    let mut conn = connector.try_connect(Purpose::Control).await.map_err(silent)?;
+    match schema::exists(&mut conn).await.map_err(silent)? {
+        true => Ok(conn),
+        false => Err(NoTrail::NoSchema),
     }
 }
 

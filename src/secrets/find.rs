@@ -60,6 +60,11 @@ impl Trail<'_> {
                 places.extend(copies.iter().filter_map(|copy| place.in_copy(copy)));
             }
         }
+        // What `keys generate --force` replaced, or `keys restore`, is beside the file.
+        for place in [Some(self.recorded), self.given, self.target].into_iter().flatten() {
+            let copies = place.file().map(dotenv::copies).unwrap_or_default();
+            places.extend(copies.iter().filter_map(|copy| place.in_copy(copy)));
+        }
         let mut seen = std::collections::HashSet::new();
         places.retain(|place| seen.insert(place.clone()));
         places
@@ -173,6 +178,22 @@ mod tests {
         ] {
             assert!(shown.iter().any(|s| s == place), "{place} is not in {shown:?}");
         }
+    }
+
+    #[test]
+    fn what_was_replaced_by_force_is_looked_for_beside_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in [".env", ".env.bak", ".env.bak.2", ".env.bak.x", ".env.dev.bak"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        let file = dir.path().join(".env");
+        let recorded = source(&format!("dotenv:{}#K", file.display()));
+        let (rotation, pin) = (Uuid::nil(), "rekey-old-00000000");
+        let (version, given, target, promoted) = (None, None, None, None);
+        let trail = Trail { rotation, recorded: &recorded, version, pin, given, target, promoted };
+        let shown: Vec<_> = trail.candidates().iter().map(ToString::to_string).collect();
+        let found = [".bak", ".bak.2"].map(|suffix| format!("dotenv:{}{suffix}#K", file.display()));
+        assert_eq!(shown[3..], found);
     }
 
     #[tokio::test]

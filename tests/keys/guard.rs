@@ -127,13 +127,39 @@ fn what_was_changed_before_a_failure_is_said_and_recorded() {
     assert_eq!(db.value::<i64>("SELECT count(*) FROM rekey.events WHERE action = 'generate'"), 1);
 }
 
+/// Where nothing is overwritten, a database that is away is said and no more; where a key is, it may be a rotation's.
 #[test]
-fn a_database_that_is_away_is_said_and_no_more() {
+fn a_database_that_is_away_keeps_keys_from_being_overwritten() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(".env");
-    let done = rekey_without_database(["keys", "generate", "--env-file", path.to_str().unwrap()])
-        .env("DATABASE_URL", "postgresql://dashtam:canary@127.0.0.1:9/dashtam")
-        .exits(0);
+    let file = path.to_str().unwrap();
+    let away = |rekey: crate::support::Rekey| {
+        rekey
+            .env("DATABASE_URL", "postgresql://dashtam:canary@127.0.0.1:9/dashtam")
+            .env("REKEY_BACKUP_PASSPHRASE", "a long passphrase")
+    };
+    let done = away(rekey_without_database(["keys", "generate", "--env-file", file])).exits(0);
     assert!(done.stderr.contains("no audit entry was made"), "{done}");
     done.says_none_of(&["canary"]);
+
+    let backup = dir.path().join("k.gpg");
+    let backup = backup.to_str().unwrap();
+    away(rekey_without_database(["keys", "backup", "env:K", "--out", backup])).env("K", OTHER).exits(0);
+    let text = fs::read_to_string(&path).unwrap();
+    let to = format!("dotenv:{file}#ENCRYPTION_KEY");
+    for arguments in [
+        &["keys", "generate", "--force", "--env-file", file][..],
+        &["keys", "restore", backup, "--yes", "--to", &to],
+        &["keys", "rotate-secret-key", "--yes", "--env-file", file],
+    ] {
+        let refused = away(rekey_without_database([]).more(arguments)).exits(69);
+        assert!(refused.stderr.contains("nothing was overwritten"), "{refused}");
+        refused.says_none_of(&["canary"]);
+        assert_eq!(fs::read_to_string(&path).unwrap(), text, "{arguments:?}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "{arguments:?}");
+    }
+
+    // A placeholder is nothing that could be lost.
+    fs::write(&path, "ENCRYPTION_KEY=your-encryption-key-will-be-generated-by-make-keys\n").unwrap();
+    away(rekey_without_database(["keys", "generate", "encryption", "--env-file", file])).exits(0);
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::support::load::{Load, some_ids, store};
-use crate::support::{Db, Judge, NEW, OLD, Rekey, rekey};
+use crate::support::{Db, Judge, NEW, OLD, Rekey, rekey, rekey_without_database};
 
 /// A database and a dotenv file with the old key in it.
 struct Deployment {
@@ -89,6 +89,18 @@ fn there_and_back_and_to_the_end() {
     d.rekey(&["finalize", "--yes"]).exits(0);
     assert_eq!((d.state().as_str(), d.backups()), ("finalized", vec![]));
     d.judge.all_on(&d.db, NEW);
+}
+
+/// Without the database nothing says that the key is needed: the copy that is kept then is where it is found again.
+#[test]
+fn a_key_replaced_by_force_is_found_in_the_copy() {
+    let d = Deployment::new();
+    d.rekey(&["run"]).exits(0);
+    let path = d.path();
+    let force = ["keys", "generate", "encryption", "--force", "--env-file", path.to_str().unwrap()];
+    rekey_without_database(force).exits(0);
+    d.rekey(&["rollback", "--yes"]).exits(0);
+    d.judge.all_on(&d.db, OLD);
 }
 
 /// The application's file is where the new key is, and nothing else has it: not lost by the way back, nor is a row that was

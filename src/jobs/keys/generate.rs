@@ -91,10 +91,13 @@ pub async fn generate(session: &Session, request: GenerateRequest, stop: &mut St
 async fn may_be_changed(request: &GenerateRequest, needed: &Needed, session: &Session) -> Result<()> {
     for s in request.subjects.iter().filter(|s| s.source.dotenv().is_some()) {
         match session.sources.fetch(&s.source).await {
-            Ok(there) if request.force || weakness(&there.value) == Some(Weakness::Placeholder) => {
-                needed.refuse(&s.source, Fingerprint::of(&there.value))?;
+            Ok(there) => {
+                let replaced = request.force || weakness(&there.value) == Some(Weakness::Placeholder);
+                if replaced && needed.protects(&there.value) {
+                    needed.refuse(&s.source, Fingerprint::of(&there.value))?;
+                }
             }
-            Ok(_) | Err(SourceError::Missing { .. }) => {}
+            Err(SourceError::Missing { .. }) => {}
             Err(e) => return Err(e.into()),
         }
     }

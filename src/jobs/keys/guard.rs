@@ -5,7 +5,7 @@
 use uuid::Uuid;
 
 use super::subject::kind_of;
-use crate::crypto::Fingerprint;
+use crate::crypto::{Fingerprint, Weakness, weakness};
 use crate::error::{Error, Exit, Result};
 use crate::jobs::audit_trail::AuditTrail;
 use crate::secrets::aws::{is_pin, new_pin, old_pin};
@@ -17,16 +17,21 @@ pub(super) struct Needed {
     keys: Vec<(Fingerprint, String)>,
     /// Pins of these rotations were left by an end that was killed, or are on a secret that was to be deleted.
     over: Vec<Uuid>,
+    /// A database is named and could not be asked: any key may be needed then.
+    unknown: Option<Error>,
 }
 
 impl Needed {
     /// As the database knows.
     pub async fn by_database(trail: &mut AuditTrail) -> Needed {
-        let keys = match trail.unfinished().await {
-            Some((rotation, keys)) => keys.map(|key| (key, format!("rotation {rotation}"))).to_vec(),
-            None => Vec::new(),
+        let (keys, unknown) = match trail.unfinished().await {
+            Ok(Some((rotation, keys))) => {
+                (keys.map(|key| (key, format!("rotation {rotation}"))).to_vec(), None)
+            }
+            Ok(None) => (Vec::new(), None),
+            Err(error) => (Vec::new(), Some(error)),
         };
-        Needed { keys, over: trail.over().await }
+        Needed { keys, over: trail.over().await, unknown }
     }
 
     /// Adds what the pins on a secret's versions say.
@@ -51,20 +56,33 @@ impl Needed {
         self.over.iter().any(|&r| pin == old_pin(r) || pin == new_pin(r))
     }
 
-    /// Who needs this key.
-    pub fn by(&self, key: Fingerprint) -> Option<&str> {
+    /// Who is known to need this key.
+    fn by(&self, key: Fingerprint) -> Option<&str> {
         self.keys.iter().find(|(needed, _)| *needed == key).map(|(_, by)| by.as_str())
     }
 
-    /// Refuses if the key is needed.
+    /// Whether this value must stay, because a rotation needs it or may need it. A placeholder is not lost: anyone can
+    /// write it again.
+    pub fn protects(&self, value: &[u8]) -> bool {
+        let may_be = self.unknown.is_some() && weakness(value) != Some(Weakness::Placeholder);
+        may_be || self.by(Fingerprint::of(value)).is_some()
+    }
+
+    /// Refuses to overwrite a key that is needed, or may be.
     pub fn refuse(&self, place: &KeySource, key: Fingerprint) -> Result<()> {
-        match self.by(key) {
-            None => Ok(()),
-            Some(by) => Err(Error::new(
+        if let Some(by) = self.by(key) {
+            return Err(Error::new(
                 Exit::State,
                 format!("{place} holds a key ({key}) that an unfinished rotation needs: {by}; nothing was overwritten"),
             )
-            .hint("end that rotation first: rekey status says how; rekey finalize, or rekey rollback")),
+            .hint("end that rotation first: rekey status says how; rekey finalize, or rekey rollback"));
         }
+        let Some(error) = &self.unknown else { return Ok(()) };
+        let message = format!(
+            "{place} holds a key ({key}), and the database can't be asked whether an unfinished rotation needs it; \
+             nothing was overwritten: {}",
+            error.message
+        );
+        Err(Error { message, ..error.clone() })
     }
 }

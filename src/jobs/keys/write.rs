@@ -89,7 +89,7 @@ impl<'a> Found<'a> {
         if found == Fingerprint::of(self.write.value) || (self.write.present == Present::Keep && present) {
             return Seen::Wanted;
         }
-        if self.needed.by(found).is_some() { Seen::Foreign } else { Seen::Replaceable }
+        if self.needed.protects(current) { Seen::Foreign } else { Seen::Replaceable }
     }
 
     /// A refusal of ours says why; anything else is as the place says.

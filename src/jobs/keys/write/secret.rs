@@ -112,7 +112,7 @@ impl Write<'_> {
             let used = current.is_some_and(|c| c.value == there);
             match judge.judge(&there) {
                 // Not while a rotation may still look for it there.
-                Seen::Wanted if used && judge.needed.by(Fingerprint::of(&there)).is_none() => {}
+                Seen::Wanted if used && !judge.needed.protects(&there) => {}
                 Seen::Wanted => return Ok(Written { version: holder, ..judge.written(false) }),
                 Seen::Foreign => {
                     return Err(judge.explain(SourceError::Malformed {
