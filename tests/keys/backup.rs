@@ -232,3 +232,36 @@ fn a_lost_secret_comes_back() {
     pass(on_aws(&moto, ["keys", "restore", backup, "--yes", "--to", to])).exits(0);
     assert_eq!(block_on(moto.at("dashtam/production", "AWSCURRENT")).unwrap(), want);
 }
+
+/// What was exported by hand is judged before anything is written, and the key for the place is taken out of it.
+#[test]
+fn an_exported_secret_is_judged_before_it_is_written() {
+    let moto = Moto::start();
+    let name = "dashtam/production/encryption_key";
+    let before = "N5uWe-1KjZb8oXtC_7rPq4MhSv9yFi2D";
+    block_on(moto.create(name, before));
+    let dir = tempfile::tempdir().unwrap();
+    let encrypted = |text: &str| {
+        let (plain, file) = (dir.path().join("plain"), dir.path().join("exported.gpg"));
+        fs::write(&plain, text).unwrap();
+        let _ = fs::remove_file(&file);
+        gpg(&["--cipher-algo", "AES256", "--output", file.to_str().unwrap(), "--symmetric", plain.to_str().unwrap()]);
+        file
+    };
+    let restore = |file: &std::path::Path| {
+        let to = format!("aws:{name}");
+        let arguments = ["keys", "restore", file.to_str().unwrap(), "--yes", "--to", &to];
+        on_aws(&moto, arguments).env("REKEY_BACKUP_PASSPHRASE", PASS)
+    };
+    for text in [r#"{"secret_key":"s"}"#, r#"{"SecretString":"{\"secret_key\":\"s\"}"}"#, "\"too short\""] {
+        let versions = block_on(moto.client().describe(name)).unwrap().versions;
+        let refused = restore(&encrypted(text)).exits(3);
+        assert!(refused.stderr.contains("nothing was changed"), "{refused}");
+        assert_eq!(block_on(moto.client().describe(name)).unwrap().versions, versions, "{text}");
+    }
+    let answer = format!("{{\n  \"Name\": \"{name}\",\n  \"SecretString\": \"{KEY}\"\n}}\n");
+    restore(&encrypted(&answer)).exits(0).says_none_of(&[KEY]);
+    assert_eq!(block_on(moto.at(name, "AWSCURRENT")).unwrap(), KEY);
+    restore(&encrypted(&format!("\"{before}\"\n"))).exits(0);
+    assert_eq!(block_on(moto.at(name, "AWSCURRENT")).unwrap(), before);
+}

@@ -1,6 +1,9 @@
 //! A key from a backup back to where the application reads it.
 //!
-//! The passphrase is tried before the target is looked at; what is there is kept in a backup, or at AWSPREVIOUS.
+//! The passphrase is tried before the target is looked at, and the key is judged before it is written; what is there is
+//! kept in a backup, or at AWSPREVIOUS.
+
+mod exported;
 
 use std::fs::File;
 use std::io::Read;
@@ -11,13 +14,12 @@ use zeroize::Zeroizing;
 
 use super::subject::{kind_of, writable};
 use super::write::{LABEL, Present, Write, Written};
-use crate::crypto::Fingerprint;
+use crate::crypto::{Fingerprint, KEY_LEN};
 use crate::engine::Stop;
 use crate::error::{Error, Exit, Result};
 use crate::jobs::Session;
 use crate::jobs::audit_trail::KeyEvent;
 use crate::jobs::interrupt::unless_stopped;
-use crate::secrets::aws::read_field;
 use crate::secrets::backup::{BackupError, Bundle, Entry, decrypt};
 use crate::secrets::{AppKey, KeySource};
 
@@ -112,37 +114,30 @@ pub async fn restore(session: &Session, request: RestoreRequest, stop: &mut Stop
 fn chosen(bundle: Bundle, target: &KeySource, from: Option<&KeySource>) -> Result<Zeroizing<Vec<u8>>> {
     let keys = match bundle {
         Bundle::List(keys) => keys,
-        Bundle::One(content) => return one(content, target),
+        Bundle::One(content) => return exported::key_in(content, target),
     };
     let wanted = from.unwrap_or(target).to_string();
-    if let Some(found) = keys.iter().find(|k| k.source == wanted) {
-        return Ok(found.value()?);
-    }
-    if let ([only], None) = (keys.as_slice(), from) {
-        return Ok(only.value()?);
-    }
-    let held: Vec<&str> = keys.iter().map(|k: &Entry| k.source.as_str()).collect();
-    Err(Error::new(Exit::Key, format!("the backup holds no key from {wanted}; it holds {}", held.join(", ")))
-        .hint("say which with --from SOURCE"))
-}
-
-/// A whole JSON secret, exported and encrypted by hand, yields the field that the target names.
-fn one(content: Zeroizing<Vec<u8>>, target: &KeySource) -> Result<Zeroizing<Vec<u8>>> {
-    if let Some(aws) = target.aws()
-        && let Some(field) = &aws.field
-        && content.starts_with(b"{")
-        && let Ok(value) = read_field(&content, field)
-    {
-        return Ok(value);
-    }
-    Ok(content)
+    let found = match (keys.iter().find(|k| k.source == wanted), keys.as_slice(), from) {
+        (Some(found), _, _) => found,
+        (None, [only], None) => only,
+        _ => {
+            let held: Vec<&str> = keys.iter().map(|k: &Entry| k.source.as_str()).collect();
+            let holds = held.join(", ");
+            return Err(Error::new(
+                Exit::Key,
+                format!("the backup holds no key from {wanted}; it holds {holds}"),
+            )
+            .hint("say which with --from SOURCE"));
+        }
+    };
+    exported::key_in(found.value()?, target)
 }
 
 /// A backup of the other key, or of a whole file, is not put where it does not belong.
 fn fits(target: &KeySource, value: &[u8]) -> Result<()> {
     let wrong = match kind_of(target) {
-        Some(AppKey::Encryption) if value.len() != 32 => "exactly 32",
-        Some(AppKey::Secret) if value.len() < 32 => "at least 32",
+        Some(AppKey::Encryption) if value.len() != KEY_LEN => "exactly 32",
+        Some(AppKey::Secret) if value.len() < KEY_LEN => "at least 32",
         _ => return Ok(()),
     };
     Err(Error::new(

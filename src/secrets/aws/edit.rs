@@ -17,6 +17,9 @@ pub enum EditError {
     /// The content is a JSON object, and no field was named.
     #[error("the secret is a JSON object, and no field is named")]
     FieldNotNamed,
+    /// The value is a JSON object, and would make one of a secret that is the key itself.
+    #[error("the value is a JSON object, and the secret is to be the key itself")]
+    ValueIsObject,
     /// A secret's string has to be UTF-8; what is binary need not.
     #[error("the value is not UTF-8, which a secret's string must be")]
     NotUtf8,
@@ -50,6 +53,7 @@ pub fn edited(content: &[u8], field: Option<&str>, value: &[u8]) -> Result<Zeroi
     match field {
         Some(field) => Ok(replace_field(content, field, value)?),
         None if is_object(content) => Err(EditError::FieldNotNamed),
+        None if is_object(value) => Err(EditError::ValueIsObject),
         None => Ok(Zeroizing::new(value.to_vec())),
     }
 }
@@ -71,7 +75,8 @@ pub(super) fn text(content: &[u8]) -> Result<&str, EditError> {
     std::str::from_utf8(content).map_err(|_| EditError::NotUtf8)
 }
 
-fn is_object(content: &[u8]) -> bool {
+/// Whether it is a JSON object, which no key is.
+pub fn is_object(content: &[u8]) -> bool {
     !matches!(read_field(content, ""), Err(JsonFieldError::NotAnObject))
 }
 
@@ -86,6 +91,7 @@ mod tests {
         assert_eq!(extracted(content(), None).err(), Some(EditError::FieldNotNamed));
         assert_eq!(edited(json, None, b"new").err(), Some(EditError::FieldNotNamed));
         assert_eq!(extracted(content(), Some("encryption_key")).unwrap().as_slice(), b"k");
+        assert_eq!(edited(b"old", None, b" {\"k\":1}").err(), Some(EditError::ValueIsObject));
         assert_eq!(edited(b"{old", None, b"new").unwrap().as_slice(), b"new");
         assert_eq!(set(json, None, b"new").err(), Some(EditError::FieldNotNamed));
         assert_eq!(edited(b"\xfe", None, b"\xff").unwrap().as_slice(), b"\xff");

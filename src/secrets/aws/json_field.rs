@@ -38,6 +38,13 @@ pub fn read_field(json: &[u8], field: &str) -> Result<Zeroizing<Vec<u8>>, JsonFi
     }
 }
 
+/// What a text that is one JSON string says; `None` where it is something else.
+pub fn read_string(json: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    serde_json::from_slice::<IgnoredAny>(json).ok().filter(|_| std::str::from_utf8(json).is_ok())?;
+    let inner = json.trim_ascii().strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    Some(unescape(inner))
+}
+
 /// The same object with that field's string changed (each of them, where the name is repeated).
 pub fn replace_field(json: &[u8], field: &str, value: &[u8]) -> Result<Zeroizing<Vec<u8>>, JsonFieldError> {
     let spans = spans(json, field)?;

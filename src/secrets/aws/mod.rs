@@ -17,8 +17,8 @@ mod temporary;
 mod value;
 
 pub use client::{ClientSettings, SecretsManager, refuse_sensitive_logging};
-pub use edit::{EditError, edited};
-pub use json_field::{JsonFieldError, read_field, replace_field};
+pub use edit::{EditError, edited, is_object};
+pub use json_field::{JsonFieldError, read_field, read_string, replace_field};
 pub use labels::{
     MAX_LABELS, SecretInfo, id8, is_pin, new_pin, old_pin, promote_label, retired_label, rollback_label,
 };

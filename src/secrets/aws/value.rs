@@ -118,6 +118,7 @@ pub(super) fn malformed(source: &AwsSource, error: &EditError) -> SourceError {
     let whole = AwsSource { field: None, ..source.clone() };
     let hint = match error {
         EditError::FieldNotNamed => format!("name the field: {whole}#encryption_key"),
+        EditError::ValueIsObject => format!("name the field that the key is in: {whole}#encryption_key"),
         EditError::Field(_) => {
             format!("check the field's name and the secret's content; a plain secret is {whole}")
         }

@@ -8,7 +8,7 @@ use super::{Found, Needed, Present, Write, Written};
 use crate::crypto::Fingerprint;
 use crate::error::{Error, Exit, Result};
 use crate::jobs::Session;
-use crate::secrets::aws::{Action, Replacement, Seen};
+use crate::secrets::aws::{Action, Replacement, Seen, is_object};
 use crate::secrets::{AwsSource, KeySource, SourceError};
 
 impl Write<'_> {
@@ -134,6 +134,13 @@ fn first_content(place: &KeySource, target: &AwsSource, value: &[u8]) -> Result<
     let text = std::str::from_utf8(value)
         .map_err(|_| Error::new(Exit::Key, format!("{place}: a secret's string must be UTF-8")))?;
     Ok(Zeroizing::new(match &target.field {
+        None if is_object(value) => {
+            return Err(Error::new(
+                Exit::Key,
+                format!("{place}: the value is a JSON object, and the secret is to be the key itself"),
+            )
+            .hint("name the field that the key is in: aws:SECRET_ID#encryption_key"));
+        }
         None => text.to_owned(),
         Some(field) => serde_json::json!({ field: text }).to_string(),
     }))
