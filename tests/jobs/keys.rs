@@ -12,6 +12,7 @@ use rekey::jobs::keys::restore::{RestoreRequest, Restored, SealedBackup, restore
 use rekey::jobs::keys::rotate_secret_key::{Change, SecretKeyChanged, rotate};
 use rekey::jobs::keys::subject::{BOTH, Subject, both};
 use rekey::jobs::keys::validate::validate;
+use rekey::secrets::backup::{Passphrase, Short};
 use rekey::secrets::{AppKey, AppSettings, KeySource};
 use tempfile::TempDir;
 use zeroize::Zeroizing;
@@ -113,8 +114,8 @@ async fn backed_up(dir: &Path, key: &str) -> std::path::PathBuf {
     let (from, out) = (dir.join("key"), dir.join("key.gpg"));
     fs::write(&from, key).unwrap();
     let sources = vec![KeySource::parse(&format!("file:{}", from.display())).unwrap()];
-    let request =
-        BackupRequest { sources, out: out.clone(), passphrase: Zeroizing::new(PASSPHRASE.to_vec()) };
+    let passphrase = Passphrase::to_make(Zeroizing::new(PASSPHRASE.to_vec()), Short::Refused).unwrap();
+    let request = BackupRequest { sources, out: out.clone(), passphrase };
     let (_source, mut stop) = never();
     let done = backup(&session(), request, &mut stop).await.unwrap();
     assert_eq!(done.keys[0].fingerprint, Fingerprint::of(key.as_bytes()));
@@ -125,7 +126,7 @@ async fn backed_up(dir: &Path, key: &str) -> std::path::PathBuf {
 async fn restored(file: &Path, target: &str, passphrase: &[u8]) -> rekey::error::Result<Restored> {
     let request = RestoreRequest {
         backup: SealedBackup::read(file.to_path_buf())?,
-        passphrase: Zeroizing::new(passphrase.to_vec()),
+        passphrase: Passphrase::to_open(Zeroizing::new(passphrase.to_vec()))?,
         from: None,
         target: KeySource::parse(target).unwrap(),
     };

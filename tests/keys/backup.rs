@@ -245,7 +245,14 @@ fn an_exported_secret_is_judged_before_it_is_written() {
         let (plain, file) = (dir.path().join("plain"), dir.path().join("exported.gpg"));
         fs::write(&plain, text).unwrap();
         let _ = fs::remove_file(&file);
-        gpg(&["--cipher-algo", "AES256", "--output", file.to_str().unwrap(), "--symmetric", plain.to_str().unwrap()]);
+        gpg(&[
+            "--cipher-algo",
+            "AES256",
+            "--output",
+            file.to_str().unwrap(),
+            "--symmetric",
+            plain.to_str().unwrap(),
+        ]);
         file
     };
     let restore = |file: &std::path::Path| {
@@ -264,4 +271,52 @@ fn an_exported_secret_is_judged_before_it_is_written() {
     assert_eq!(block_on(moto.at(name, "AWSCURRENT")).unwrap(), KEY);
     restore(&encrypted(&format!("\"{before}\"\n"))).exits(0);
     assert_eq!(block_on(moto.at(name, "AWSCURRENT")).unwrap(), before);
+}
+
+/// A Kubernetes secret made with `echo` ends with a line end; what opens the backup on the day does not.
+#[test]
+fn a_passphrase_is_the_same_whatever_it_is_read_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("k.gpg");
+    let backup = |passphrase: &str, more: &[&str]| {
+        let _ = fs::remove_file(&out);
+        with_pass(["keys", "backup", "env:ENCRYPTION_KEY", "--out", out.to_str().unwrap()])
+            .more(more)
+            .env("REKEY_BACKUP_PASSPHRASE", passphrase)
+    };
+    backup(&format!("{PASS}\n"), &[]).exits(0);
+    assert_eq!(gpg(&["--decrypt", out.to_str().unwrap()]), KEY.as_bytes());
+    for refused in ["eleven char", "a long\tpassphrase", "a long\npassphrase"] {
+        let done = backup(refused, &[]).exits(2);
+        done.says_none_of(&[refused]);
+        assert!(!out.exists(), "{refused:?}");
+    }
+    backup("eleven char", &["--allow-weak-passphrase"]).exits(0);
+}
+
+/// Ctrl-C at the prompt: the terminal echoes again, and nothing is written.
+#[test]
+fn an_interrupt_at_the_prompt_restores_the_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("k.gpg");
+    let rekey = env!("CARGO_BIN_EXE_rekey");
+    let command = format!(
+        "stty -a; {rekey} keys backup env:ENCRYPTION_KEY --out {}; echo code $?; stty -a",
+        out.display()
+    );
+    let mut person = Command::new("script");
+    person.args(["-qec", &command, "/dev/null"]).env("ENCRYPTION_KEY", KEY).env("SHELL", "/bin/sh");
+    let mut person = person.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut keyboard, mut display) = (person.stdin.take().unwrap(), person.stdout.take().unwrap());
+    let (mut screen, mut byte) = (String::new(), [0]);
+    while !screen.ends_with("Passphrase of the backup: ") && display.read(&mut byte).unwrap() == 1 {
+        screen.push(char::from(byte[0]));
+    }
+    keyboard.write_all(b"\x03").unwrap();
+    display.read_to_string(&mut screen).unwrap();
+    person.wait().unwrap();
+    assert!(screen.contains("code 75"), "{screen}");
+    let modes: Vec<&str> = screen.match_indices(" echo ").map(|(_, mode)| mode).collect();
+    assert_eq!(modes.len(), 2, "{screen}");
+    assert!(!screen.contains("-echo ") && !out.exists(), "{screen}");
 }

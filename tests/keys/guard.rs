@@ -33,12 +33,14 @@ fn the_database_protects_both_keys_until_the_rotation_is_over() {
     let pass = "REKEY_BACKUP_PASSPHRASE";
     rekey(&db, ["keys", "backup", "env:K", "--out", backup.to_str().unwrap()])
         .env("K", OTHER)
-        .env(pass, "p")
+        .env(pass, "a long passphrase")
         .exits(0);
     fs::write(&path, format!("ENCRYPTION_KEY={NEW}\n")).unwrap();
     let to = format!("dotenv:{}#ENCRYPTION_KEY", path.display());
-    let restore =
-        || rekey(&db, ["keys", "restore", backup.to_str().unwrap(), "--yes", "--to", &to]).env(pass, "p");
+    let restore = || {
+        rekey(&db, ["keys", "restore", backup.to_str().unwrap(), "--yes", "--to", &to])
+            .env(pass, "a long passphrase")
+    };
     restore().exits(7);
     rekey(&db, ["rollback", "--yes"]).exits(0);
     restore().exits(0);
@@ -71,7 +73,7 @@ fn events_are_appended_and_hold_no_key() {
     let backup = dir.path().join("k.gpg");
     let backup = backup.to_str().unwrap();
     let as_eve = ["--operator", "eve", "--reason", "quarterly"];
-    let pass = |r: crate::support::Rekey| r.env("REKEY_BACKUP_PASSPHRASE", "p").args(as_eve);
+    let pass = |r: crate::support::Rekey| r.env("REKEY_BACKUP_PASSPHRASE", "a long passphrase").args(as_eve);
     let done = pass(rekey(&db, ["keys", "generate", "--env-file", file])).exits(0);
     let last = done.stdout.lines().last().unwrap();
     let head: String = db.value("SELECT seq || ':' || encode(hash, 'hex') FROM rekey.chain");

@@ -115,7 +115,7 @@ fn an_endpoint_that_is_away_is_69() {
     let moto = Moto::start();
     block_on(moto.create("x", KEY));
     let backup = on_aws(&moto, ["keys", "backup", "aws:x", "--out", kept]);
-    backup.env("REKEY_BACKUP_PASSPHRASE", "p").exits(0);
+    backup.env("REKEY_BACKUP_PASSPHRASE", "a long passphrase").exits(0);
     let commands: [&[&str]; 8] = [
         &["generate", "encryption", "--to", "aws:x"],
         &["validate", "aws:x"],
@@ -131,7 +131,7 @@ fn an_endpoint_that_is_away_is_69() {
             .more(command)
             .args(["--retry-for", "2s"])
             .env("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-            .env("REKEY_BACKUP_PASSPHRASE", "p")
+            .env("REKEY_BACKUP_PASSPHRASE", "a long passphrase")
             .start()
     };
     let waiting: Vec<_> = commands.iter().map(start).collect();
@@ -163,7 +163,7 @@ fn a_signal_ends_the_wait_for_an_answer() {
             .env("AWS_REGION", "us-east-1")
             .env("AWS_ACCESS_KEY_ID", "test")
             .env("AWS_SECRET_ACCESS_KEY", "test")
-            .env("REKEY_BACKUP_PASSPHRASE", "p")
+            .env("REKEY_BACKUP_PASSPHRASE", "a long passphrase")
             .start();
         let held = until("a connection", SOON, || silent.accept().ok());
         process.signal(Signal::TERM);

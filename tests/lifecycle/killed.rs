@@ -182,7 +182,7 @@ fn restore_then_restore() {
         for n in 0.. {
             assert!(n < 12, "never ends");
             let app = Application::new(Shape::Json, 1);
-            let pass = |r: Rekey| r.env("REKEY_BACKUP_PASSPHRASE", "p");
+            let pass = |r: Rekey| r.env("REKEY_BACKUP_PASSPHRASE", "a long passphrase");
             if !std::path::Path::new(file).exists() {
                 pass(app.rekey(["keys", "backup", "env:K", "--out", file])).env("K", OLD).exits(0);
             }

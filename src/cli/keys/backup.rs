@@ -3,15 +3,17 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::BoolishValueParser;
 use serde_json::json;
 
 use super::super::context::Context;
 use super::super::last_lines::print_head;
 use super::super::signals;
-use super::passphrase::{self, PassphraseArgs, PassphraseFor};
+use super::passphrase::{self, PassphraseArgs};
 use crate::error::{Exit, Result};
 use crate::jobs::keys::backup::{BackupRequest, backup, refuse_existing};
 use crate::secrets::KeySource;
+use crate::secrets::backup::Short;
 
 /// `keys backup`
 #[derive(Args)]
@@ -22,6 +24,9 @@ pub struct BackupArgs {
     /// The file to write, mode 0600; one that exists is left alone
     #[arg(long, env = "REKEY_OUT", hide_env_values = true, value_name = "FILE")]
     pub out: PathBuf,
+    /// Take a passphrase of fewer than 12 characters
+    #[arg(long, env = "REKEY_ALLOW_WEAK_PASSPHRASE", hide_env_values = true, value_parser = BoolishValueParser::new())]
+    pub allow_weak_passphrase: bool,
     #[command(flatten)]
     pub passphrase: PassphraseArgs,
 }
@@ -30,8 +35,9 @@ pub struct BackupArgs {
 pub async fn run(args: BackupArgs, context: &Context) -> Result<Exit> {
     let sources = args.sources.iter().map(|s| KeySource::parse(s)).collect::<Result<Vec<_>, _>>()?;
     refuse_existing(&args.out)?;
-    let passphrase = passphrase::get(&args.passphrase, PassphraseFor::Encrypting)?;
     let mut stop = signals::listen()?;
+    let short = if args.allow_weak_passphrase { Short::Allowed } else { Short::Refused };
+    let passphrase = passphrase::to_make(&args.passphrase, short, &mut stop).await?;
     let request = BackupRequest { sources, out: args.out.clone(), passphrase };
     let done = backup(context, request, &mut stop).await?;
     if context.json() {

@@ -11,6 +11,7 @@ mod fingerprint;
 mod generate;
 mod passphrase;
 mod print_new;
+mod prompt;
 mod restore;
 mod rotate_secret_key;
 mod status;

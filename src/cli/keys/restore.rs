@@ -10,7 +10,7 @@ use super::super::confirm::confirm;
 use super::super::context::Context;
 use super::super::last_lines::print_head;
 use super::super::signals;
-use super::passphrase::{self, PassphraseArgs, PassphraseFor};
+use super::passphrase::{self, PassphraseArgs};
 use crate::error::{Exit, Result};
 use crate::jobs::keys::restore::{RestoreRequest, SealedBackup, refuse_place, restore};
 use crate::jobs::keys::write::Written;
@@ -42,8 +42,8 @@ pub async fn run(args: RestoreArgs, context: &Context) -> Result<Exit> {
     let shown = args.file.display();
     confirm(args.yes, &format!("Put the key in {shown} into {target}, in place of the one that is there?"))?;
     let backup = SealedBackup::read(args.file)?;
-    let passphrase = passphrase::get(&args.passphrase, PassphraseFor::Decrypting)?;
     let mut stop = signals::listen()?;
+    let passphrase = passphrase::to_open(&args.passphrase, &mut stop).await?;
     let request = RestoreRequest { backup, passphrase, from, target };
     let done = restore(context, request, &mut stop).await?;
     if context.json() {

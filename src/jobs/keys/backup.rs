@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::json;
-use zeroize::Zeroizing;
 
 use crate::crypto::Fingerprint;
 use crate::engine::Stop;
@@ -12,7 +11,7 @@ use crate::error::{Error, Exit, Result};
 use crate::jobs::Session;
 use crate::jobs::audit_trail::{AuditTrail, KeyEvent};
 use crate::jobs::interrupt::unless_stopped;
-use crate::secrets::backup::{Bundle, Entry, decrypt, encrypt};
+use crate::secrets::backup::{Bundle, Entry, Passphrase, decrypt, encrypt};
 use crate::secrets::{Fetched, KeySource, create_private};
 
 /// Which keys, and where to.
@@ -22,7 +21,7 @@ pub struct BackupRequest {
     /// The file to make.
     pub out: PathBuf,
     /// What opens it.
-    pub passphrase: Zeroizing<Vec<u8>>,
+    pub passphrase: Passphrase,
 }
 
 /// What is in the backup.
@@ -70,9 +69,9 @@ pub async fn backup(session: &Session, request: BackupRequest, stop: &mut Stop) 
         keys.push(BackedUpKey { source, fingerprint, secret, version });
     }
     let content = Bundle::encode(entries)?;
-    let message = encrypt(&content, &passphrase)?;
+    let message = encrypt(&content, passphrase.bytes())?;
     // A backup that does not open is found today, not on the day it is needed.
-    if *decrypt(&message, &passphrase)? != *content {
+    if *decrypt(&message, passphrase.read_again()?.bytes())? != *content {
         return Err(Error::new(
             Exit::Internal,
             "the backup does not open to what was put in; nothing was written",

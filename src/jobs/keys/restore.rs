@@ -20,7 +20,7 @@ use crate::error::{Error, Exit, Result};
 use crate::jobs::Session;
 use crate::jobs::audit_trail::KeyEvent;
 use crate::jobs::interrupt::unless_stopped;
-use crate::secrets::backup::{BackupError, Bundle, Entry, decrypt};
+use crate::secrets::backup::{BackupError, Bundle, Entry, Passphrase, decrypt};
 use crate::secrets::{AppKey, KeySource};
 
 /// Many times what a backup of keys is.
@@ -45,12 +45,12 @@ impl SealedBackup {
         Ok(SealedBackup { file, message })
     }
 
-    fn open(&self, passphrase: &[u8]) -> Result<Bundle> {
+    fn open(&self, passphrase: &Passphrase) -> Result<Bundle> {
         let named = |e: BackupError| {
             let e = Error::from(e);
             Error { message: format!("{}: {}", self.file.display(), e.message), ..e }
         };
-        let content = decrypt(&self.message, passphrase).map_err(named)?;
+        let content = decrypt(&self.message, passphrase.bytes()).map_err(named)?;
         Bundle::decode(content).map_err(named)
     }
 }
@@ -60,7 +60,7 @@ pub struct RestoreRequest {
     /// The backup.
     pub backup: SealedBackup,
     /// What opens it.
-    pub passphrase: Zeroizing<Vec<u8>>,
+    pub passphrase: Passphrase,
     /// Which of several keys in it: the source that it was read from. `None`: the one that `target` names.
     pub from: Option<KeySource>,
     /// Where it goes.

@@ -6,6 +6,7 @@
 
 mod bundle;
 mod openpgp;
+mod passphrase;
 
 use thiserror::Error as ThisError;
 
@@ -13,6 +14,7 @@ use crate::error::{Error, Exit};
 
 pub use bundle::{Bundle, Entry};
 pub use openpgp::{decrypt, encrypt};
+pub use passphrase::{Passphrase, PassphraseError, Short};
 
 /// Why a backup cannot be made or read. Names no value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ThisError)]

@@ -69,7 +69,9 @@ mod tests {
     fn taken(content: &str, target: &str) -> Option<String> {
         let target = KeySource::parse(target).unwrap_or_else(|e| panic!("{e}"));
         let key = key_in(Zeroizing::new(content.as_bytes().to_vec()), &target);
-        key.map(|key| String::from_utf8(key.to_vec()).unwrap()).map_err(|e| assert_eq!(e.exit, Exit::Key)).ok()
+        key.map(|key| String::from_utf8(key.to_vec()).unwrap())
+            .map_err(|e| assert_eq!(e.exit, Exit::Key))
+            .ok()
     }
 
     #[test]
@@ -79,7 +81,9 @@ mod tests {
         let quoted = serde_json::to_string(KEY).unwrap();
         let answer = |content: &str| {
             let content = serde_json::to_string(content).unwrap();
-            format!(r#"{{"ARN":"arn:aws:x","Name":"n","VersionId":"v","SecretString":{content},"VersionStages":[]}}"#)
+            format!(
+                r#"{{"ARN":"arn:aws:x","Name":"n","VersionId":"v","SecretString":{content},"VersionStages":[]}}"#
+            )
         };
         for text in [KEY, &quoted, &object, &variables, &answer(KEY), &answer(&object), &answer(&quoted)] {
             assert_eq!(taken(text, "aws:app/encryption_key").as_deref(), Some(KEY), "{text}");
