@@ -115,6 +115,12 @@ fn gpgs_are_restored_whatever_it_was_told() {
         with_pass(["keys", "restore", file.to_str().unwrap(), "--yes", "--to", &to]).exits(0);
         assert_eq!(fs::read_to_string(&key).unwrap(), format!("{SECRET}\n"), "{options:?}");
     }
+    // A common gpg.conf: what is wrong is said, and the file is not called damaged.
+    let file = dir.path().join("bzip2.gpg");
+    gpg(&["--compress-algo", "bzip2", "--output", file.to_str().unwrap(), "--symmetric", plain]);
+    let to = format!("file:{}", dir.path().join("none").display());
+    let refused = with_pass(["keys", "restore", file.to_str().unwrap(), "--yes", "--to", &to]).exits(3);
+    assert!(refused.stderr.contains("compressed with bzip2"), "{refused}");
     // Encrypted in the old way, without integrity protection: nobody knows what it is that would be restored.
     let file = dir.path().join("weak.gpg");
     let mut weak = vec![0xc3, 13, 4, 9, 3, 8, 1, 2, 3, 4, 5, 6, 7, 8, 96, 0xc9, 40];
@@ -301,7 +307,7 @@ fn an_interrupt_at_the_prompt_restores_the_terminal() {
     let out = dir.path().join("k.gpg");
     let rekey = env!("CARGO_BIN_EXE_rekey");
     let command = format!(
-        "stty -a; {rekey} keys backup env:ENCRYPTION_KEY --out {}; echo code $?; stty -a",
+        "trap : INT; stty -a; {rekey} keys backup env:ENCRYPTION_KEY --out {}; echo code $?; stty -a",
         out.display()
     );
     let mut person = Command::new("script");

@@ -94,7 +94,7 @@ fn there_and_back_and_to_the_end() {
 /// Without the database nothing says that the key is needed: the copy that is kept then is where it is found again.
 #[test]
 fn a_key_replaced_by_force_is_found_in_the_copy() {
-    let d = Deployment::new();
+    let mut d = Deployment::new();
     d.rekey(&["run"]).exits(0);
     let path = d.path();
     let force = ["keys", "generate", "encryption", "--force", "--env-file", path.to_str().unwrap()];

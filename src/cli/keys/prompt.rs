@@ -25,8 +25,10 @@ pub async fn ask(question: &str, stop: &mut Stop) -> Result<Zeroizing<Vec<u8>>> 
     // In a thread that nobody waits for: what is read of a terminal cannot be given up.
     let (tell, told) = oneshot::channel();
     std::thread::spawn(move || tell.send(Passphrase::read_line(stdin().lock())));
-    let answer =
-        async { told.await.map_err(|_| std::io::ErrorKind::UnexpectedEof.into()).flatten().map_err(failed) };
+    let answer = async {
+        let read = told.await.unwrap_or_else(|_| Err(std::io::ErrorKind::UnexpectedEof.into()));
+        read.map_err(failed)
+    };
     let answer = unless_stopped(stop, answer).await;
     drop(quiet);
     eprintln!();

@@ -34,6 +34,9 @@ pub enum BackupError {
     /// Encrypted in the old way, which anybody can change without being noticed.
     #[error("this OpenPGP message has no integrity protection, so nobody knows whether it was changed")]
     NoIntegrity,
+    /// A common setting of gpg's, which would need another library.
+    #[error("the message is compressed with bzip2, which rekey does not read")]
+    Bzip2,
     /// More than any number of keys needs.
     #[error("the message is larger than a backup of keys can be")]
     TooLarge,
@@ -60,6 +63,11 @@ impl From<BackupError> for Error {
             BackupError::NoIntegrity => {
                 (Exit::Key, "use another copy; gpg --decrypt shows this one at your own risk")
             }
+            BackupError::Bzip2 => (
+                Exit::Key,
+                "make it again without: `gpg --decrypt FILE | gpg --symmetric --cipher-algo AES256 --compress-algo zlib \
+                 --output OTHER`",
+            ),
             BackupError::TooLarge | BackupError::Content => (Exit::Key, "gpg --decrypt shows what is in it"),
         };
         Error::new(exit, e.to_string()).hint(hint)

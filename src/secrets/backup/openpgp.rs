@@ -53,10 +53,15 @@ pub fn decrypt(message: &[u8], passphrase: &[u8]) -> Result<Zeroizing<Vec<u8>>, 
         ..TheRing::default()
     };
     let wrong = |_| BackupError::WrongPassphrase;
+    // The library says by text alone which method it does not have.
+    let compressed = |e: pgp::errors::Error| match format!("{e:?}").contains("BZip2") {
+        true => BackupError::Bzip2,
+        false => BackupError::WrongPassphrase,
+    };
     let (mut inner, _) = message.decrypt_the_ring(ring, true).map_err(wrong)?;
     // gpg compresses by itself; a message inside of a message is nothing of ours.
     for _ in 0..4 {
-        inner = if inner.is_compressed() { inner.decompress().map_err(wrong)? } else { break };
+        inner = if inner.is_compressed() { inner.decompress().map_err(compressed)? } else { break };
     }
     let mut content = Zeroizing::new(vec![0; 64 << 10]);
     let mut filled = 0;
