@@ -35,6 +35,9 @@ pub enum SourceError {
     /// A file or folder that the operating system does not let us use.
     #[error("{path}: cannot {operation}: {cause}")]
     Io { path: String, operation: &'static str, cause: io::Error },
+    /// It can be read, but a file must not be put in its place.
+    #[error("{path} is {what}, and rekey writes files only")]
+    Irregular { path: String, what: &'static str },
     /// Secrets Manager refused the call for want of a permission.
     #[error("AWS denies {action} on {resource}")]
     Denied { action: &'static str, resource: String, detail: String },
@@ -73,6 +76,12 @@ impl From<SourceError> for Error {
                 (Exit::Key, format!("let this user {operation} {path}, or name another place"))
             }
             SourceError::Io { path, operation, cause } => (Exit::Usage, write_hint(&path, operation, &cause)),
+            SourceError::Irregular { path, .. } => (
+                Exit::Usage,
+                format!(
+                    "nothing was changed: change the key where {path} gets it from; `rekey promote --external` looks whether it is"
+                ),
+            ),
             SourceError::Denied { action, resource, detail } => {
                 (Exit::Key, format!("allow {action} on {resource} in the IAM policy of this role ({detail})"))
             }

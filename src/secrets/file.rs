@@ -1,14 +1,17 @@
 //! `file:PATH`: a file that holds one key and nothing else.
 //!
 //! Editors and `echo` end files with a line end; exactly one (LF or CRLF) is dropped. Pipes work
-//! (`file:/dev/fd/3`), because nothing but reading is asked of the path.
+//! (`file:/dev/fd/3`), because nothing but reading is asked of the path; only what is a regular file is written.
 
 use std::{
-    fs::{self, File},
+    fs::{self, OpenOptions},
     io::{self, Read},
+    os::unix::fs::{FileTypeExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
+use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
 use super::{
@@ -39,6 +42,22 @@ impl KeyProvider for KeyFile {
     }
 }
 
+/// How long a named pipe is waited for: what writes to it may ask a person first.
+const PIPE_LIMIT: Duration = Duration::from_secs(10);
+const PIPE_PAUSE: Duration = Duration::from_millis(20);
+
+/// Refuses what a file cannot be put in the place of: a named pipe, a folder, a device.
+pub(super) fn refuse_irregular(path: &Path) -> Result<(), SourceError> {
+    let Ok(found) = fs::metadata(path) else { return Ok(()) };
+    let what = match found.file_type() {
+        kind if kind.is_file() => return Ok(()),
+        kind if kind.is_fifo() => "a named pipe",
+        kind if kind.is_dir() => "a folder",
+        _ => "a device or a socket",
+    };
+    Err(SourceError::Irregular { path: path.display().to_string(), what })
+}
+
 /// One key file to write: the key and one LF, mode 0600 where it is new, atomically.
 pub struct FileChange<'a> {
     /// The file. A symbolic link is followed.
@@ -54,6 +73,7 @@ impl FileChange<'_> {
     /// Writes the key, if `judge` allows it for the one that is there (empty where there is none).
     pub fn apply(&self, judge: impl Fn(&[u8]) -> Seen) -> Result<Changed, SourceError> {
         let real = fs::canonicalize(self.path).unwrap_or_else(|_| self.path.to_path_buf());
+        refuse_irregular(&real)?;
         let folder = LockedFolder::of(&real)?;
         let like = fs::metadata(&real).ok();
         let before = match &like {
@@ -156,14 +176,29 @@ pub(super) fn read_whole(scheme: &str, path: &Path) -> Result<Zeroizing<Vec<u8>>
         },
         _ => SourceError::Io { path: shown.to_string(), operation: "read", cause },
     };
-    let mut file = effect("read", || File::open(path)).map_err(failed)?;
+    let is_pipe = fs::metadata(path).is_ok_and(|m| m.file_type().is_fifo());
+    let mut options = OpenOptions::new();
+    options.read(true);
+    if is_pipe {
+        // To open one waits for a writer without end.
+        options.custom_flags(OFlags::NONBLOCK.bits() as i32);
+    }
+    let mut file = effect("read", || options.open(path)).map_err(failed)?;
     let mut value = Zeroizing::new(vec![0; MAX_BYTES + 1]);
-    let mut filled = 0;
+    let (mut filled, started) = (0, Instant::now());
     while filled < value.len() {
+        let is_over = started.elapsed() > PIPE_LIMIT;
         match file.read(&mut value[filled..]) {
+            // Nobody has it open for writing yet.
+            Ok(0) if is_pipe && filled == 0 && !is_over => std::thread::sleep(PIPE_PAUSE),
+            Ok(0) if is_pipe && filled == 0 => return Err(failed(io::ErrorKind::TimedOut.into())),
             Ok(0) => break,
             Ok(n) => filled += n,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock && !is_over => std::thread::sleep(PIPE_PAUSE),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                return Err(failed(io::ErrorKind::TimedOut.into()));
+            }
             Err(e) => return Err(failed(e)),
         }
     }

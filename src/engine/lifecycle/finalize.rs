@@ -13,7 +13,7 @@ use super::temporary::{self, Fate};
 use crate::crypto::EncryptionKey;
 use crate::error::{Error, Exit, Result};
 use crate::rotation::State;
-use crate::secrets::aws::{Deletion, MAX_LABELS, SecretInfo, old_pin, promote_label, retired_label};
+use crate::secrets::aws::{Deletion, old_pin, promote_label, retired_label};
 use crate::secrets::{AwsSource, SourceError};
 use crate::store::Statement;
 use crate::store::audit::{self, Actor};
@@ -71,25 +71,6 @@ pub async fn settle(alone: &mut Exclusive<'_>, target: &Target<'_>, new: &Encryp
     target.make_current(alone, &[State::Finalizing], Yields::New, new).await.map(drop)
 }
 
-/// Refuses (7) labels that a secret has no room for: AWS would refuse each try to put them on.
-pub(super) fn has_room(secret: &SecretInfo, off: &[String], on: &[String]) -> Result<()> {
-    let labels = secret.labels_after(off, on);
-    if labels <= MAX_LABELS {
-        return Ok(());
-    }
-    Err(Error::new(
-        Exit::State,
-        format!(
-            "secret {} would bear {labels} staging labels, and AWS takes {MAX_LABELS} on all its versions together",
-            secret.name
-        ),
-    )
-    .hint(
-        "rekey keys status lists the retired keys; rekey keys destroy --fingerprint F lets go of one that no database \
-         backup needs any more",
-    ))
-}
-
 /// Finalizes. The caller has verified, unless the state is `finalizing` already, and has seen that the target
 /// [`is_settled`].
 pub async fn finalize(alone: &mut Exclusive<'_>, target: &Target<'_>, end: End<'_>) -> Result<Ending> {
@@ -105,7 +86,7 @@ pub async fn finalize(alone: &mut Exclusive<'_>, target: &Target<'_>, end: End<'
     let (spare, retired) = (promote_label(r.id), retired_label(r.old_fingerprint));
     if let Some((arn, _)) = &old {
         match target.sources.aws().await?.describe(arn).await {
-            Ok(info) => has_room(&info, slice::from_ref(&spare), slice::from_ref(&retired))?,
+            Ok(info) => info.refuse_without_room(slice::from_ref(&spare), slice::from_ref(&retired))?,
             Err(SourceError::Missing { .. }) => {}
             Err(e) => return Err(e.into()),
         }

@@ -4,12 +4,11 @@ use serde_json::json;
 use sqlx::Connection;
 
 use super::Exclusive;
-use super::finalize::has_room;
 use super::pins::{pin, pin_at};
 use super::target::{Target, Yields};
 use crate::crypto::EncryptionKey;
 use crate::engine::verify::CleanVerify;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::rotation::State;
 use crate::secrets::aws::{new_pin, old_pin, promote_label, rollback_label};
 use crate::secrets::dotenv::Change;
@@ -91,7 +90,9 @@ pub async fn promote(
 async fn is_possible(target: &Target<'_>, new: &EncryptionKey) -> Result<()> {
     let r = target.rotation;
     if let Some(DotenvVariable { path, var }) = target.source.dotenv() {
-        Change { path, var, value: new.expose(), backup: None, create: false }.fits()?;
+        let suffix = target.backup_suffix();
+        let change = Change { path, var, value: new.expose(), backup: Some(&suffix), create: false };
+        change.is_possible().map_err(or_by_hand)?;
     }
     let Some(aws) = target.source.aws() else { return Ok(()) };
     let client = target.sources.aws().await?;
@@ -100,7 +101,14 @@ async fn is_possible(target: &Target<'_>, new: &EncryptionKey) -> Result<()> {
     let mut on: Vec<String> = [old_pin, promote_label, rollback_label].map(|label| label(r.id)).into();
     on.push("AWSPREVIOUS".to_owned());
     on.extend((r.new_arn.as_ref() == Some(&info.arn)).then(|| new_pin(r.id)));
-    has_room(&info, &[], &on)
+    info.refuse_without_room(&[], &on)
+}
+
+/// What rekey cannot write, a person may.
+fn or_by_hand(e: SourceError) -> Error {
+    let e = Error::from(e);
+    let hint = e.hint.unwrap_or_default();
+    Error { hint: Some(format!("{hint}; or run `rekey promote --external`, which says what to change")), ..e }
 }
 
 /// Settles a `promoting` whose verify found rows that are not on the new key, so that `run` may sweep them up: what the place

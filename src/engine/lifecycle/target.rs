@@ -129,7 +129,7 @@ impl<'a> Target<'a> {
     }
 
     /// Suffix of the backup that a promotion keeps beside a dotenv file.
-    fn backup_suffix(&self) -> String {
+    pub(super) fn backup_suffix(&self) -> String {
         dotenv::old_key_suffix(self.rotation.id)
     }
 

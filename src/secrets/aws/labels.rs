@@ -8,9 +8,13 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use super::{super::SourceError, client::SecretsManager, explain::Call};
+use crate::crypto::Fingerprint;
+use crate::error::{Error, Exit};
 
 /// Staging labels that the versions of one secret may bear together (*Secrets Manager quotas* in its User Guide).
 pub const MAX_LABELS: usize = 20;
+
+const FORMER: &str = "rekey-former-";
 
 /// A secret without its values.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +35,25 @@ impl SecretInfo {
     /// The version a label is on.
     pub fn holder(&self, label: &str) -> Option<&str> {
         self.versions.iter().find(|(_, labels)| labels.iter().any(|l| l == label)).map(|(id, _)| id.as_str())
+    }
+
+    /// Refuses (7) labels that the secret has no room for: AWS would refuse each try to put them on.
+    pub fn refuse_without_room(&self, off: &[String], on: &[String]) -> Result<(), Error> {
+        let labels = self.labels_after(off, on);
+        if labels <= MAX_LABELS {
+            return Ok(());
+        }
+        Err(Error::new(
+            Exit::State,
+            format!(
+                "secret {} would bear {labels} staging labels, and AWS takes {MAX_LABELS} on all its versions together",
+                self.name
+            ),
+        )
+        .hint(
+            "rekey keys status lists the retired keys; rekey keys destroy --fingerprint F lets go of one that no database \
+             backup needs any more",
+        ))
     }
 
     /// How many labels there are once these have come off, and then those been put on.
@@ -71,8 +94,19 @@ pub fn rollback_label(rotation: Uuid) -> String {
 pub(super) const RETIRED: &str = "rekey-retired-";
 
 /// The label that keeps an old key after `finalize`: backups of the database may need it.
-pub fn retired_label(fingerprint: impl std::fmt::Display) -> String {
+pub fn retired_label(fingerprint: Fingerprint) -> String {
     format!("{RETIRED}{fingerprint}")
+}
+
+/// The label that keeps a key which `keys generate --force` or `keys restore` replaced: AWSPREVIOUS keeps the last one only.
+pub fn former_label(fingerprint: Fingerprint) -> String {
+    format!("{FORMER}{fingerprint}")
+}
+
+/// True for the labels that keep a key nobody reads any more, until `keys destroy` takes them off.
+pub fn keeps_former_key(label: &str) -> bool {
+    let fingerprint = label.strip_prefix(RETIRED).or_else(|| label.strip_prefix(FORMER));
+    fingerprint.is_some_and(|text| text.parse::<Fingerprint>().is_ok())
 }
 
 /// True for labels that say an unfinished rotation needs this version.
@@ -178,12 +212,21 @@ mod tests {
     }
 
     #[test]
+    fn what_keeps_a_former_key_names_it() {
+        let key = Fingerprint::of(b"k");
+        assert!(keeps_former_key(&retired_label(key)) && keeps_former_key(&former_label(key)));
+        for other in ["rekey-former-secret-key", "rekey-retired-", "rekey-old-00ff00ff", "AWSPREVIOUS"] {
+            assert!(!keeps_former_key(other), "{other}");
+        }
+    }
+
+    #[test]
     fn rotations_of_one_minute_have_different_names() {
         let [a, b] = ["0193b3b0-7d3e-7c1a-9a52-0d1e2f3a4b5c", "0193b3b0-7d3e-7c1a-9a52-0d1e2f3a4b5d"]
             .map(|s| Uuid::try_parse(s).unwrap());
         assert_eq!(old_pin(a), "rekey-old-2f3a4b5c");
         assert_ne!(new_pin(a), new_pin(b));
         assert!(is_pin(&old_pin(a)) && is_pin(&new_pin(a)) && !is_pin(&promote_label(a)));
-        assert!(!is_pin(&retired_label("00ff00ff00ff00ff")) && !is_pin("AWSCURRENT"));
+        assert!(!is_pin(&retired_label(Fingerprint::of(b"k"))) && !is_pin("AWSCURRENT"));
     }
 }

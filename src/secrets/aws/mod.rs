@@ -20,7 +20,8 @@ pub use client::{ClientSettings, SecretsManager, refuse_sensitive_logging};
 pub use edit::{EditError, edited, is_object};
 pub use json_field::{JsonFieldError, read_field, read_string, replace_field};
 pub use labels::{
-    MAX_LABELS, SecretInfo, id8, is_pin, new_pin, old_pin, promote_label, retired_label, rollback_label,
+    MAX_LABELS, SecretInfo, former_label, id8, is_pin, keeps_former_key, new_pin, old_pin, promote_label,
+    retired_label, rollback_label,
 };
 pub use lifecycle::{Deletion, Stored};
 pub use replace::{Action, Current, Replacement, Seen, request_token};

@@ -4,10 +4,16 @@
 //! and `\\`), double quotes (with backslash escapes, over several lines), and for unquoted and empty values a comment
 //! only after white space. Line ends are LF, CRLF or CR; a byte-order mark is skipped.
 
+mod blank;
+mod value;
+
 use std::ops::Range;
 
 use thiserror::Error as ThisError;
 use zeroize::Zeroizing;
+
+use self::blank::{blank_at, blank_before};
+use self::value::{decode, encode};
 
 /// Why a variable of a dotenv file has no usable value. Names lines, never values.
 #[derive(Debug, PartialEq, Eq, ThisError)]
@@ -24,6 +30,9 @@ pub enum LineError {
          need quotes"
     )]
     Unwritable,
+    /// The application's reader would read nothing of the file.
+    #[error("the file is not UTF-8 text: saved as UTF-16, perhaps")]
+    NotText,
     /// A quote that is never closed elsewhere in the file would swallow the new value, or be closed by it.
     #[error("the file has a quote that is not closed, which the new value would change the meaning of")]
     Entangled,
@@ -49,13 +58,17 @@ struct Assignment {
 pub struct DotenvFile {
     bytes: Zeroizing<Vec<u8>>,
     assignments: Vec<Assignment>,
+    /// UTF-8 without a NUL, as the application's reader needs it.
+    is_text: bool,
 }
 
 impl DotenvFile {
     /// Never fails: lines that cannot be read are kept, and only asking for their variable is an error.
     pub fn parse(bytes: Zeroizing<Vec<u8>>) -> DotenvFile {
         let assignments = Scanner { bytes: &bytes, at: 0, line: 1 }.run();
-        DotenvFile { bytes, assignments }
+        // UTF-16 of ASCII is UTF-8, too: every other byte is a NUL.
+        let is_text = std::str::from_utf8(&bytes).is_ok() && !bytes.contains(&0);
+        DotenvFile { bytes, assignments, is_text }
     }
 
     /// The file as it now stands.
@@ -65,6 +78,9 @@ impl DotenvFile {
 
     /// The value of a variable: its last assignment's. `None` where nothing assigns it.
     pub fn get(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, LineError> {
+        if !self.is_text {
+            return Err(LineError::NotText);
+        }
         let Some(found) = self.assignments.iter().rfind(|a| &self.bytes[a.name.clone()] == name.as_bytes())
         else {
             return Ok(None);
@@ -84,6 +100,9 @@ impl DotenvFile {
     /// The same file with the variable set in every line that assigns it, or appended where none does; every
     /// other byte is kept. The value stands unquoted unless it must be quoted.
     pub fn with(&self, name: &str, value: &[u8]) -> Result<DotenvFile, LineError> {
+        if !self.is_text {
+            return Err(LineError::NotText);
+        }
         let encoded = encode(value)?;
         // Enough for every case, so that no copy of the keys is left behind by a growing buffer.
         let room = self.bytes.len() + (self.assignments.len() + 1) * (encoded.len() + name.len() + 5);
@@ -160,7 +179,7 @@ impl Scanner<'_> {
     fn statement(&mut self) -> Option<Assignment> {
         let line = self.line;
         self.blanks();
-        if self.rest().starts_with(b"export") && self.bytes.get(self.at + 6).is_some_and(|b| is_blank(*b)) {
+        if self.rest().starts_with(b"export") && blank_at(self.bytes, self.at + 6) > 0 {
             self.at += 6;
             self.blanks();
         }
@@ -197,7 +216,8 @@ impl Scanner<'_> {
             return Some(start..start + len);
         }
         let start = self.at;
-        while self.peek().is_some_and(|b| !is_blank(b) && !matches!(b, b'=' | b'#' | b'\n' | b'\r')) {
+        let ends = |b| matches!(b, b'=' | b'#' | b'\n' | b'\r');
+        while self.peek().is_some_and(|b| !ends(b)) && blank_at(self.bytes, self.at) == 0 {
             self.at += 1;
         }
         (self.at > start).then_some(start..self.at)
@@ -215,8 +235,11 @@ impl Scanner<'_> {
         }
         let end = i + 1;
         self.advance(end);
-        let after = self.bytes[end..].iter().find(|b| !is_blank(**b)).copied();
-        matches!(after, None | Some(b'\n' | b'\r' | b'#')).then_some(start..end)
+        let mut after = end;
+        while let length @ 1.. = blank_at(self.bytes, after) {
+            after += length;
+        }
+        matches!(self.bytes.get(after), None | Some(b'\n' | b'\r' | b'#')).then_some(start..end)
     }
 
     /// Goes on to `end`, which may be in another line.
@@ -229,10 +252,13 @@ impl Scanner<'_> {
         let start = self.at;
         let line = &self.bytes[start..];
         let line = &line[..line.iter().position(|b| matches!(b, b'\n' | b'\r')).unwrap_or(line.len())];
-        let comment = (1..line.len()).find(|&i| line[i] == b'#' && is_blank(line[i - 1]));
-        let value = &line[..comment.unwrap_or(line.len())];
+        let comment = (1..line.len()).find(|&i| line[i] == b'#' && blank_before(line, i) > 0);
+        let mut end = comment.unwrap_or(line.len());
+        while let length @ 1.. = blank_before(line, end) {
+            end -= length;
+        }
         self.at += line.len();
-        start..start + value.iter().rposition(|b| !is_blank(*b)).map_or(0, |last| last + 1)
+        start..start + end
     }
 
     fn skip_line(&mut self) {
@@ -249,8 +275,8 @@ impl Scanner<'_> {
     }
 
     fn blanks(&mut self) {
-        while self.peek().is_some_and(is_blank) {
-            self.at += 1;
+        while let length @ 1.. = blank_at(self.bytes, self.at) {
+            self.at += length;
         }
     }
 
@@ -261,76 +287,6 @@ impl Scanner<'_> {
     fn rest(&self) -> &[u8] {
         &self.bytes[self.at..]
     }
-}
-
-fn is_blank(b: u8) -> bool {
-    matches!(b, b' ' | b'\t' | 0x0b | 0x0c)
-}
-
-fn decode(raw: &[u8], quote: Quote) -> Zeroizing<Vec<u8>> {
-    let mut value = Zeroizing::new(Vec::with_capacity(raw.len()));
-    let inner = match quote {
-        Quote::None => raw,
-        _ => &raw[1..raw.len() - 1],
-    };
-    let mut bytes = inner.iter().copied().peekable();
-    while let Some(b) = bytes.next() {
-        let escaped = match (quote, b, bytes.peek()) {
-            (Quote::Single, b'\\', Some(&c @ (b'\\' | b'\''))) => Some(c),
-            (Quote::Double, b'\\', Some(&c)) => match c {
-                b'\\' | b'\'' | b'"' => Some(c),
-                b'a' => Some(7),
-                b'b' => Some(8),
-                b'f' => Some(12),
-                b'n' => Some(b'\n'),
-                b'r' => Some(b'\r'),
-                b't' => Some(b'\t'),
-                b'v' => Some(11),
-                _ => None,
-            },
-            _ => None,
-        };
-        value.push(escaped.unwrap_or(b));
-        if escaped.is_some() {
-            bytes.next();
-        }
-    }
-    value
-}
-
-fn encode(value: &[u8]) -> Result<Zeroizing<Vec<u8>>, LineError> {
-    let text = std::str::from_utf8(value).map_err(|_| LineError::Unwritable)?;
-    if text.chars().any(char::is_control) || text.contains("${") {
-        return Err(LineError::Unwritable);
-    }
-    // What sh, Compose and python-dotenv all read as itself; `#` and `~` mean something only in front.
-    let bare = |c: char| c.is_ascii_alphanumeric() || "-_.,:/+=@%^#!~".contains(c);
-    if !text.is_empty() && text.chars().all(bare) && !text.starts_with(['#', '~']) {
-        return Ok(Zeroizing::new(value.to_vec()));
-    }
-    // Before a closing quote python-dotenv up to 1.2.2 takes an escaped backslash for the escape of that quote, and reads on.
-    if text.ends_with('\\') {
-        return if is_plain(text) { Ok(Zeroizing::new(value.to_vec())) } else { Err(LineError::Unwritable) };
-    }
-    let mut out = Zeroizing::new(Vec::with_capacity(2 * value.len() + 2));
-    let quote = if text.contains('\'') { b'"' } else { b'\'' };
-    out.push(quote);
-    for &b in value {
-        if b == quote || b == b'\\' {
-            out.push(b'\\');
-        }
-        out.push(b);
-    }
-    out.push(quote);
-    Ok(out)
-}
-
-/// Does python-dotenv read it as itself without quotes? It ends in no white space.
-fn is_plain(text: &str) -> bool {
-    let mut before_comments = text.split('#').rev().skip(1);
-    !text.starts_with(['\'', '"', '#'])
-        && !text.starts_with(char::is_whitespace)
-        && !before_comments.any(|part| part.ends_with(char::is_whitespace))
 }
 
 #[cfg(test)]
@@ -381,6 +337,10 @@ mod tests {
             ("'A\nK=no'=1\nK=v", "v"),
             ("exports=1\nK=v", "v"),
             ("K=test-key-for-encryption-32-ch!@#\n", "test-key-for-encryption-32-ch!@#"),
+            ("\u{a0}K\u{a0}=\u{a0}v\u{a0}\u{2003}# c\n", "v"),
+            ("export\u{3000}K='v'\u{85}# c\n", "v"),
+            ("K=a\u{a0}b\u{1c}\n", "a\u{a0}b"),
+            ("K\u{feff}=no\nK=v", "v"),
         ] {
             assert_eq!(get(text, "K").as_deref(), Some(want), "{text:?}");
         }
@@ -409,6 +369,7 @@ mod tests {
             ("K=   # made by make keys\nA=1\n", "new", "K=new   # made by make keys\nA=1\n"),
             ("K= #\n", "it's", "K=\"it's\" #\n"),
             ("K=1 # c\nA='x'\n", "ab\\", "K=ab\\ # c\nA='x'\n"),
+            ("A=1\n\u{a0}K\u{a0}=\u{a0}old\u{a0}# c\n", "new", "A=1\n\u{a0}K\u{a0}=\u{a0}new\u{a0}# c\n"),
             ("K = '1'\nA='x'\n", "it's a \"b#\\", "K = it's a \"b#\\\nA='x'\n"),
         ] {
             assert_eq!(set(text, value), want, "{text:?}");
@@ -416,6 +377,16 @@ mod tests {
         assert_eq!(file("'a\n").with("K", b"it's").err(), Some(LineError::Entangled));
         for value in ["a\nb", "'a\\", "\"a\\", "#a\\", " a\\", "a #b\\"] {
             assert_eq!(file("K=1").with("K", value.as_bytes()).err(), Some(LineError::Unwritable), "{value}");
+        }
+    }
+
+    #[test]
+    fn what_the_application_could_not_read_is_not_read() {
+        let utf16: Vec<u8> = "K=v\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        for bytes in [utf16.clone(), [b"\xff\xfe".as_slice(), &utf16].concat(), b"A=\xe9\nK=v\n".to_vec()] {
+            let file = DotenvFile::parse(Zeroizing::new(bytes));
+            assert_eq!(file.get("K").err(), Some(LineError::NotText));
+            assert_eq!(file.with("K", b"new").err(), Some(LineError::NotText));
         }
     }
 

@@ -8,10 +8,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use zeroize::Zeroizing;
 
 use super::{
-    super::{SourceError, aws::Seen, file::read_whole},
+    super::{
+        SourceError,
+        aws::Seen,
+        file::{read_whole, refuse_irregular},
+    },
     atomic::{Between, LockedFolder, failed},
     backup_path,
     lines::{DotenvFile, LineError},
@@ -51,14 +56,25 @@ impl Change<'_> {
         self.apply_between(&real, &folder, &judge, &|| ())
     }
 
-    /// Refuses a value that could not be written, or not be changed back to the one that is there now.
-    pub fn fits(&self) -> Result<(), SourceError> {
-        let file = DotenvFile::parse(read_whole("dotenv", self.path)?);
+    /// Refuses what could not be written, or not be changed back to what is there now: the value, the file, its folder.
+    /// All of a change is tried but the renaming.
+    pub fn is_possible(&self) -> Result<(), SourceError> {
+        let (real, folder) = self.lock()?;
+        let before = read_whole("dotenv", &real)?;
+        let like = fs::metadata(&real).ok();
+        let file = DotenvFile::parse(Zeroizing::new(before.to_vec()));
         let there_and_back = || {
             let now = file.get(self.var)?.unwrap_or_default();
             file.with(self.var, self.value)?.with(self.var, &now)
         };
-        there_and_back().map(drop).map_err(|e| self.malformed(&e))
+        there_and_back().map_err(|e| self.malformed(&e))?;
+        refuse_mount_point(&real)?;
+        drop(folder.prepare(&real, &before, like.as_ref(), &|| ())?);
+        let Some(backup) = self.backup.map(|suffix| backup_path(self.path, suffix)) else { return Ok(()) };
+        if !folder.holds(&backup) {
+            drop(LockedFolder::of(&backup)?.prepare(&backup, &before, None, &|| ())?);
+        }
+        Ok(())
     }
 
     /// The same as [`Change::apply`], if `guard` still allows it once the folder is locked: nobody else of ours changes the file after that.
@@ -80,6 +96,7 @@ impl Change<'_> {
             // Reading says better what is wrong.
             Err(_) => return read_whole("dotenv", self.path).and(Err(self.contended())),
         };
+        refuse_irregular(&real)?;
         let folder = LockedFolder::of(&real)?;
         Ok((real, folder))
     }
@@ -187,11 +204,22 @@ pub fn remove_backup(path: &Path, suffix: &str) -> Result<bool, SourceError> {
     Ok(removed)
 }
 
+/// A file that is mounted by itself, as containers do, cannot be replaced (EBUSY). Kernels before 5.8 do not tell.
+fn refuse_mount_point(real: &Path) -> Result<(), SourceError> {
+    let found = statx(CWD, real, AtFlags::empty(), StatxFlags::empty());
+    match found {
+        Ok(found) if found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) => {
+            Err(failed(real, "replace")(std::io::ErrorKind::ResourceBusy.into()))
+        }
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::{
         cell::Cell,
-        os::unix::fs::{MetadataExt, PermissionsExt},
+        os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
         process::Command,
     };
 
@@ -282,17 +310,38 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_written_or_undone_does_not_fit() {
+    fn what_could_not_be_written_or_undone_is_not_possible() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(".env");
         let fits = |text: &str, value: &[u8]| {
             fs::write(&path, text).unwrap();
-            Change { value, ..change(&path) }.fits().map_err(|e| Error::from(e).exit)
+            Change { value, ..change(&path) }.is_possible().map_err(|e| Error::from(e).exit)
         };
         assert_eq!(fits("K='old'\n", b"new"), Ok(()));
         assert_eq!(fits("K='old'\n", b"\xff"), Err(Exit::Key));
         // A backslash behind white space at the end: with quotes older readers do not see its end, without it is another.
         assert_eq!(fits("K=' old\\\\'\n", b"new"), Err(Exit::Key));
+    }
+
+    /// What stands behind a pipe is another program's: read within a time, and never replaced.
+    #[test]
+    fn a_named_pipe_is_read_and_not_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(".env");
+        rustix::fs::mknodat(CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        let refused = Error::from(change(&path).apply(judge).unwrap_err());
+        assert_eq!(refused.exit, Exit::Usage);
+        assert!(refused.hint.unwrap().contains("promote --external"));
+        assert!(change(&path).is_possible().is_err());
+        let writer = {
+            let path = path.clone();
+            std::thread::spawn(move || fs::write(path, "K=old\n").unwrap())
+        };
+        assert_eq!(read_whole("dotenv", &path).unwrap().as_slice(), b"K=old\n");
+        writer.join().unwrap();
+        let error = Error::from(read_whole("dotenv", &path).unwrap_err());
+        assert_eq!((error.exit, error.message.contains("timed out")), (Exit::Key, true), "{error}");
+        assert!(fs::metadata(&path).unwrap().file_type().is_fifo());
     }
 
     #[test]
