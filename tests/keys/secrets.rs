@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
+use rekey::crypto::Fingerprint;
 use rustix::process::Signal;
 
 use crate::support::{SOON, block_on, rekey_without_database, until};
@@ -38,11 +39,25 @@ fn a_secret_is_created_kept_replaced_and_brought_back() {
     );
     assert_eq!(at(&moto, &name, "rekey-set"), None);
 
-    // The guide's temporary secret after its deletion: back out of the recovery window, with a new key.
+    // The guide's temporary secret after its deletion: back out of the recovery window, with the key that it had.
     block_on(moto.sdk().delete_secret().secret_id(&name).recovery_window_in_days(7).send()).unwrap();
-    on_aws(&moto, ["keys", "generate", "encryption", "--to", &to]).exits(0);
+    let kept = on_aws(&moto, ["keys", "generate", "encryption", "--to", &to]).exits(0);
+    assert!(kept.stdout.contains("is there already"), "{kept}");
+    assert_eq!(at(&moto, &name, "AWSCURRENT").unwrap(), second);
+    block_on(moto.sdk().delete_secret().secret_id(&name).recovery_window_in_days(7).send()).unwrap();
+    on_aws(&moto, ["keys", "generate", "encryption", "--to", &to, "--force"]).exits(0);
     let third = at(&moto, &name, "AWSCURRENT").unwrap();
     assert!(third != second && third != first);
+
+    // Each key that was replaced keeps a label of its own, until it is destroyed.
+    for former in [&first, &second] {
+        let fingerprint = Fingerprint::of(former.as_bytes()).to_string();
+        assert_eq!(at(&moto, &name, &format!("rekey-former-{fingerprint}")).as_ref(), Some(former));
+        let status = on_aws(&moto, ["keys", "status", &to]).json(0);
+        assert!(status["keys"][0]["retired"].to_string().contains(&fingerprint), "{status:#}");
+        on_aws(&moto, ["keys", "destroy", &to, "--fingerprint", &fingerprint, "--yes"]).exits(0);
+        assert_eq!(at(&moto, &name, &format!("rekey-former-{fingerprint}")), None);
+    }
 }
 
 #[test]

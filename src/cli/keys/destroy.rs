@@ -11,7 +11,6 @@ use crate::crypto::{Fingerprint, ParseFingerprintError};
 use crate::error::{Error, Exit, Result};
 use crate::jobs::keys::destroy::destroy;
 use crate::secrets::AppKey;
-use crate::secrets::aws::retired_label;
 
 /// `keys destroy`
 #[derive(Args)]
@@ -52,7 +51,7 @@ pub async fn run(args: DestroyArgs, context: &Context) -> Result<Exit> {
         context.print_json(&done)?;
         return Ok(Exit::Ok);
     }
-    println!("{} is off version {}", retired_label(fingerprint), done.version);
+    println!("{} is off version {}", done.label, done.version);
     if done.still_at.is_empty() {
         println!("no label holds the version any more: AWS deletes it in its own time");
     } else {

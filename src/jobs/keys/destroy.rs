@@ -9,7 +9,7 @@ use crate::crypto::Fingerprint;
 use crate::error::{Error, Exit, Result};
 use crate::jobs::Session;
 use crate::jobs::audit_trail::KeyEvent;
-use crate::secrets::aws::{is_pin, retired_label};
+use crate::secrets::aws::{former_label, is_pin, retired_label};
 use crate::secrets::{AwsSource, KeySource};
 
 /// The version that the label is off.
@@ -24,6 +24,9 @@ pub struct Destroyed {
     pub arn: String,
     /// The version that held the key.
     pub version: String,
+    /// The label that is off it.
+    #[serde(skip)]
+    pub label: String,
     /// The labels that still hold it.
     pub still_at: Vec<String>,
     /// The head of the audit chain.
@@ -37,8 +40,9 @@ pub async fn destroy(session: &Session, secret: &AwsSource, fingerprint: Fingerp
     let (mut trail, mut needed) = super::open(session).await;
     let client = session.sources.aws().await?;
     let info = client.describe(&secret.secret_id).await?;
-    let label = retired_label(fingerprint);
-    let Some(version) = info.holder(&label).map(str::to_owned) else {
+    let labels = [retired_label(fingerprint), former_label(fingerprint)];
+    let held = labels.into_iter().find_map(|label| Some((info.holder(&label)?.to_owned(), label)));
+    let Some((version, label)) = held else {
         return Err(Error::new(Exit::Key, format!("{source} keeps no retired key {fingerprint}"))
             .hint("rekey keys status lists the retired keys"));
     };
@@ -58,5 +62,5 @@ pub async fn destroy(session: &Session, secret: &AwsSource, fingerprint: Fingerp
         "version": version, "still_at": still_at,
     });
     let head = trail.record(KeyEvent::Destroy, detail).await;
-    Ok(Destroyed { fingerprint, source, arn: info.arn, version, still_at, head })
+    Ok(Destroyed { fingerprint, source, arn: info.arn, version, label, still_at, head })
 }

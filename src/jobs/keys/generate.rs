@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::guard::Needed;
 use super::subject::{self, Subject, writable};
-use super::write::{LABEL, Present, Write, Written};
+use super::write::{Former, LABEL, Present, Write, Written};
 use crate::crypto::{Fingerprint, Weakness, weakness};
 use crate::engine::Stop;
 use crate::entropy;
@@ -53,8 +53,15 @@ pub async fn generate(session: &Session, request: GenerateRequest, stop: &mut St
     let (mut keys, mut failed) = (Vec::new(), None);
     let mut made: Option<PathBuf> = None;
     for (s, value) in request.subjects.into_iter().zip(&values) {
-        let write =
-            Write { target: &s.source, value, present, backup: "bak", made: made.as_deref(), label: LABEL };
+        let write = Write {
+            target: &s.source,
+            value,
+            present,
+            backup: "bak",
+            made: made.as_deref(),
+            label: LABEL,
+            former: Former::Labelled,
+        };
         match write.apply(session, &mut needed).await {
             Ok(w) => {
                 made = made.or_else(|| w.backup.clone());

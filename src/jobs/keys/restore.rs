@@ -13,7 +13,7 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::subject::{kind_of, writable};
-use super::write::{LABEL, Present, Write, Written};
+use super::write::{Former, LABEL, Present, Write, Written};
 use crate::crypto::{Fingerprint, KEY_LEN};
 use crate::engine::Stop;
 use crate::error::{Error, Exit, Result};
@@ -97,6 +97,7 @@ pub async fn restore(session: &Session, request: RestoreRequest, stop: &mut Stop
         backup: "bak",
         made: None,
         label: LABEL,
+        former: Former::Labelled,
     };
     let written = write.apply(session, &mut needed).await?;
     drop(value);

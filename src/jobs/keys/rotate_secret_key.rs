@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::generate::new_value;
 use super::guard::Needed;
 use super::subject::{kind_of, writable};
-use super::write::{self, Present, Write, Written};
+use super::write::{self, Former, Present, Write, Written};
 use crate::engine::Stop;
 use crate::error::{Error, Exit, Result};
 use crate::jobs::Session;
@@ -83,8 +83,15 @@ async fn replace(target: &KeySource, session: &Session, needed: &mut Needed) -> 
     let value = new_value(AppKey::Secret)?;
     // The former key of a try that was cut short is the one it kept; what it wrote is kept as any other key.
     let backup = if is_pending(target) { "bak" } else { PENDING };
-    let write =
-        Write { target, value: &value, present: Present::Replace, backup, made: None, label: WRITTEN };
+    let write = Write {
+        target,
+        value: &value,
+        present: Present::Replace,
+        backup,
+        made: None,
+        label: WRITTEN,
+        former: Former::Kept,
+    };
     let mut done = write.apply(session, needed).await?;
     match settle(target) {
         Ok(kept) => done.backup = kept.or(done.backup),
@@ -104,6 +111,7 @@ async fn bring_back(target: &KeySource, session: &Session, needed: &mut Needed) 
         backup: "bak",
         made: None,
         label: write::LABEL,
+        former: Former::Kept,
     };
     write.apply(session, needed).await
 }

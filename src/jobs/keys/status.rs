@@ -9,7 +9,7 @@ use crate::crypto::Fingerprint;
 use crate::error::{Error, Exit, Result};
 use crate::jobs::Session;
 use crate::jobs::audit_trail::AuditTrail;
-use crate::secrets::aws::is_pin;
+use crate::secrets::aws::{is_pin, keeps_former_key};
 use crate::secrets::{AwsSource, KeySource};
 
 /// The guide's section 3.1: quarterly.
@@ -50,7 +50,7 @@ pub struct KeyStatus {
     pub automatic_rotation: Option<bool>,
     /// Versions that an unfinished rotation needs.
     pub pins: Vec<LabelOnVersion>,
-    /// Versions that are kept for backups of the database.
+    /// Versions with a former key: for backups of the database, or because it was replaced by force.
     pub retired: Vec<LabelOnVersion>,
     /// Why the rest is not known.
     pub problem: Option<String>,
@@ -137,7 +137,7 @@ impl KeyStatus {
                 let found = || LabelOnVersion { label: label.clone(), version: version.clone() };
                 if is_pin(label) {
                     self.pins.push(found());
-                } else if label.starts_with("rekey-retired-") {
+                } else if keeps_former_key(label) {
                     self.retired.push(found());
                 }
             }

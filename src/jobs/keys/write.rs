@@ -45,6 +45,17 @@ pub(super) struct Write<'a> {
     pub made: Option<&'a Path>,
     /// The private label under which a secret's new version is put before it is made current.
     pub label: &'a str,
+    /// What keeps the key that is replaced in a secret.
+    pub former: Former,
+}
+
+/// What keeps a key that is replaced in Secrets Manager, where AWSPREVIOUS keeps the last one only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Former {
+    /// A label with its fingerprint, until `keys destroy`.
+    Labelled,
+    /// The caller sees to it.
+    Kept,
 }
 
 /// What was done. Holds no key.

@@ -194,6 +194,16 @@ impl SecretsManager {
         extracted_if_any(content, source.field.as_deref()).map_err(|e| malformed(source, &e))
     }
 
+    /// The same of what is current, with its version's id.
+    pub async fn current_key_if_any(
+        &self,
+        source: &AwsSource,
+    ) -> Result<(String, Zeroizing<Vec<u8>>), SourceError> {
+        let SecretVersion { version_id, content, .. } = self.version(&source.at_current()).await?;
+        let key = extracted_if_any(content, source.field.as_deref()).map_err(|e| malformed(source, &e))?;
+        Ok((version_id, key))
+    }
+
     /// Gives a secret that was created without a value its first one. Returns the version's id.
     pub async fn first_value(
         &self,

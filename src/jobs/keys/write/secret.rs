@@ -4,11 +4,11 @@
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::{Found, Needed, Present, Write, Written};
+use super::{Former, Found, Needed, Write, Written};
 use crate::crypto::Fingerprint;
 use crate::error::{Error, Exit, Result};
 use crate::jobs::Session;
-use crate::secrets::aws::{Action, Replacement, Seen, is_object};
+use crate::secrets::aws::{Action, Replacement, SecretInfo, SecretsManager, Seen, former_label, is_object};
 use crate::secrets::{AwsSource, KeySource, SourceError};
 
 impl Write<'_> {
@@ -29,7 +29,6 @@ impl Write<'_> {
         };
         let secret_id = target.secret_id.as_str();
         let id = crate::entropy::id();
-        let mut restored = false;
         let info = match client.describe(secret_id).await {
             Ok(info) => Some(info),
             Err(SourceError::Missing { .. }) => None,
@@ -54,7 +53,6 @@ impl Write<'_> {
         if info.deletion.is_some() {
             client.undelete(secret_id).await?;
             tracing::info!("{secret_id} was scheduled for deletion and is restored");
-            restored = true;
             info = client.describe(secret_id).await?;
         }
         if info.holder("AWSCURRENT").is_none() && stage.is_none() {
@@ -63,12 +61,13 @@ impl Write<'_> {
             return Ok(Written { version: Some(version), ..fresh.written(true) });
         }
         needed.add_pins(&session.sources, target).await?;
-        // What was scheduled for deletion was given up on: it does not count as present.
-        let present = if restored { Present::Replace } else { self.present };
-        let write = Write { present, ..*self };
-        let judge = Found::new(&write, needed);
+        let judge = Found::new(self, needed);
         if let Some(stage) = stage {
-            return write.to_stage(session, &judge, target, stage, id).await;
+            return self.to_stage(session, &judge, target, stage, id).await;
+        }
+        if self.former == Former::Labelled {
+            let (version, there) = client.current_key_if_any(target).await?;
+            self.label_former(client, &judge, &info, (&version, &there)).await?;
         }
         let replacement =
             Replacement { target, value: self.value, id, action: Action::Set, label: self.label };
@@ -90,6 +89,23 @@ impl Write<'_> {
             written.former_version = Some(from);
         }
         Ok(Written { version: Some(current.version_id), ..written })
+    }
+
+    /// Puts a label on the version whose key is about to be replaced, if it is a key.
+    async fn label_former(
+        &self,
+        client: &SecretsManager,
+        judge: &Found<'_>,
+        info: &SecretInfo,
+        (version, there): (&str, &[u8]),
+    ) -> Result<()> {
+        if judge.judge(there) != Seen::Replaceable || !judge.is_key.get() {
+            return Ok(());
+        }
+        let label = former_label(Fingerprint::of(there));
+        info.refuse_without_room(&[], &[label.clone(), self.label.to_owned(), "AWSPREVIOUS".to_owned()])?;
+        client.attach(&info.arn, &label, version).await?;
+        Ok(())
     }
 
     /// A label beside AWSCURRENT: the new key of a JSON secret waits at AWSPENDING.
@@ -121,7 +137,7 @@ impl Write<'_> {
                         hint: String::new(),
                     }));
                 }
-                Seen::Replaceable => {}
+                Seen::Replaceable => self.label_former(client, judge, &info, (version, &there)).await?,
             }
         }
         let version = client.stage(target, self.value, stage, id).await?;
