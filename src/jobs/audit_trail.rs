@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::secrets::KeySource;
 use crate::store::audit::{self, Actor};
 use crate::store::ledger::rotation;
-use crate::store::{Purpose, Statement, StoreError, schema};
+use crate::store::{Purpose, Statement, StoreError, report, schema};
 
 /// What a job outside any rotation did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +111,14 @@ impl AuditTrail {
                 self.conn = Err(NoTrail::Silent(error.clone()));
                 Err(error)
             }
+        }
+    }
+
+    /// When the database first heard of a key, in seconds since 1970, as far as it can be asked.
+    pub async fn first_seen(&mut self, key: Fingerprint) -> Option<f64> {
+        match &mut self.conn {
+            Ok(conn) => report::first_seen(conn, key).await.ok().flatten(),
+            Err(_) => None,
         }
     }
 

@@ -153,6 +153,12 @@ statements! {
     pub fn verify_result(rotation: Uuid) -> One<Option<Value>> during "read the verify's result":
         "SELECT verify_result FROM rekey.rotations WHERE id = $1";
 
+    /// When a key was first in a rotation or in an event, in seconds since 1970.
+    pub fn first_seen(key: Fingerprint) -> One<Option<f64>> during "look when a key was first seen":
+        "SELECT extract(epoch FROM least(\
+         (SELECT min(created_at) FROM rekey.rotations WHERE $1 IN (old_fingerprint, new_fingerprint)), \
+         (SELECT min(at) FROM rekey.events WHERE strpos(detail::text, $1) > 0)))::float8";
+
     /// What rekey sealed under a key, summed over every rotation and both directions. Lost races were sealed in vain.
     pub fn sealed(key: Fingerprint) -> One<i64> during "count earlier encryptions":
         "SELECT coalesce(sum(c.re_encrypted + c.lost_races), 0)::int8 FROM rekey.chunks c \

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use rekey::crypto::Fingerprint;
 use rekey::error::Exit;
@@ -10,6 +11,7 @@ use rekey::jobs::keys::backup::{BackupRequest, backup};
 use rekey::jobs::keys::generate::{GenerateRequest, Generated, generate, to_hand_out};
 use rekey::jobs::keys::restore::{RestoreRequest, Restored, SealedBackup, restore};
 use rekey::jobs::keys::rotate_secret_key::{Change, SecretKeyChanged, rotate};
+use rekey::jobs::keys::status::status;
 use rekey::jobs::keys::subject::{BOTH, Subject, both};
 use rekey::jobs::keys::validate::validate;
 use rekey::secrets::backup::{Passphrase, Short};
@@ -165,6 +167,22 @@ async fn restore_with_a_wrong_passphrase_or_another_kind_of_key_changes_nothing(
     assert_eq!(refused.exit, Exit::Key);
     assert_eq!(read(&path), before);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+}
+
+/// A copy that was made for a sibling's sake, and one of another key.
+#[tokio::test]
+async fn a_key_is_as_old_as_the_oldest_copy_of_it() {
+    let dir = folder();
+    let path = dir.path().join(".env");
+    let days_ago = |days: u64| SystemTime::now() - Duration::from_secs(days * 24 * 3600 + 60);
+    for (name, key, age) in [(".env", KEY, 0), (".env.secret-key.bak", KEY, 100), (".env.bak", SECRET, 300)] {
+        let file = dir.path().join(name);
+        fs::write(&file, format!("ENCRYPTION_KEY={key}\n")).unwrap();
+        fs::File::options().write(true).open(&file).unwrap().set_modified(days_ago(age)).unwrap();
+    }
+    let found = status(&session(), vec![Subject::dotenv(&path, AppKey::Encryption)]).await;
+    let key = &found.keys[0];
+    assert_eq!((key.age_days, key.due_in_days, key.overdue), (Some(100), Some(-10), Some(true)));
 }
 
 async fn rotated(path: &Path, change: Change) -> rekey::error::Result<SecretKeyChanged> {

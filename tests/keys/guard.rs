@@ -165,3 +165,23 @@ fn a_database_that_is_away_keeps_keys_from_being_overwritten() {
     fs::write(&path, "ENCRYPTION_KEY=your-encryption-key-will-be-generated-by-make-keys\n").unwrap();
     away(rekey_without_database(["keys", "generate", "encryption", "--env-file", file])).exits(0);
 }
+
+/// Neither a new file nor a rollback makes a key new: what the ledger knows of it does not change.
+#[test]
+fn a_key_is_as_old_as_the_ledger_knows() {
+    let db = Db::new();
+    Load::rows(10).into(&db);
+    rekey(&db, ["run"]).exits(0);
+    rekey(&db, ["rollback", "--yes"]).exits(0);
+    db.execute("UPDATE rekey.rotations SET created_at = created_at - interval '100 days'");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("key");
+    fs::write(&path, OLD).unwrap();
+    let place = format!("file:{}", path.display());
+    let status = rekey(&db, ["keys", "status", &place, "env:ENCRYPTION_KEY"]).json(0);
+    for key in status["keys"].as_array().unwrap() {
+        assert_eq!((&key["age_days"], &key["due_in_days"]), (&100.into(), &(-10).into()), "{status:#}");
+    }
+    let text = rekey(&db, ["keys", "status", &place]).exits(0);
+    assert!(text.stdout.contains("overdue for 10 days"), "{text}");
+}

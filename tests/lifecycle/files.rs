@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::support::load::{Load, some_ids, store};
-use crate::support::{Db, Judge, NEW, OLD, Rekey, rekey, rekey_without_database};
+use crate::support::{Db, Judge, NEW, OLD, Rekey, rekey, rekey_without_database, skipped};
 
 /// A database and a dotenv file with the old key in it.
 struct Deployment {
@@ -89,6 +89,25 @@ fn there_and_back_and_to_the_end() {
     d.rekey(&["finalize", "--yes"]).exits(0);
     assert_eq!((d.state().as_str(), d.backups()), ("finalized", vec![]));
     d.judge.all_on(&d.db, NEW);
+}
+
+/// A file that is mounted by itself, as containers do it, cannot be replaced: that is found before anything is recorded.
+#[test]
+fn what_cannot_be_replaced_is_found_before_promoting() {
+    let d = Deployment::new();
+    d.rekey(&["run"]).exits(0);
+    let path = d.path();
+    let promote = || d.rekey(&["promote", "--yes"]).run();
+    let mut mount = Command::new("mount");
+    mount.arg("--bind").arg(&path).arg(&path).stderr(Stdio::null());
+    if mount.status().is_ok_and(|status| status.success()) {
+        let refused = promote();
+        Command::new("umount").arg(&path).status().unwrap();
+        assert!(refused.stderr.contains("mount point") && refused.stderr.contains("--external"), "{refused}");
+        assert_eq!((refused.code(), d.state().as_str(), d.read()), (Some(2), "migrated", before()));
+    } else {
+        skipped(format_args!("a part of 1 test, mounting needs root"));
+    }
 }
 
 /// Without the database nothing says that the key is needed: the copy that is kept then is where it is found again.

@@ -63,11 +63,14 @@ fn text(s: &KeyStatus) {
     if let Some(version) = &s.version {
         line("version", version);
     }
-    match (&s.since, s.age_days, &s.due, s.overdue) {
-        (Some(since), Some(days), Some(due), overdue) => {
+    match (&s.since, s.age_days, &s.due, s.due_in_days) {
+        (Some(since), Some(days), Some(due), Some(left)) => {
             line("age", &format!("{days} days at least, since {since}"));
-            let late = if overdue == Some(true) { ": overdue" } else { "" };
-            line("due", &format!("{due}{late} (every {CRYPTOPERIOD_DAYS} days)"));
+            let when = match s.overdue {
+                Some(true) => format!("overdue for {} days", -left),
+                _ => format!("in {left} days"),
+            };
+            line("due", &format!("{due}, {when} (every {CRYPTOPERIOD_DAYS} days)"));
         }
         _ if s.problem.is_none() => line("age", "not known here"),
         _ => {}

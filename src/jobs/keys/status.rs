@@ -1,4 +1,9 @@
 //! Where keys are, how old, when due by the guide's schedule (90 days), and what would change them.
+//!
+//! A key is as old as the first trace of its fingerprint: in the audit trail, in a version of the secret, in a file or a
+//! copy of it. What is written later with the same key in it, by a rollback or for a sibling's sake, makes it no younger.
+
+use std::path::Path;
 
 use jiff::{Timestamp, ToSpan};
 use serde::Serialize;
@@ -10,6 +15,7 @@ use crate::error::{Error, Exit, Result};
 use crate::jobs::Session;
 use crate::jobs::audit_trail::AuditTrail;
 use crate::secrets::aws::{is_pin, keeps_former_key};
+use crate::secrets::dotenv::copies;
 use crate::secrets::{AwsSource, KeySource};
 
 /// The guide's section 3.1: quarterly.
@@ -38,7 +44,7 @@ pub struct KeyStatus {
     pub bytes: Option<usize>,
     /// Secrets Manager: the version's id.
     pub version: Option<String>,
-    /// When the version was made, or the file last changed: the key is at least this old.
+    /// The first trace of it: the key is at least this old.
     pub since: Option<String>,
     /// Its age.
     pub age_days: Option<i64>,
@@ -46,6 +52,8 @@ pub struct KeyStatus {
     pub due: Option<String>,
     /// That day is over.
     pub overdue: Option<bool>,
+    /// Days until then; negative where that day is over.
+    pub due_in_days: Option<i64>,
     /// AWS changes it by itself, which loses credentials.
     pub automatic_rotation: Option<bool>,
     /// Versions that an unfinished rotation needs.
@@ -80,12 +88,13 @@ pub async fn status(session: &Session, subjects: Vec<Subject>) -> KeysStatus {
             age_days: None,
             due: None,
             overdue: None,
+            due_in_days: None,
             automatic_rotation: None,
             pins: Vec::new(),
             retired: Vec::new(),
             problem: None,
         };
-        if let Err(e) = status.look(session).await {
+        if let Err(e) = status.look(session, &mut trail).await {
             if exit != Exit::Unavailable {
                 exit = e.exit;
             }
@@ -99,16 +108,17 @@ pub async fn status(session: &Session, subjects: Vec<Subject>) -> KeysStatus {
 }
 
 impl KeyStatus {
-    async fn look(&mut self, session: &Session) -> Result<()> {
-        let since = match self.source.aws().cloned() {
+    async fn look(&mut self, session: &Session, trail: &mut AuditTrail) -> Result<()> {
+        let (key, traced) = match self.source.aws().cloned() {
             Some(aws) => self.of_secret(&aws, session).await?,
             None => {
                 let fetched = session.sources.fetch(&self.source).await?;
-                self.is(&fetched.value);
-                changed_at(&self.source)
+                let key = self.is(&fetched.value);
+                (key, oldest_file(session, &self.source, key).await)
             }
         };
-        let Some(since) = since else { return Ok(()) };
+        let recorded = trail.first_seen(key).await.and_then(|s| Timestamp::from_second(s as i64).ok());
+        let Some(since) = [traced, recorded].into_iter().flatten().min() else { return Ok(()) };
         #[expect(
             clippy::disallowed_methods,
             reason = "an age in days, told to people; there may be no database"
@@ -120,15 +130,21 @@ impl KeyStatus {
         self.age_days = Some(now.duration_since(since).as_hours() / 24);
         self.due = Some(due.strftime("%Y-%m-%d").to_string());
         self.overdue = Some(due < now);
+        self.due_in_days = Some(due.duration_since(now).as_hours() / 24);
         Ok(())
     }
 
-    fn is(&mut self, value: &[u8]) {
-        self.fingerprint = Some(Fingerprint::of(value));
-        self.bytes = Some(value.len());
+    fn is(&mut self, value: &[u8]) -> Fingerprint {
+        let key = Fingerprint::of(value);
+        (self.fingerprint, self.bytes) = (Some(key), Some(value.len()));
+        key
     }
 
-    async fn of_secret(&mut self, aws: &AwsSource, session: &Session) -> Result<Option<Timestamp>> {
+    async fn of_secret(
+        &mut self,
+        aws: &AwsSource,
+        session: &Session,
+    ) -> Result<(Fingerprint, Option<Timestamp>)> {
         let client = session.sources.aws().await?;
         let info = client.describe(&aws.secret_id).await?;
         self.automatic_rotation = Some(info.rotation_enabled);
@@ -143,15 +159,34 @@ impl KeyStatus {
             }
         }
         let fetched = session.sources.fetch(&self.source).await?;
-        self.is(&fetched.value);
+        let key = self.is(&fetched.value);
+        let read = fetched.version_id.clone();
         self.version = fetched.version_id;
-        let created = client.version(aws).await?.created;
-        Ok(created.and_then(|s| Timestamp::from_second(s).ok()))
+        let mut first = client.version(aws).await?.created;
+        for version in info.versions.keys().filter(|version| Some(*version) != read.as_ref()) {
+            // One that does not open, or that a policy keeps back, tells nothing.
+            let Ok((made, there)) = client.key_with_date(&aws.at(version)).await else { continue };
+            if Fingerprint::of(&there) == key {
+                first = first.into_iter().chain(made).min();
+            }
+        }
+        Ok((key, first.and_then(|s| Timestamp::from_second(s).ok())))
     }
 }
 
-/// When the file last changed.
-fn changed_at(source: &KeySource) -> Option<Timestamp> {
-    let modified = std::fs::metadata(source.file()?).ok()?.modified().ok()?;
-    Timestamp::try_from(modified).ok()
+/// When the oldest of the file and its copies that hold this very key last changed.
+async fn oldest_file(session: &Session, source: &KeySource, key: Fingerprint) -> Option<Timestamp> {
+    let file = source.file()?;
+    let mut oldest = changed_at(file);
+    for copy in copies(file) {
+        let Some(place) = source.in_copy(&copy) else { continue };
+        if session.sources.fetch(&place).await.is_ok_and(|there| Fingerprint::of(&there.value) == key) {
+            oldest = oldest.into_iter().chain(changed_at(&copy)).min();
+        }
+    }
+    oldest
+}
+
+fn changed_at(file: &Path) -> Option<Timestamp> {
+    Timestamp::try_from(std::fs::metadata(file).ok()?.modified().ok()?).ok()
 }

@@ -204,6 +204,16 @@ impl SecretsManager {
         Ok((version_id, key))
     }
 
+    /// The same of any version, with the second since 1970 when that was made.
+    pub async fn key_with_date(
+        &self,
+        source: &AwsSource,
+    ) -> Result<(Option<i64>, Zeroizing<Vec<u8>>), SourceError> {
+        let SecretVersion { created, content, .. } = self.version(source).await?;
+        let key = extracted_if_any(content, source.field.as_deref()).map_err(|e| malformed(source, &e))?;
+        Ok((created, key))
+    }
+
     /// Gives a secret that was created without a value its first one. Returns the version's id.
     pub async fn first_value(
         &self,

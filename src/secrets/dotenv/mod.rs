@@ -25,20 +25,23 @@ pub fn backup_path(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// The copies that `keys generate --force`, `restore` and others keep of a file: `PATH.bak`, `PATH.bak.1` and so on.
-pub(super) fn copies(path: &Path) -> Vec<PathBuf> {
+/// The copies that `keys generate --force`, `restore` and others keep of a file: `PATH.bak`, `PATH.bak.1` and so on, and
+/// `PATH.secret-key.bak`.
+pub fn copies(path: &Path) -> Vec<PathBuf> {
     let Some(name) = path.file_name() else { return Vec::new() };
-    let start = [name.as_encoded_bytes(), b".bak"].concat();
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     let mut found: Vec<PathBuf> = entries
         .flatten()
         .filter(|entry| {
             let rest = entry.file_name();
-            let rest = rest.as_encoded_bytes().strip_prefix(start.as_slice());
-            rest.is_some_and(|rest| match rest {
+            let rest = rest.as_encoded_bytes().strip_prefix(name.as_encoded_bytes());
+            let number = rest.and_then(|rest| {
+                rest.strip_prefix(b".bak").or_else(|| rest.strip_prefix(b".secret-key.bak"))
+            });
+            number.is_some_and(|number| match number {
                 [] => true,
-                [b'.', number @ ..] => !number.is_empty() && number.iter().all(u8::is_ascii_digit),
+                [b'.', digits @ ..] => !digits.is_empty() && digits.iter().all(u8::is_ascii_digit),
                 _ => false,
             })
         })
