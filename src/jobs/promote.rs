@@ -111,7 +111,8 @@ pub async fn promote(session: &Session, request: &PromoteRequest, stop: Stop) ->
     })
 }
 
-/// Whether the place is changed by its owner. What rekey once began to write stays its own to write, and to take back.
+/// Whether the place is changed by its owner. What rekey once began to write stays its own to write, and to take back,
+/// but for a file that it could not replace.
 fn is_external(r: &Rotation, request: &PromoteRequest, target: &Target<'_>) -> Result<bool> {
     if !request.external && !target.is_writable() && !r.external {
         return Err(Error::new(
@@ -120,9 +121,16 @@ fn is_external(r: &Rotation, request: &PromoteRequest, target: &Target<'_>) -> R
         )
         .hint("rekey promote --external --yes says what to change, and goes on once it is changed"));
     }
-    let by_rekey = r.promoting_at.is_some() && !r.external;
+    let mut by_rekey = r.promoting_at.is_some() && !r.external;
     if request.external && by_rekey {
-        tracing::warn!("rekey itself began to promote at {}, and goes on with it", target.source);
+        // A file is replaced at once or not at all. A secret's label may still be on its way.
+        let nothing_under_way = r.state == State::Promoting && target.source.file().is_some();
+        match nothing_under_way {
+            true => by_rekey = false,
+            false => {
+                tracing::warn!("rekey itself began to promote at {}, and goes on with it", target.source)
+            }
+        }
     }
     let by_owner = r.external && (r.state == State::Promoted || !target.is_writable());
     Ok((request.external || by_owner) && !by_rekey)

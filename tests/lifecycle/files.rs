@@ -110,6 +110,24 @@ fn what_cannot_be_replaced_is_found_before_promoting() {
     }
 }
 
+/// What an earlier rekey began and could not write, its owner changes.
+#[test]
+fn an_owner_takes_over_a_promotion_that_could_not_be_written() {
+    let mut d = Deployment::new();
+    d.rekey(&["run"]).exits(0);
+    d.db.execute(
+        "UPDATE rekey.rotations SET state = 'promoting', promoting_at = clock_timestamp(), target_source = old_source",
+    );
+    let external = ["promote", "--external", "--yes"];
+    let asked = d.rekey(&external).exits(7);
+    assert!(asked.stderr.contains("put the key with fingerprint"), "{asked}");
+    assert_eq!(d.read(), before());
+    fs::write(d.path(), after()).unwrap();
+    d.rekey(&external).exits(0);
+    assert_eq!(d.state(), "promoted");
+    d.judge.all_on(&d.db, NEW);
+}
+
 /// Without the database nothing says that the key is needed: the copy that is kept then is where it is found again.
 #[test]
 fn a_key_replaced_by_force_is_found_in_the_copy() {
