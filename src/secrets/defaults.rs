@@ -5,7 +5,7 @@
 
 use std::str::FromStr;
 
-use super::{AwsSource, EnvVariable, KeySource, SourceError, source::check_secret_id};
+use super::{AwsSource, EnvVariable, KeySource, SourceError};
 
 /// How the application's secrets are laid out (`--secret-layout`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,8 +128,7 @@ pub fn application_source(
         SecretLayout::Path => (format!("/{}/security/{}", base.trim_matches('/'), key.field()), None),
     };
     // It is recorded, and parsed again.
-    check_secret_id(&secret_id)?;
-    Ok(AwsSource { secret_id, field, stage_or_version: None }.into())
+    Ok(AwsSource::named(secret_id, field)?.into())
 }
 
 #[cfg(test)]

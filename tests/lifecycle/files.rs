@@ -240,7 +240,7 @@ fn a_folder_that_cannot_be_written_to() {
         let _ = Command::new("umount").arg("-l").arg(d.dir.path()).status();
         let refused = refused.expect(2);
         assert!(refused.stderr.contains("nothing was changed"), "{refused}");
-        assert_eq!((content, left, state.as_str()), (before(), vec![], "promoting"), "{options}");
+        assert_eq!((content, left, state.as_str()), (before(), vec![], "migrated"), "{options}");
         promoted.expect(0);
         assert_eq!(now, after());
         d.judge.all_on(&d.db, NEW);

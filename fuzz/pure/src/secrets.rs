@@ -4,9 +4,9 @@
 mod error;
 #[path = "../../../src/secrets/aws/json_field.rs"]
 mod json_field;
-#[path = "../../../src/secrets/dotenv/lines.rs"]
+#[path = "../../../src/secrets/dotenv/lines/mod.rs"]
 mod lines;
-#[path = "../../../src/secrets/source.rs"]
+#[path = "../../../src/secrets/source/mod.rs"]
 mod source;
 
 pub use error::SourceError;

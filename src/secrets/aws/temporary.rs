@@ -69,6 +69,7 @@ pub fn other_pin<'a>(secret: &'a SecretInfo, own: &[Uuid]) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crypto::Fingerprint;
     use crate::secrets::aws::retired_label;
 
     fn secret(labels: &[String]) -> SecretInfo {
@@ -93,7 +94,7 @@ mod tests {
             labels_keep(&secret(&[own.clone(), old_pin(this)]), this, &[], true),
             Some(Stays::KeepsOldKey)
         );
-        let retired = retired_label("00ff00ff00ff00ff");
+        let retired = retired_label(Fingerprint::of(b"k"));
         assert_eq!(
             labels_keep(&secret(&[own.clone(), retired.clone()]), this, &[], true),
             Some(Stays::KeepsRetiredKey(retired))

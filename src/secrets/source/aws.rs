@@ -18,6 +18,17 @@ pub struct AwsSource {
 }
 
 impl AwsSource {
+    /// What is current in a secret whose name was put together. Refuses what cannot be a name or ARN, or may be a key; a
+    /// name that looks like one can be given as its ARN.
+    pub(in crate::secrets) fn named(
+        secret_id: String,
+        field: Option<String>,
+    ) -> Result<AwsSource, SourceError> {
+        is_secret_id(&secret_id)?;
+        no_random_id(&secret_id)?;
+        Ok(AwsSource { secret_id, field, stage_or_version: None })
+    }
+
     /// True where [`AwsSource::stage_or_version`] is a version id for certain. Ids are UUIDs unless the writer
     /// chose another ClientRequestToken of 32 to 64 characters; those are tried as a label first.
     pub fn names_version_id(&self) -> bool {
@@ -118,12 +129,6 @@ impl Place for AwsSource {
     fn is_durable(&self) -> bool {
         true
     }
-}
-
-/// Refuses what cannot be the name or ARN of a secret, or may be a key. A name that looks like one can be given as its ARN.
-pub(in crate::secrets) fn check_secret_id(id: &str) -> Result<(), SourceError> {
-    is_secret_id(id)?;
-    no_random_id(id)
 }
 
 fn is_secret_id(id: &str) -> Result<(), SourceError> {

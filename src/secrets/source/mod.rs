@@ -20,7 +20,6 @@ use std::str::FromStr;
 use serde::{Serialize, Serializer};
 
 pub use aws::AwsSource;
-pub(super) use aws::check_secret_id;
 pub use dotenv::DotenvVariable;
 pub use env::EnvVariable;
 pub use file::KeyFile;
