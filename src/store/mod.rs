@@ -25,6 +25,7 @@ pub mod rows;
 pub mod schema;
 pub mod signals;
 mod statement;
+mod table;
 mod tls;
 pub mod waits;
 
@@ -34,9 +35,7 @@ pub use dsn::{Dsn, DsnError};
 pub use error::{Class, During, Statement, StoreError, bounded, pass_point, with_answer_limit};
 pub use pg_types::{FullXid, Xid};
 pub use statement::{Column, Declaration};
-
-/// The table whose credentials are moved.
-pub const TABLE: &str = "public.provider_connections";
+pub use table::TABLE;
 
 /// Every statement, for the test that prepares them.
 pub fn statements() -> impl Iterator<Item = &'static Declaration> {

@@ -7,6 +7,7 @@ mod active;
 mod burden;
 mod copiers;
 mod finding;
+mod for_what;
 mod horizon;
 mod indexes;
 mod ledger;
@@ -38,6 +39,7 @@ use crate::error::{Error, Exit};
 use crate::rotation::throttle::Limits;
 
 pub use finding::{About, Allowed, FINDINGS, Finding, Kind, Severity};
+pub use for_what::For;
 pub use other_columns::look as other_credentials;
 pub use other_database::of as other_database;
 pub use report::{Report, refuse};
@@ -61,17 +63,6 @@ pub(super) const STATEMENTS: [&[Declaration]; 15] = [
     rules::STATEMENTS,
     triggers::STATEMENTS,
 ];
-
-/// What the answers are for: a standby is fine for reading, and a role that only plans need not be able to write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum For {
-    /// `plan`, and `run --dry-run`: nothing will be written.
-    Reading,
-    /// `run`.
-    Run,
-    /// `rollback`, which must be stopped by as little as possible.
-    Rollback,
-}
 
 /// What to examine, and for what.
 pub struct Asked<'a> {
