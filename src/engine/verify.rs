@@ -7,6 +7,7 @@
 mod check;
 mod met;
 mod report;
+mod verifier;
 mod walk;
 
 use std::sync::Arc;
@@ -18,44 +19,16 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 pub use report::{CleanVerify, VerifyReport};
+pub use verifier::Keys;
 
 use super::Stop;
-use crate::crypto::{Cipher, TagKey};
 use crate::error::{Error, Exit};
 use crate::store::counting::{self, Began, Ended};
 use crate::store::ledger::chunk;
-use crate::store::{Backend, Connector, FullXid, Purpose, StoreError, Xid, connect, with_answer_limit};
+use crate::store::{Backend, Connector, FullXid, Purpose, StoreError, connect, with_answer_limit};
+use check::Walked;
 use met::Met;
-use walk::Walked;
-
-/// What rows are opened with.
-pub struct Keys {
-    /// The key rows should be on. It alone decides.
-    pub expected: Cipher,
-    /// The other one, if it could be had: it tells a row on the wrong key from an unreadable one.
-    pub other: Option<Cipher>,
-    /// The tags' key, derived from the new key.
-    pub tags: Option<TagKey>,
-}
-
-/// What is verified, and with what.
-struct Inputs {
-    connector: Connector,
-    keys: Keys,
-    rotation: Uuid,
-    /// H of the first pass: untagged rows older than it were there before.
-    first_horizon: Option<Xid>,
-}
-
-/// One attempt at the whole table.
-struct Verifier {
-    inputs: Arc<Inputs>,
-    began: Began,
-    met: Met,
-    /// The next block that nobody reads, and how many a worker takes.
-    next: AtomicU32,
-    part: u32,
-}
+use verifier::{Inputs, Verifier, given_up};
 
 /// Blocks that a worker takes at a time, at most: their batches' tags are in memory together.
 const PART: u32 = 2048;
@@ -188,11 +161,6 @@ async fn attempt(
 async fn begin(conn: &mut PgConnection, rotation: Uuid) -> Result<(Began, i64), StoreError> {
     let tagged = chunk::count_tagged(conn, rotation).await?;
     Ok((counting::begin(conn).await?, tagged))
-}
-
-fn given_up() -> Error {
-    Error::new(Exit::Signalled, "stopped by a signal before every row was verified")
-        .hint("run `rekey verify` again")
 }
 
 /// Counts at the end; `None` where that was given up, and cancelled at the server.

@@ -6,13 +6,31 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::walk::Walked;
-use super::{Verifier, VerifyReport};
+use super::report::VerifyReport;
+use super::verifier::Verifier;
 use crate::crypto::{OpenError, Tag};
 use crate::store::ledger::quarantine::{self, Content, Standing};
 use crate::store::ledger::tags::{Batch, batches_of};
 use crate::store::rows::Read;
 use crate::store::{StoreError, Xid};
+
+/// What was found so far.
+#[derive(Default)]
+pub(super) struct Walked {
+    pub report: VerifyReport,
+    /// Rows seen that were there when the verify began.
+    pub old: i64,
+    /// Rows that no batch of rekey's wrote last; their tags are found by id.
+    pub foreign: Vec<Foreign>,
+}
+
+impl Walked {
+    pub fn add(&mut self, other: Walked) {
+        self.report.add(other.report);
+        self.old += other.old;
+        self.foreign.extend(other.foreign);
+    }
+}
 
 /// Which rows are judged.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -9,9 +9,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::check::Foreign;
-use super::walk::Walked;
-use super::{Verifier, VerifyReport};
+use super::check::{Foreign, Walked};
+use super::report::VerifyReport;
+use super::verifier::Verifier;
 use crate::crypto::Tag;
 use crate::store::StoreError;
 use crate::store::ledger::tags::{batch_sizes, deleted, each_of};

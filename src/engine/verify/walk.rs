@@ -8,32 +8,15 @@ use std::time::Instant;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::check::{Age, Foreign, RowCheck};
-use super::{Verifier, VerifyReport, met};
+use super::check::{Age, RowCheck, Walked};
+use super::met;
+use super::verifier::{Verifier, given_up};
 use crate::engine::fault::Fault;
 use crate::engine::row::read_whole;
 use crate::error::Error;
 use crate::rotation::{ReadSize, Tid};
 use crate::store::rows::{INLINE_BYTES, MAX_ROW_BYTES, Stretch};
 use crate::store::{Purpose, StoreError, connect, counting};
-
-/// What was found so far.
-#[derive(Default)]
-pub(super) struct Walked {
-    pub report: VerifyReport,
-    /// Rows seen that were there when the verify began.
-    pub old: i64,
-    /// Rows that no batch of rekey's wrote last; their tags are found by id.
-    pub foreign: Vec<Foreign>,
-}
-
-impl Walked {
-    pub fn add(&mut self, other: Walked) {
-        self.report.add(other.report);
-        self.old += other.old;
-        self.foreign.extend(other.foreign);
-    }
-}
 
 /// As many such rows are looked up together: where there are more, another round over the tags costs less than memory.
 const FOREIGN: usize = 500_000;
@@ -80,7 +63,7 @@ pub(super) fn retried(fault: Fault) -> Result<StoreError, Error> {
     match fault {
         Fault::Store(e) => Ok(e),
         Fault::Fatal(e) => Err(e),
-        Fault::LeaseLost | Fault::Yield => Err(super::given_up()),
+        Fault::LeaseLost | Fault::Yield => Err(given_up()),
     }
 }
 
