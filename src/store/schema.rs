@@ -53,8 +53,10 @@ statements! {
 
     fn migrations_are_readable() -> One<bool> during "look for rekey's migrations":
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         JOIN pg_catalog.pg_roles me ON me.rolname = current_user \
          WHERE n.nspname = 'rekey' AND c.relname = '_sqlx_migrations' AND has_schema_privilege(n.oid, 'USAGE') \
-         AND has_table_privilege(c.oid, 'SELECT'))";
+         AND has_table_privilege(c.oid, 'SELECT') AND NOT (c.relrowsecurity AND NOT me.rolsuper AND NOT me.rolbypassrls \
+         AND (c.relforcerowsecurity OR NOT pg_has_role(c.relowner, 'USAGE'))))";
 
     fn applied() -> All<i64> during "read rekey's migrations":
         "SELECT version FROM rekey._sqlx_migrations WHERE success";

@@ -59,8 +59,8 @@ fn an_event_trigger_that_secures_new_tables_is_named() {
     let db = loaded();
     db.execute(&SECURE_NEW_TABLES.replace("FORCED", "false"));
     rekey(&db, ["init"]).exits(0);
-    let (_, url) = login(&db, "runner", "GRANT rekey_runner TO ROLE");
     db.execute(&grants(&db));
+    let (_, url) = login(&db, "runner", "GRANT rekey_runner TO ROLE");
     let plan = rekey(&db, ["plan"]).env("DATABASE_URL", &url).json(4);
     let findings = plan["findings"].as_array().unwrap_or_else(|| panic!("{plan:#}"));
     let found = findings.iter().find(|f| f["name"] == "ledger").unwrap_or_else(|| panic!("{plan:#}"));
