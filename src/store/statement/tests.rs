@@ -26,6 +26,6 @@ fn no_other_file_sends_statements() {
     let name = |file: &String| file.rsplit_once("/src/").map(|(_, name)| name.to_owned());
     let mut names: Vec<String> = found.iter().filter_map(name).collect();
     names.sort();
-    names.retain(|name| name != "store/statement.rs");
+    names.retain(|name| !name.starts_with("store/statement"));
     assert_eq!(names, [""; 0], "declare statements with statements! (src/store/statement.rs says how)");
 }
