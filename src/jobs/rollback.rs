@@ -20,7 +20,7 @@ use crate::rotation::throttle::Limits;
 use crate::rotation::{Command, Counters, Desired, Direction, State};
 use crate::store::ledger::{Rotation, chunk, quarantine, rotation};
 use crate::store::preflight::For;
-use crate::store::{Connector, Purpose, connect};
+use crate::store::{Connector, Purpose, connect, schema};
 
 /// What is asked for.
 pub struct RollbackRequest {
@@ -122,6 +122,7 @@ struct Prepared {
 /// State, keys, preflight; then the rotation is turned round, in one transaction. May be given up anywhere.
 async fn prepare(session: &Session, request: &RollbackRequest, connector: &Connector) -> Result<Prepared> {
     let mut conn = connector.connect(Purpose::Control).await?;
+    schema::upgrade(&mut conn).await?;
     let rotation = standing::permitted(session, &mut conn, request.command()).await?;
     let keys = key_pair::for_rotation(session, &request.keys, &rotation).await?;
     // Before anything turns: a rollback that could not be finished is worse than none.

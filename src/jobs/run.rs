@@ -62,6 +62,7 @@ struct Prepared {
 /// rotation's row is one transaction, and events and pins written before it harm nobody.
 async fn prepare(session: &Session, request: &RunRequest, connector: &Connector) -> Result<Prepared> {
     let mut conn = connector.connect(Purpose::Control).await?;
+    schema::upgrade(&mut conn).await?;
     let mut active = rotation::latest(&mut conn).await?.filter(|r| r.state.is_active());
     request.work.refuse_early_deadline(&mut conn, active.as_ref()).await?;
     let (command, limits) = (request.command(), request.work.limits(Direction::Forward));

@@ -252,7 +252,7 @@ impl Connector {
         // for triggers and policies that rely on it.
         let idle = self.lease_ttl.mul_f64(0.6).as_millis();
         let mut sql = format!(
-            "SET default_transaction_isolation = 'read committed'; SET lock_timeout = {}; SET statement_timeout = {}; \
+            "SET rekey.ledger = {}; SET default_transaction_isolation = 'read committed'; SET lock_timeout = {}; SET statement_timeout = {}; \
              SET idle_in_transaction_session_timeout = {idle}; SET row_security = off; SET jit = off; \
              SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3; \
              SET client_min_messages = error; SET default_transaction_deferrable = off; \
@@ -264,6 +264,7 @@ impl Connector {
              WHERE name IN ('idle_session_timeout', 'transaction_timeout'); \
              SELECT set_config(name, '2s', false) FROM pg_settings \
              WHERE name = 'client_connection_check_interval' AND version() !~ 'mingw|Visual C'; ",
+            super::schema::newest(),
             lock_timeout.as_millis().max(1),
             self.statement_timeout().as_millis().max(500),
         );

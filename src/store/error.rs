@@ -103,6 +103,15 @@ pub enum StoreError {
         /// How long was waited.
         limit: Duration,
     },
+    /// The tables are of an older version of rekey.
+    #[error("the ledger in this database was made by an older rekey")]
+    OlderLedger,
+    /// The tables are of a newer version of rekey.
+    #[error("this rekey is too old: the ledger in this database {needs}")]
+    NewerLedger {
+        /// "needs rekey X or later".
+        needs: String,
+    },
     /// rekey's migrations could not be applied.
     #[error("could not create or update schema rekey: {}", migration(.source))]
     Migrate {
@@ -194,6 +203,8 @@ impl StoreError {
             }
             StoreError::Refused { sqlstate: Some(sqlstate), .. } => class_of_state(sqlstate),
             StoreError::Pooled { .. }
+            | StoreError::OlderLedger
+            | StoreError::NewerLedger { .. }
             | StoreError::Tls { .. }
             | StoreError::Refused { .. }
             | StoreError::Unpreparable { .. } => Class::Denied,
@@ -254,6 +265,18 @@ impl StoreError {
 
 impl From<StoreError> for Error {
     fn from(e: StoreError) -> Error {
+        match e {
+            StoreError::OlderLedger => {
+                return Error::new(Exit::Preflight, e.to_string()).hint(
+                    "Run `rekey init` as the owner of schema rekey: it updates the ledger and loses nothing",
+                );
+            }
+            StoreError::NewerLedger { .. } => {
+                return Error::new(Exit::Preflight, e.to_string())
+                    .hint("Use that version of rekey on every machine and in every pod");
+            }
+            _ => {}
+        }
         if matches!(e, StoreError::Pooled { .. }) {
             return Error::new(Exit::Preflight, e.to_string()).hint(NAME_THE_SERVER);
         }

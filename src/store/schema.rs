@@ -18,6 +18,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (3, "waiting", include_str!("../../migrations/0003_waiting.sql")),
     (4, "origin", include_str!("../../migrations/0004_origin.sql")),
     (5, "operator", include_str!("../../migrations/0005_operator.sql")),
+    (6, "version", include_str!("../../migrations/0006_version.sql")),
 ];
 
 /// Made here and not by sqlx's macro, for whose sake sqlx, tokio and TLS would be compiled a second time.
@@ -61,6 +62,9 @@ statements! {
     fn applied() -> All<i64> during "read rekey's migrations":
         "SELECT version FROM rekey._sqlx_migrations WHERE success";
 
+    fn needs() -> One<Option<String>> during "read rekey's migrations":
+        "SELECT obj_description('rekey.rotations'::regclass, 'pg_class')";
+
     fn try_lock(lock: i64) -> One<bool> during "lock the schema":
         "SELECT pg_try_advisory_lock($1)";
 
@@ -76,19 +80,64 @@ statements! {
 
 const LOOK: &str = "look for schema rekey";
 
-/// Whether every migration of this binary is applied, as far as this role can tell.
-pub(super) async fn is_current(conn: &mut PgConnection) -> Result<bool, StoreError> {
+/// The number of the newest migration that this binary knows.
+pub(super) fn newest() -> i64 {
+    MIGRATIONS.iter().map(|(number, ..)| *number).max().unwrap_or_default()
+}
+
+/// Which rekey made the tables last.
+enum Maker {
+    /// One that knows the migrations which this binary knows, as far as this role can tell.
+    Same,
+    /// An older one, or none.
+    Older,
+    /// A newer one, with what the tables say of it.
+    Newer(String),
+}
+
+async fn maker(conn: &mut PgConnection) -> Result<Maker, StoreError> {
     if !migrations_are_readable(conn).await? {
-        return exists(conn).await;
+        return Ok(if exists(conn).await? { Maker::Same } else { Maker::Older });
     }
     let applied = applied(conn).await?;
-    Ok(MIGRATOR.iter().all(|m| applied.contains(&m.version)))
+    if applied.iter().any(|number| *number > newest()) {
+        return Ok(Maker::Newer(needs(conn).await?.unwrap_or_else(|| "needs a newer rekey".to_owned())));
+    }
+    let all = MIGRATOR.iter().all(|m| applied.contains(&m.version));
+    Ok(if all { Maker::Same } else { Maker::Older })
+}
+
+/// Whether every migration of this binary is applied, as far as this role can tell.
+pub(super) async fn is_current(conn: &mut PgConnection) -> Result<bool, StoreError> {
+    Ok(matches!(maker(conn).await?, Maker::Same))
+}
+
+/// Whether rekey's tables are there. Refuses those that another version has made.
+pub async fn is_there(conn: &mut PgConnection) -> Result<bool, StoreError> {
+    if !exists(conn).await? {
+        return Ok(false);
+    }
+    match maker(conn).await? {
+        Maker::Same => Ok(true),
+        Maker::Older => Err(StoreError::OlderLedger),
+        Maker::Newer(needs) => Err(StoreError::NewerLedger { needs }),
+    }
+}
+
+/// Updates the tables of an older version, where there are any.
+pub async fn upgrade(conn: &mut PgConnection) -> Result<(), StoreError> {
+    match exists(conn).await? {
+        true => ensure(conn).await,
+        false => Ok(()),
+    }
 }
 
 /// Creates or updates the schema. A role that may not create it is fine as long as there is nothing to do.
 pub async fn ensure(conn: &mut PgConnection) -> Result<(), StoreError> {
-    if is_current(conn).await? {
-        return Ok(());
+    match maker(conn).await? {
+        Maker::Same => return Ok(()),
+        Maker::Newer(needs) => return Err(StoreError::NewerLedger { needs }),
+        Maker::Older => {}
     }
     // sqlx takes an advisory lock itself, but creates it from the database's name only and waits without limit;
     // ours is waited for politely, so that lock_timeout can stay short.

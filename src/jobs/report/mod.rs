@@ -100,7 +100,7 @@ pub async fn report(session: &Session, which: Which, noted: Option<Head>) -> Res
 /// A connection, and the ids of the rotations that are asked for.
 async fn open(session: &Session, which: Which) -> Result<(PgConnection, Vec<Uuid>)> {
     let mut conn = session.connector()?.connect(Purpose::Control).await?;
-    if !schema::exists(&mut conn).await? {
+    if !schema::is_there(&mut conn).await? {
         return Err(nothing());
     }
     let known = report::rotations(&mut conn).await?;

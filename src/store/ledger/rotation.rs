@@ -203,7 +203,7 @@ const VERIFIED: &str = "record the verify";
 
 /// The active rotation, or else the latest one. `None` where rekey never ran.
 pub async fn latest(conn: &mut PgConnection) -> Result<Option<Rotation>, StoreError> {
-    match schema::exists(conn).await? {
+    match schema::is_there(conn).await? {
         true => active_or_latest(conn).await,
         false => Ok(None),
     }
@@ -211,7 +211,7 @@ pub async fn latest(conn: &mut PgConnection) -> Result<Option<Rotation>, StoreEr
 
 /// Every rotation whose old key others know. Empty where rekey never ran.
 pub async fn compromised(conn: &mut PgConnection) -> Result<Vec<Rotation>, StoreError> {
-    match schema::exists(conn).await? {
+    match schema::is_there(conn).await? {
         true => all_compromised(conn).await,
         false => Ok(Vec::new()),
     }
