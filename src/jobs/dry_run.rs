@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::interrupt::unless_stopped;
 use super::key_pair;
-use super::preflight::{PreflightRequest, preflight, unless_changed};
+use super::preflight::{PreflightRequest, preflight, unless_changed, usable_ledger};
 use super::run::RunRequest;
 use super::work;
 use super::{Session, access, standing};
@@ -122,6 +122,7 @@ struct Prepared {
 
 async fn prepare(session: &Session, request: &RunRequest, connector: &Connector) -> Result<Prepared> {
     let mut conn = connector.connect(Purpose::ReadOnly).await?;
+    usable_ledger(&mut conn, &request.work.allowed).await?;
     let (latest, standing) = standing::latest(session, &mut conn).await?;
     let active = latest.filter(|r| r.state.is_active());
     let keys = match &active {

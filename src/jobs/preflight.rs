@@ -12,9 +12,10 @@ use crate::rotation::Direction;
 use crate::rotation::throttle::Limits;
 use crate::secrets::SourceError;
 use crate::store::preflight::{
-    Allowed, Asked, Finding, For, KeyProbe, Kind, Report, changed_table, examine, other_database,
+    Allowed, Asked, Finding, For, KeyProbe, Kind, Report, changed_table, examine, examine_schema,
+    other_database, refuse,
 };
-use crate::store::{Connector, audit};
+use crate::store::{Connector, audit, schema};
 
 /// Refuses a hot standby for commands that write.
 pub async fn primary_only(connector: &Connector, conn: &mut PgConnection, command: &str) -> Result<()> {
@@ -24,6 +25,14 @@ pub async fn primary_only(connector: &Connector, conn: &mut PgConnection, comman
             format!("{command} needs the primary: this server is a hot standby"),
         )
         .hint("point DATABASE_URL at the primary; plan, status, verify and run --dry-run work here"));
+    }
+    Ok(())
+}
+
+/// Says why this role cannot read rekey's own rows, before a statement fails for it.
+pub async fn usable_ledger(conn: &mut PgConnection, allowed: &Allowed) -> Result<()> {
+    if schema::exists(conn).await? && !schema::is_readable(conn).await? {
+        refuse(&examine_schema(conn, allowed).await?)?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 use super::exposure::warn_of_git;
 use super::interrupt::unless_stopped;
 use super::key_pair::{self, KeyPair, NamedKeys};
-use super::preflight::{PreflightRequest, preflight};
+use super::preflight::{PreflightRequest, preflight, usable_ledger};
 use super::settled::{Ended, Settled, settle};
 use super::shared_key::{self, Move};
 use super::work::{self, WorkRequest};
@@ -122,6 +122,7 @@ struct Prepared {
 /// State, keys, preflight; then the rotation is turned round, in one transaction. May be given up anywhere.
 async fn prepare(session: &Session, request: &RollbackRequest, connector: &Connector) -> Result<Prepared> {
     let mut conn = connector.connect(Purpose::Control).await?;
+    usable_ledger(&mut conn, &request.work.allowed).await?;
     schema::upgrade(&mut conn).await?;
     let rotation = standing::permitted(session, &mut conn, request.command()).await?;
     let keys = key_pair::for_rotation(session, &request.keys, &rotation).await?;

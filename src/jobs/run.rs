@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 
 use super::interrupt::unless_stopped;
 use super::key_pair::{self, KeyPair, NamedKeys};
-use super::preflight::{PreflightRequest, preflight};
+use super::preflight::{PreflightRequest, preflight, usable_ledger};
 use super::settled::{Ended, Settled, settle};
 use super::work::{self, WorkRequest};
 use super::{Session, access, standing};
@@ -62,6 +62,7 @@ struct Prepared {
 /// rotation's row is one transaction, and events and pins written before it harm nobody.
 async fn prepare(session: &Session, request: &RunRequest, connector: &Connector) -> Result<Prepared> {
     let mut conn = connector.connect(Purpose::Control).await?;
+    usable_ledger(&mut conn, &request.work.allowed).await?;
     schema::upgrade(&mut conn).await?;
     let mut active = rotation::latest(&mut conn).await?.filter(|r| r.state.is_active());
     request.work.refuse_early_deadline(&mut conn, active.as_ref()).await?;
