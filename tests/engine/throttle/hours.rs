@@ -51,7 +51,12 @@ fn a_deadline_ends_a_run_that_waits_and_pause_and_abort_reach_it() {
     let (db, mut judge) = loaded(500);
     let closed = window(&db, 120, 180);
     let run = || run_in_small_steps(&db).args(["--window", &closed]);
-    run().args(["--deadline", "2s"]).exits(9);
+    // One that passes before the window opens is refused at once, and one that is set while a run waits ends it.
+    run().args(["--deadline", "2s"]).exits(2);
+    let mut waiting = run().start();
+    held_up(&db, &mut waiting, "outside the window");
+    rekey(&db, ["resume", "--deadline", "2s"]).exits(0);
+    waiting.wait_for(Duration::from_secs(20)).expect(9);
     rekey(&db, ["resume"]).exits(0);
     let mut waiting = run().start();
     held_up(&db, &mut waiting, "outside the window");
