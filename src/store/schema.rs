@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::{PgConnection, SqlSafeStr as _};
+use sqlx::{Connection as _, PgConnection, SqlSafeStr as _};
 
 use super::error::{During, StoreError, pass_point};
 use super::statement::statements;
@@ -174,7 +174,14 @@ async fn migrate(conn: &mut PgConnection) -> Result<(), StoreError> {
         },
         ..Migrator::DEFAULT
     };
-    if let Err(source) = migrator.run(&mut *conn).await {
+    // One transaction for all of them: no command meets a ledger of a version in between.
+    let mut tx = conn.begin().await.during(OP)?;
+    let done = migrator.run(&mut *tx).await;
+    match done {
+        Ok(()) => tx.commit().await.during(OP)?,
+        Err(_) => tx.rollback().await.during(OP)?,
+    }
+    if let Err(source) = done {
         let triggers = event_triggers(conn).await.unwrap_or_default();
         return Err(StoreError::Migrate { source: Box::new(source), triggers });
     }
