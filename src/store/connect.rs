@@ -257,6 +257,7 @@ impl Connector {
              SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3; \
              SET client_min_messages = error; SET default_transaction_deferrable = off; \
              SET quote_all_identifiers = off; SET standard_conforming_strings = on; \
+             SET enable_tidscan = on; SET synchronize_seqscans = off; \
              SELECT pg_catalog.set_config('search_path', pg_catalog.concat_ws(', ', 'pg_catalog', \
              nullif(pg_catalog.current_setting('search_path'), '')), false); \
              SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'; \
