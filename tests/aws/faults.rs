@@ -100,18 +100,10 @@ async fn throttling_that_ends_is_not_noticed() {
 
 #[tokio::test]
 async fn nobody_listening_is_unavailable() {
-    let server = MockServer::start().await;
-    let url = server.uri();
-    drop(server);
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let closed = format!("http://{}", listener.local_addr().unwrap());
-    drop(listener);
-    for url in [url, closed] {
-        let client = SecretsManager::new(&settings(&url), limits(2));
-        let error = Error::from(client.describe("s").await.unwrap_err());
-        // A pooled wiremock server may answer 404 for somebody else.
-        assert!(matches!(error.exit, Exit::Unavailable | Exit::Key), "{error:?}");
-    }
+    // A port that was free a moment ago may be another test's server by now; the system gives nobody port 1.
+    let client = SecretsManager::new(&settings("http://127.0.0.1:1"), limits(2));
+    let error = Error::from(client.describe("s").await.unwrap_err());
+    assert_eq!(error.exit, Exit::Unavailable, "{error:?}");
 }
 
 #[tokio::test]
