@@ -1,7 +1,8 @@
 //! The exit-code table, and the one mapping from every error to its code.
 //!
 //! Codes are public: people script against them and the Kubernetes `podFailurePolicy` is tested against this
-//! table. Nothing below `main` exits; everything returns an [`Error`].
+//! table. Everything returns an [`Error`], and `main` exits; only a second signal, or a shutdown that
+//! takes too long, exits from `cli/signals.rs`.
 
 use std::fmt;
 

@@ -5,11 +5,11 @@
 //!             │
 //!           jobs            what a command does: a session and a request in, an outcome out; prints nothing
 //!             │
-//!          engine           workers, supervisor, throttle, shutdown
+//!          engine           workers, supervisor, throttle, verify; lifecycle: promote, rollback, finalize outside
 //!        ┌────┼──────────┐
 //!     store secrets telemetry    PostgreSQL · key sources · logs, progress, metrics
 //!        └────┼──────────┘       (beside them `cache`: the application's stale entries in Redis)
-//!     rotation  crypto      pure: states, chunks, waves, counters · keys, envelope, rewrap, tag
+//!     rotation  crypto      pure: states, permits, chunks, waves, counters · keys, envelope, rewrap, tag
 //! ```
 //! *The guide* in comments is the application's key management guide: `docs/key-management.md` answers it section by
 //! section. `CONTRIBUTING.md` says which files to open for which change.

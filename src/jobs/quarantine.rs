@@ -1,4 +1,4 @@
-//! `quarantine list`, `retry` and `accept`: rows that open with neither key.
+//! `quarantine list`, `retry` and `accept`: rows that rekey cannot re-encrypt and leaves unchanged.
 
 use serde_json::json;
 use sqlx::PgConnection;

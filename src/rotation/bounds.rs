@@ -2,6 +2,22 @@
 
 use uuid::Uuid;
 
+use super::words::words;
+
+words! {
+    /// What tells the rows of a chunk, in the ledger.
+    ChunkKind {
+        /// [`Bounds::Keys`]
+        Keys = "keys",
+        /// [`Bounds::Blocks`]
+        Blocks = "blocks",
+        /// [`Bounds::Ids`]
+        Ids = "ids",
+        /// [`Bounds::Proof`]
+        Proof = "proof",
+    }
+}
+
 /// What a chunk covers. Key bounds are `(lo, hi]`; `None` is open, and has SQL of its own (`id > nil` would skip
 /// the nil UUID). Blocks are `[lo, hi)` of the heap as it was when the pass began.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -23,7 +23,7 @@ mod waves;
 mod window;
 mod words;
 
-pub use bounds::{Bounds, ChunkSize};
+pub use bounds::{Bounds, ChunkKind, ChunkSize};
 pub use closing::{Conclusion, Proven, Stragglers};
 pub use counters::Counters;
 pub use deadline::{Deadline, DeadlineAt};

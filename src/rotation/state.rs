@@ -1,4 +1,5 @@
-//! The states of a rotation and who may move them (`docs/lifecycle.md`); which key rows should be on in each.
+//! The states of a rotation (`docs/lifecycle.md`), and which key rows should be on in each. Which command may move a
+//! rotation on is in `permits.rs`.
 
 use super::words::words;
 

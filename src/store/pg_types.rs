@@ -8,7 +8,8 @@ use sqlx::{Decode, Encode, Postgres, Type};
 
 use crate::crypto::Fingerprint;
 use crate::rotation::{
-    Addressing, Desired, Direction, PassKind, PassOutcome, QuarantineReason, RecordedSource, State, Tid,
+    Addressing, ChunkKind, Desired, Direction, PassKind, PassOutcome, QuarantineReason, RecordedSource,
+    State, Tid,
 };
 
 /// A 32-bit transaction id as it stands in a row's `xmin`.
@@ -161,6 +162,7 @@ texts!(
     Desired,
     Direction,
     Addressing,
+    ChunkKind,
     PassKind,
     PassOutcome,
     QuarantineReason,

@@ -30,7 +30,8 @@ use super::pg_types::{FullXid, Xid};
 use crate::crypto::Fingerprint;
 use crate::fault_point::Side;
 use crate::rotation::{
-    Addressing, Desired, Direction, PassKind, PassOutcome, QuarantineReason, RecordedSource, State, Tid,
+    Addressing, ChunkKind, Desired, Direction, PassKind, PassOutcome, QuarantineReason, RecordedSource,
+    State, Tid,
 };
 
 /// A statement as it was declared.
@@ -154,7 +155,19 @@ macro_rules! cells {
     };
 }
 
-cells!(bool, i32, i64, f64, String, uuid::Uuid, serde_json::Value, Vec<u8>, Vec<uuid::Uuid>, Vec<String>);
+cells!(
+    bool,
+    i32,
+    i64,
+    f64,
+    String,
+    uuid::Uuid,
+    serde_json::Value,
+    Vec<u8>,
+    Vec<i64>,
+    Vec<uuid::Uuid>,
+    Vec<String>
+);
 cells!(
     Oid,
     Xid,
@@ -166,6 +179,7 @@ cells!(
     Desired,
     Direction,
     Addressing,
+    ChunkKind,
     PassKind,
     PassOutcome,
     QuarantineReason

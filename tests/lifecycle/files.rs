@@ -183,6 +183,22 @@ fn a_promotion_by_hand_is_taken_back_by_hand() {
     d.judge.all_on(&d.db, OLD);
 }
 
+/// What is to be typed then is accepted as it stands, also where the old key is compromised.
+#[test]
+fn taken_back_by_hand_with_a_compromised_key() {
+    let d = Deployment::new();
+    d.rekey(&["run", "--compromised"]).exits(0);
+    fs::write(d.path(), after()).unwrap();
+    let known = ["--i-know-the-old-key-is-compromised", "--old-key", "env:FORMER"];
+    let refused = d.rekey(&["rollback", "--yes"]).args(known).env("FORMER", OLD).exits(7);
+    let (_, hint) = refused.stderr.split_once("run `rekey ").expect("a command in backquotes");
+    let (typed, _) = hint.split_once('`').unwrap();
+    fs::write(d.path(), before()).unwrap();
+    let typed: Vec<_> = typed.split(' ').collect();
+    d.rekey(&typed).args(["--old-key", "env:FORMER"]).env("FORMER", OLD).exits(0);
+    assert_eq!(d.state(), "rolled_back");
+}
+
 #[test]
 fn a_link_is_followed_and_git_is_watched() {
     let mut d = Deployment::new();

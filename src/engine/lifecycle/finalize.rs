@@ -12,7 +12,7 @@ use super::target::{Target, Yields};
 use super::temporary::{self, Fate};
 use crate::crypto::EncryptionKey;
 use crate::error::{Error, Exit, Result};
-use crate::rotation::State;
+use crate::rotation::{Command, State};
 use crate::secrets::aws::{Deletion, old_pin, promote_label, retired_label};
 use crate::secrets::{AwsSource, SourceError};
 use crate::store::Statement;
@@ -59,9 +59,7 @@ pub async fn is_settled(target: &Target<'_>) -> Result<bool> {
             format!("{} does not yield the new key ({})", target.source, r.new_fingerprint),
         )
         .hint("rekey promote")),
-        _ if r.external || !target.is_writable() => {
-            Err(target.by_hand(r.new_fingerprint, "rekey finalize --yes"))
-        }
+        _ if r.external || !target.is_writable() => Err(target.by_hand(r.new_fingerprint, Command::Finalize)),
         _ => Ok(false),
     }
 }

@@ -45,8 +45,8 @@ pub async fn pin_at(target: &Target<'_>) -> Result<(), SourceError> {
     Ok(())
 }
 
-/// Once a rotation is over: takes our pins and private labels off again, and removes the dotenv file's backup. Best
-/// effort: twenty labels fit on a version, and one that stays harms nobody. May be repeated.
+/// Once a rotation is over: removes rekey's pins and private labels, and the dotenv file's backup. Best effort:
+/// a label that stays is harmless, but a secret takes only twenty over all its versions. May be repeated.
 pub async fn clean_up(target: &Target<'_>) {
     target.drop_backup();
     let (sources, rotation) = (target.sources, target.rotation);

@@ -9,7 +9,7 @@ use super::target::{Target, Yields};
 use crate::crypto::EncryptionKey;
 use crate::engine::verify::CleanVerify;
 use crate::error::{Error, Result};
-use crate::rotation::State;
+use crate::rotation::{Command, State};
 use crate::secrets::aws::{new_pin, old_pin, promote_label, rollback_label};
 use crate::secrets::dotenv::Change;
 use crate::secrets::{DotenvVariable, SourceError};
@@ -62,7 +62,7 @@ pub async fn promote(
     tx.commit().during("record the promotion").await?;
 
     if external && before != Yields::New {
-        return Err(target.by_hand(r.new_fingerprint, "rekey promote --external --yes"));
+        return Err(target.by_hand(r.new_fingerprint, Command::Promote { external: true }));
     }
     let version_id = match external {
         true => None,

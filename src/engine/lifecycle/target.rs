@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::Exclusive;
 use crate::crypto::{EncryptionKey, Fingerprint};
 use crate::error::{Error, Exit, Result};
-use crate::rotation::State;
+use crate::rotation::{Command, State, Step};
 use crate::secrets::aws::{Action, Replacement, Seen, promote_label, rollback_label};
 use crate::secrets::{DotenvVariable, KeySource, Sources, dotenv};
 use crate::store::ledger::{Rotation, rotation};
@@ -181,10 +181,10 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// What somebody has to change by hand, and what to do then. State 7 until it is done.
-    pub fn by_hand(&self, fingerprint: Fingerprint, again: &str) -> Error {
+    /// What has to be changed by hand, and the command to finish with then (7).
+    pub fn by_hand(&self, fingerprint: Fingerprint, then: Command) -> Error {
         let what = self.source.instruction(fingerprint);
         Error::new(Exit::State, format!("{} does not yield that key yet: {what}", self.source))
-            .hint(format!("once it is changed, and where that source yields it: {again}"))
+            .hint(format!("change it there; once that source yields the key, run `{}`", Step::Finish(then)))
     }
 }

@@ -8,7 +8,7 @@ use super::pins::clean_up;
 use super::target::{Target, Yields};
 use crate::crypto::EncryptionKey;
 use crate::error::{Exit, Result};
-use crate::rotation::State;
+use crate::rotation::{Command, State};
 use crate::secrets::KeySource;
 use crate::store::Statement;
 use crate::store::audit::Actor;
@@ -26,6 +26,7 @@ pub async fn unpromote(
     actor: &Actor,
 ) -> Result<Option<String>> {
     let r = target.rotation;
+    let again = Command::Rollback { deadline: false, compromised: r.compromised };
     let mut version_id = None;
     if r.promoting_at.is_some() {
         let mut tx = alone.conn().begin().during("record the way back").await?;
@@ -33,7 +34,7 @@ pub async fn unpromote(
         rotation::advance(&mut tx, r.id, &[State::RollingBack], State::Unpromoting, actor, detail).await?;
         tx.commit().during("record the way back").await?;
         if r.external || !target.is_writable() {
-            let by_hand = || target.by_hand(r.old_fingerprint, "rekey rollback --yes");
+            let by_hand = || target.by_hand(r.old_fingerprint, again);
             match target.look().await {
                 Ok(Yields::Old) => {}
                 // A place that yields nothing has to be put right by the same hand.
@@ -47,7 +48,7 @@ pub async fn unpromote(
     } else if target.is_live() && matches!(target.look().await, Ok(Yields::New)) {
         // Promoted by hand: whoever did that takes it back. Ended now, the application would be left on a key that no
         // row is on.
-        return Err(target.by_hand(r.old_fingerprint, "rekey rollback --yes"));
+        return Err(target.by_hand(r.old_fingerprint, again));
     }
     let mut tx = alone.conn().begin().during("end the rollback").await?;
     let from = [State::RollingBack, State::Unpromoting];

@@ -1,4 +1,4 @@
-//! Decisions on made-up signals; `tests/engine/throttle.rs` provokes each on real servers.
+//! Decisions on made-up signals; `tests/engine/throttle/` provokes each on real servers.
 
 use jiff::Timestamp;
 use proptest::prelude::*;

@@ -1,6 +1,7 @@
-//! `rekey.chunks`: the checkpoint that fences a worker whose lease was taken over, giving leases back, counting.
+//! `rekey.chunks`: claiming a chunk, the checkpoint that fences a worker whose lease was taken over, giving leases
+//! back, counting.
 //!
-//! How a chunk is claimed is in `lease.rs`.
+//! When a chunk is claimed, and how a new one is carved, is in `claim.rs`; what a lease is, in `lease.rs`.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use uuid::Uuid;
 use super::lease::{CARVE, Lease, Owner, is_free};
 use super::pass::{FENCE, Pass};
 use crate::crypto::Tag;
-use crate::rotation::{Counters, Desired, Direction, State};
+use crate::rotation::{ChunkKind, Counters, Desired, Direction, State};
 use crate::store::error::StoreError;
 use crate::store::statement::{binds, row, statements};
 
@@ -38,7 +39,7 @@ pub struct Noted {
 pub(super) struct Claimed {
     pub id: i64,
     pub epoch: i32,
-    pub kind: String,
+    pub kind: ChunkKind,
     pub lo: Option<Uuid>,
     pub hi: Option<Uuid>,
     pub lo_block: Option<i64>,
@@ -50,7 +51,7 @@ pub(super) struct Claimed {
 
 /// A chunk as it is cut off the frontier.
 pub(super) struct Carved {
-    pub kind: &'static str,
+    pub kind: ChunkKind,
     pub lo: Option<Uuid>,
     pub hi: Option<Uuid>,
     pub lo_block: Option<i64>,

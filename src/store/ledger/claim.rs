@@ -7,7 +7,7 @@ use sqlx::{Connection, PgConnection};
 use super::chunk::{self, Carved};
 use super::lease::{CARVE, Lease, Owner};
 use super::pass::{self, Pass};
-use crate::rotation::{Addressing, ChunkSize, State};
+use crate::rotation::{Addressing, ChunkKind, ChunkSize, State};
 use crate::store::error::{Statement, StoreError};
 use crate::store::rows::next_key;
 
@@ -39,14 +39,19 @@ pub async fn carve(
         Addressing::Keys => {
             let lo = frontier.frontier_id;
             let hi = next_key(&mut tx, lo, rows).await?;
-            (Carved { kind: "keys", lo, hi, lo_block: None, hi_block: None }, hi.is_none())
+            (Carved { kind: ChunkKind::Keys, lo, hi, lo_block: None, hi_block: None }, hi.is_none())
         }
         Addressing::Blocks => {
             let (lo, end) = (frontier.frontier_block.unwrap_or(0), frontier.end_block.unwrap_or(0));
             let blocks = (rows as f64 / rows_per_page.max(1.0)).ceil().max(1.0) as i64;
             let hi = (lo + blocks).min(end);
-            let carved =
-                Carved { kind: "blocks", lo: None, hi: None, lo_block: Some(lo), hi_block: Some(hi) };
+            let carved = Carved {
+                kind: ChunkKind::Blocks,
+                lo: None,
+                hi: None,
+                lo_block: Some(lo),
+                hi_block: Some(hi),
+            };
             (carved, hi >= end)
         }
     };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::chunk::Claimed;
 use super::pass::Pass;
-use crate::rotation::Bounds;
+use crate::rotation::{Bounds, ChunkKind};
 use crate::store::statement::binds;
 
 /// Who works: a process and one of its workers.
@@ -88,11 +88,11 @@ impl Lease {
     /// Of a chunk that [`super::claim`] has just claimed.
     pub(super) fn of(claimed: Claimed, pass: &Pass, owner: &Owner, ttl: Duration) -> Lease {
         let block = |block: Option<i64>| block.unwrap_or_default() as u32;
-        let bounds = match claimed.kind.as_str() {
-            "keys" => Bounds::Keys { lo: claimed.lo, hi: claimed.hi },
-            "blocks" => Bounds::Blocks { lo: block(claimed.lo_block), hi: block(claimed.hi_block) },
-            "ids" => Bounds::Ids(claimed.ids.unwrap_or_default()),
-            _ => Bounds::Proof,
+        let bounds = match claimed.kind {
+            ChunkKind::Keys => Bounds::Keys { lo: claimed.lo, hi: claimed.hi },
+            ChunkKind::Blocks => Bounds::Blocks { lo: block(claimed.lo_block), hi: block(claimed.hi_block) },
+            ChunkKind::Ids => Bounds::Ids(claimed.ids.unwrap_or_default()),
+            ChunkKind::Proof => Bounds::Proof,
         };
         Lease {
             chunk: claimed.id,

@@ -1,7 +1,8 @@
 //! rekey's own tables: rotations, passes, chunks with their leases, proofs, quarantine, processes.
 //!
-//! One file per table, with the SQL of that table. `rotation/turn.rs` alone touches several in one transaction: it stops
-//! what is under way. `standing.rs` alone reads several at one instant.
+//! One file per table, with the SQL of that table; proofs have two (`proof.rs`, `tags.rs`). Three touch several tables in one
+//! transaction: `rotation/turn.rs` stops what is under way, `claim.rs` carves, `chunk.rs` checkpoints. `standing.rs` reads several
+//! at one instant.
 
 pub mod chunk;
 pub mod claim;

@@ -1,4 +1,6 @@
-//! `rekey.processes`: who is at work, for `status`, and how much company there is. Nothing but speed depends on it.
+//! `rekey.processes`: which processes are at work, for `status`, and for how batches are shared.
+//!
+//! No credential depends on it. Which exit code a refusal has (7 or 8), and what comes next, does.
 
 use std::time::Duration;
 
@@ -85,7 +87,7 @@ statements! {
     pub fn leave(process: &str) during "sign the process off":
         "DELETE FROM rekey.processes WHERE process = $1 OR seen_at < clock_timestamp() - interval '1 day'";
 
-    // As JSON: an older ledger, which may be read before it is updated, lacks these columns.
+    // As JSON: a role that cannot read the migrations table may read an older ledger, which lacks these columns.
     fn list(rotation: Uuid, seconds: f64) -> All<Listed> during "list the processes":
         "SELECT process, to_jsonb(p) ->> 'operator' AS operator, workers, rate, throttle, to_jsonb(p) ->> 'reason' AS reason, \
          coalesce((to_jsonb(p) ->> 'waits')::boolean, false) AS waits, \

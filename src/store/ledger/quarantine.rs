@@ -1,4 +1,4 @@
-//! `rekey.quarantine`: rows that open with neither key. An entry never excludes a row from a later pass.
+//! `rekey.quarantine`: rows that rekey cannot re-encrypt and leaves unchanged. An entry never excludes a row from a later pass.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -83,14 +83,14 @@ async fn count(conn: &mut PgConnection, expressions: &[&str]) -> Result<Vec<u64>
     let mut before = String::new();
     let mut columns = Vec::new();
     for expression in expressions {
-        columns.push(format!("(count(*) FILTER (WHERE {before}({expression}) IS FALSE))::text"));
+        columns.push(format!("(count(*) FILTER (WHERE {before}({expression}) IS FALSE))::int8"));
         before.push_str(&format!("({expression}) IS NOT FALSE AND "));
     }
     let columns = columns.join(", ");
     let sql = format!("SELECT ARRAY[{columns}] FROM {TABLE} WHERE encrypted_credentials IS NOT NULL");
     // A table has few such constraints, and a process looks at them once.
-    let counts = Query::<Vec<String>>::new(OP, sql.leak()).one(conn).await?;
-    Ok(counts.iter().map(|count| count.parse().unwrap_or(0)).collect())
+    let counts = Query::<Vec<i64>>::new(OP, sql.leak()).one(conn).await?;
+    Ok(counts.iter().map(|count| count.unsigned_abs()).collect())
 }
 
 fn tell(constraint: &Constraint, rows: u64) -> Finding {
