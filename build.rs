@@ -17,7 +17,10 @@ fn main() {
         (env::var("PROFILE").as_deref() == Ok("release")).then(asked_of_git)?
     });
     match known {
-        Some((commit, date)) => println!("cargo:rustc-env=REKEY_VERSION={version} ({commit} {date})"),
+        Some((commit, date)) => {
+            println!("cargo:rustc-env=REKEY_VERSION={version} ({commit} {date})");
+            println!("cargo:rustc-env=REKEY_BUILT_FROM={commit} {date}");
+        }
         None => println!("cargo:rustc-env=REKEY_VERSION={version}"),
     }
 }

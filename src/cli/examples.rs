@@ -43,7 +43,9 @@ pub const ROLLBACK: &str = "Examples:
 pub const REPORT: &str = "Examples:
   rekey report >rotation.json
   rekey report --format html >rotation.html
-  rekey report --affected         who should reconnect after a compromise";
+  rekey report --format text
+  rekey report --affected         who should reconnect after a compromise
+  rekey report --affected --format csv >affected.csv";
 
 pub const PAUSE: &str = "Examples:
   rekey pause --reason \"replica lags\"";

@@ -60,6 +60,7 @@ mod signals;
 mod status;
 mod status_text;
 mod summary;
+mod templates;
 mod verify;
 mod verify_text;
 

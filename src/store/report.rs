@@ -10,7 +10,7 @@ use super::audit;
 use super::error::{Statement, StoreError};
 use super::statement::{row, statements};
 use crate::crypto::{Fingerprint, Tag};
-use crate::rotation::Direction;
+use crate::rotation::{Direction, PassKind, PassOutcome};
 
 /// One event of the audit trail.
 #[derive(Clone, Debug, Serialize)]
@@ -86,6 +86,30 @@ pub struct Affected {
     pub connection_id: Uuid,
 }
 
+/// One walk over the table, or over rows that late writers left.
+#[derive(Clone, Debug, Serialize)]
+pub struct PassOf {
+    /// Its number within the rotation, from 1.
+    pub pass: i32,
+    /// Which way it moved rows.
+    pub direction: Direction,
+    /// The whole table, or stragglers.
+    pub kind: PassKind,
+    /// How it ended; none while it is under way.
+    pub outcome: Option<PassOutcome>,
+    /// When it began, RFC 3339.
+    pub started_at: String,
+    /// When it ended.
+    pub ended_at: Option<String>,
+    /// How long it took, up to now where it has not ended.
+    pub seconds: f64,
+    /// Rows it re-encrypted.
+    pub re_encrypted: i64,
+    /// Times that a row was read again, because the application changed it between read and write.
+    pub lost_races: i64,
+}
+
+row!(PassOf { pass, direction, kind, outcome, started_at, ended_at, seconds, re_encrypted, lost_races });
 row!(Proofs { direction, batches, rows });
 row!(Affected { user_id, provider_slug, connection_id });
 
@@ -148,6 +172,20 @@ statements! {
     fn proofs_by_tags(rotation: Uuid, tag_bytes: i64) -> All<Proofs> during "count the proofs":
         "SELECT direction, count(*) AS batches, (coalesce(sum(octet_length(tags)), 0) / $2)::bigint AS rows FROM rekey.proofs \
          WHERE rotation = $1 GROUP BY direction ORDER BY direction DESC";
+
+    /// The clock of the database, RFC 3339.
+    pub fn now() -> One<String> during "read the clock":
+        "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')";
+
+    /// The passes of a rotation.
+    pub fn passes(rotation: Uuid) -> All<PassOf> during "list the passes":
+        "SELECT p.pass, p.direction, p.kind, p.outcome, \
+         to_char(p.started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS started_at, \
+         to_char(p.ended_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS ended_at, \
+         greatest(extract(epoch FROM coalesce(p.ended_at, clock_timestamp()) - p.started_at), 0)::float8 AS seconds, \
+         coalesce(sum(c.re_encrypted), 0)::int8 AS re_encrypted, coalesce(sum(c.lost_races), 0)::int8 AS lost_races \
+         FROM rekey.passes p LEFT JOIN rekey.chunks c ON c.rotation = p.rotation AND c.pass = p.pass \
+         WHERE p.rotation = $1 GROUP BY p.rotation, p.pass ORDER BY p.pass";
 
     /// The last verify's recorded result.
     pub fn verify_result(rotation: Uuid) -> One<Option<Value>> during "read the verify's result":

@@ -1,6 +1,7 @@
-//! `rekey report`: arguments, and JSON. The page for people is in [`html`].
+//! `rekey report`: arguments, and which format. The formats are in [`pages`], what people are to be told in [`csv`].
 
-mod html;
+mod csv;
+mod pages;
 
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
@@ -10,6 +11,7 @@ use super::context::Context;
 use super::refusal;
 use crate::error::{Error, Exit, Result};
 use crate::jobs::report::{self, Head, Which};
+use pages::Pages;
 
 /// `--format` of `report`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -17,8 +19,12 @@ pub enum ReportFormat {
     /// For machines.
     #[default]
     Json,
-    /// For people.
+    /// For people: one page that needs nothing else, to be read, printed and filed.
     Html,
+    /// For a terminal.
+    Text,
+    /// For a spreadsheet; of `--affected` only.
+    Csv,
 }
 
 #[derive(Args)]
@@ -48,16 +54,21 @@ pub async fn run(args: ReportArgs, context: &Context) -> Result<Exit> {
         (false, None) => Which::Latest,
     };
     if args.affected {
-        match report::affected(context, which).await?.as_slice() {
-            [one] => context.print_json(one)?,
-            several => context.print_json(&several)?,
-        }
-        return Ok(Exit::Ok);
+        return affected(context, which, args.format).await;
+    }
+    if args.format == ReportFormat::Csv {
+        return Err(Error::new(Exit::Usage, "`--format csv` is for `--affected` only")
+            .hint("Choose `--format json`, `html` or `text`, or add `--affected`"));
     }
     let report = report::report(context, which, args.expect).await?;
+    let pages = Pages::of(&report)?;
     match args.format {
-        ReportFormat::Json => context.print_json(&report)?,
-        ReportFormat::Html => html::print(&report)?,
+        ReportFormat::Json => println!("{}", pages.json()),
+        ReportFormat::Text => println!("{}", pages.text()?),
+        ReportFormat::Html | ReportFormat::Csv => {
+            println!("{}", pages.html()?);
+            eprintln!("SHA-256 of the report's JSON: {}", pages.sha256());
+        }
     }
     // The report is the result; a refusal beside it would be a second one.
     let broken = match &report.expected {
@@ -71,4 +82,19 @@ pub async fn run(args: ReportArgs, context: &Context) -> Result<Exit> {
     };
     refusal::tell(&broken, context.global.log_format);
     Ok(broken.exit)
+}
+
+/// Whose credentials were under the old key.
+async fn affected(context: &Context, which: Which, format: ReportFormat) -> Result<Exit> {
+    if matches!(format, ReportFormat::Html | ReportFormat::Text) {
+        return Err(Error::new(Exit::Usage, "`--affected` is printed as JSON or CSV only")
+            .hint("Choose `--format json` or `--format csv`"));
+    }
+    let exposed = report::affected(context, which).await?;
+    match (format, exposed.as_slice()) {
+        (ReportFormat::Csv, exposed) => print!("{}", csv::of(exposed)),
+        (_, [one]) => context.print_json(one)?,
+        (_, several) => context.print_json(&several)?,
+    }
+    Ok(Exit::Ok)
 }

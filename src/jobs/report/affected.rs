@@ -33,7 +33,7 @@ pub struct Exposed {
 
 /// One entry for each rotation that is asked for; never empty.
 pub async fn affected(session: &Session, which: Which) -> Result<Vec<Exposed>> {
-    let (mut conn, ids) = open(session, which).await?;
+    let (_, mut conn, ids) = open(session, which).await?;
     let mut all = Vec::new();
     for id in ids {
         let r = rotation::by_id(&mut conn, id).await?;

@@ -4,23 +4,27 @@
 mod affected;
 mod controls;
 mod head;
+mod story;
+mod verdict;
 
 pub use affected::{Exposed, affected};
 pub use controls::Control;
 pub use head::{Expected, Head};
+pub use story::{Found, Pause, Phase, VerifyOf};
+pub use verdict::{Level, Verdict};
 
 use serde::Serialize;
 use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::Session;
+use super::{Session, standing};
 use crate::error::{Error, Exit, Result};
 use crate::rotation::{Counters, Direction, State};
 use crate::secrets::KeySource;
-use crate::store::ledger::{Rotation, chunk, quarantine, rotation};
-use crate::store::report::{self, Chain, Encryptions, Event, Proofs};
-use crate::store::{Purpose, schema};
+use crate::store::ledger::{Rotation, chunk, pass, quarantine, rotation};
+use crate::store::report::{self, Chain, Encryptions, Event, PassOf, Proofs};
+use crate::store::{Connector, Purpose, Server, TABLE, schema};
 
 /// Which rotations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +42,10 @@ pub enum Which {
 pub struct Report {
     /// This program and its version.
     pub generated_by: &'static str,
+    /// Where and when it was made.
+    pub made: Made,
+    /// What the latest of the rotations came to, unless the audit trail itself is in question.
+    pub verdict: Verdict,
     /// The audit chain, every hash of it checked.
     pub chain: Chain,
     /// A head that was noted earlier, and whether the chain still contains it.
@@ -50,11 +58,40 @@ pub struct Report {
     pub cloudtrail: Vec<String>,
 }
 
+/// Where and when a report was made.
+#[derive(Serialize)]
+pub struct Made {
+    /// By the database's clock, RFC 3339.
+    pub at: String,
+    /// The commit that this program was built from and its date, where that is known.
+    pub commit: Option<&'static str>,
+    /// User, host, port and database.
+    pub database: String,
+    /// Major and minor version of the server.
+    pub server_version: String,
+    /// The server is a standby, which may be behind.
+    pub standby: bool,
+    /// The table that was re-encrypted.
+    pub table: &'static str,
+    /// Who made it.
+    pub operator: String,
+}
+
 /// One rotation's evidence.
 #[derive(Serialize)]
 pub struct Rotated {
+    /// What it came to.
+    pub verdict: Verdict,
     /// As recorded.
     pub rotation: Rotation,
+    /// Each state that it was in, and how long.
+    pub phases: Vec<Phase>,
+    /// When its workers were stopped by an operator.
+    pub pauses: Vec<Pause>,
+    /// Its walks over the table.
+    pub passes: Vec<PassOf>,
+    /// Each verify.
+    pub verifies: Vec<VerifyOf>,
     /// Rows by outcome.
     pub totals: Option<Counters>,
     /// Rows by outcome, on the way back.
@@ -75,7 +112,7 @@ pub struct Rotated {
 
 /// Reads all of it. `noted` is a head of the chain that was noted earlier.
 pub async fn report(session: &Session, which: Which, noted: Option<Head>) -> Result<Report> {
-    let (mut conn, ids) = open(session, which).await?;
+    let (connector, mut conn, ids) = open(session, which).await?;
     let (chain, events) = report::walk(&mut conn, |r| r.is_none_or(|r| ids.contains(&r))).await?;
     if chain.events == 0 {
         return Err(nothing());
@@ -87,19 +124,29 @@ pub async fn report(session: &Session, which: Which, noted: Option<Head>) -> Res
         }
         None => None,
     };
+    let made = made(session, &connector, &mut conn).await?;
+    let doubted = verdict::on_trail(&chain, expected.as_ref());
     let mut rotations = Vec::new();
     for id in ids {
-        rotations.push(one(&mut conn, id, &events, &chain).await?);
+        let timeline = events.iter().filter(|e| e.rotation == Some(id)).cloned().collect();
+        let mut rotated = one(session, &mut conn, id, timeline, &made.at, &chain).await?;
+        if let Some(doubted) = &doubted {
+            rotated.verdict = doubted.clone();
+        }
+        rotations.push(rotated);
     }
+    let latest = rotations.last().map(|latest| latest.verdict.clone());
+    let verdict = doubted.or(latest).unwrap_or_else(Verdict::of_nothing);
     let cloudtrail = rotations.iter().flat_map(|r| cloudtrail(&r.rotation)).collect();
     let other_events = events.into_iter().filter(|e| e.rotation.is_none()).collect();
     let generated_by = concat!("rekey ", env!("CARGO_PKG_VERSION"));
-    Ok(Report { generated_by, chain, expected, rotations, other_events, cloudtrail })
+    Ok(Report { generated_by, made, verdict, chain, expected, rotations, other_events, cloudtrail })
 }
 
 /// A connection, and the ids of the rotations that are asked for.
-async fn open(session: &Session, which: Which) -> Result<(PgConnection, Vec<Uuid>)> {
-    let mut conn = session.connector()?.connect(Purpose::Control).await?;
+async fn open(session: &Session, which: Which) -> Result<(Connector, PgConnection, Vec<Uuid>)> {
+    let connector = session.connector()?;
+    let mut conn = connector.connect(Purpose::Control).await?;
     if !schema::is_there(&mut conn).await? {
         return Err(nothing());
     }
@@ -113,31 +160,80 @@ async fn open(session: &Session, which: Which) -> Result<(PgConnection, Vec<Uuid
                 .hint("rekey report --all lists them"));
         }
     };
-    Ok((conn, ids))
+    Ok((connector, conn, ids))
 }
 
 fn nothing() -> Error {
     Error::new(Exit::State, "there is nothing to report on").hint("rekey run starts a rotation")
 }
 
-async fn one(conn: &mut PgConnection, id: Uuid, events: &[Event], chain: &Chain) -> Result<Rotated> {
+async fn made(session: &Session, connector: &Connector, conn: &mut PgConnection) -> Result<Made> {
+    let Server { version, in_recovery, .. } = connector.server(conn).await?;
+    Ok(Made {
+        at: report::now(conn).await?,
+        commit: option_env!("REKEY_BUILT_FROM").filter(|commit| !commit.is_empty()),
+        database: connector.describe().to_owned(),
+        server_version: format!("{}.{}", version / 10_000, version % 10_000),
+        standby: in_recovery,
+        table: TABLE,
+        operator: session.actor.operator.clone(),
+    })
+}
+
+async fn one(
+    session: &Session,
+    conn: &mut PgConnection,
+    id: Uuid,
+    timeline: Vec<Event>,
+    now: &str,
+    chain: &Chain,
+) -> Result<Rotated> {
     let rotation = rotation::by_id(conn, id).await?;
+    let direction = rotation.direction();
     let forward = chunk::totals(conn, id, Direction::Forward).await?;
-    let proofs = report::proofs(conn, id).await?;
-    let back = match rotation.direction() {
+    let back = match direction {
         Direction::Backward => Some(chunk::totals(conn, id, Direction::Backward).await?),
         Direction::Forward => None,
     };
-    let encryptions = encryptions(conn, &rotation).await?;
     let last_verify = report::verify_result(conn, id).await?;
-    let timeline: Vec<Event> = events.iter().filter(|e| e.rotation == Some(id)).cloned().collect();
-    let controls = controls::of(&rotation, &timeline, &encryptions, last_verify.as_ref(), chain);
+    let at = standing::of(session, conn, Some(&rotation)).await?.rotation;
+    let first = pass::latest(conn, id, direction).await?.filter(|pass| pass.first);
+    let encryptions = encryptions(conn, &rotation).await?;
+    let verifies = story::verifies(&timeline);
+    let quarantine = quarantine::list(conn, id).await?;
+    let verdict = at.as_ref().map(|at| {
+        verdict::on(&verdict::Facts {
+            at,
+            key: if direction == Direction::Forward {
+                rotation.new_fingerprint
+            } else {
+                rotation.old_fingerprint
+            },
+            totals: back.as_ref().unwrap_or(&forward),
+            expected_rows: first.map_or(0, |pass| pass.estimated_rows),
+            verify: verifies.last().map(|verify| &verify.found).filter(|_| rotation.verified_clean.is_some()),
+            disagreements: &story::disagreements(rotation.state, rotation.verified_clean, &timeline),
+        })
+    });
+    let controls = controls::of(&controls::Facts {
+        rotation: &rotation,
+        timeline: &timeline,
+        encryptions: &encryptions,
+        verify: verifies.last(),
+        chain,
+        quarantine: &quarantine,
+    });
     Ok(Rotated {
-        quarantine: quarantine::list(conn, id).await?,
+        verdict: verdict.unwrap_or_else(Verdict::of_nothing),
+        phases: story::phases(&timeline, now),
+        pauses: story::pauses(&timeline, now),
+        passes: report::passes(conn, id).await?,
+        verifies,
+        quarantine,
         totals: Some(forward),
         totals_rolled_back: back,
+        proofs: report::proofs(conn, id).await?,
         rotation,
-        proofs,
         encryptions,
         last_verify,
         timeline,

@@ -39,6 +39,8 @@ pub struct Entry {
     pub found_at: String,
     /// Whether an operator accepted it, and the audit trail has the event.
     pub accepted: bool,
+    /// When, RFC 3339.
+    pub accepted_at: Option<String>,
     /// Who.
     pub accepted_by: Option<String>,
     /// Why.
@@ -57,14 +59,24 @@ macro_rules! evidenced {
 }
 pub(super) use evidenced;
 
-row!(Entry { id, reason, length, found_at, accepted, accepted_by, accept_reason, without_event });
+row!(Entry {
+    id,
+    reason,
+    length,
+    found_at,
+    accepted,
+    accepted_at,
+    accepted_by,
+    accept_reason,
+    without_event
+});
 
 macro_rules! columns {
     () => {
         concat!(
             "row_id AS id, q.reason, length, to_char(found_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS found_at, ",
             evidenced!(),
-            " AS accepted, accepted_by, accept_reason, accepted_at IS NOT NULL AND NOT ",
+            " AS accepted, to_char(accepted_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS accepted_at, accepted_by, accept_reason, accepted_at IS NOT NULL AND NOT ",
             evidenced!(),
             " AS without_event"
         )

@@ -1,0 +1,123 @@
+//! The report.
+
+use serde_json::Value;
+
+use crate::support::load::{Load, some_ids, store_raw};
+use crate::support::{Db, OLD, rekey};
+use crate::{WINDOWS, file, look};
+
+/// What nobody should be able to put into a page: markup, quotes, what acts on a terminal, what turns text round, and length.
+const HOSTILE: &str =
+    "</script><img src=x onerror=alert(1)> \"quoted\" 'and' & \u{1b}[2J \u{202e}desrever\u{2066} {{ 7 * 7 }}";
+
+fn html(db: &Db, more: &[&str], code: i32) -> String {
+    rekey(db, ["report", "--format", "html"]).more(more).exits(code).stdout
+}
+
+fn text<'a>(page: &'a Value, what: &str) -> &'a str {
+    page[what].as_str().expect("text")
+}
+
+/// From a run with a row that no key opens, through an unclean verify, an acceptance and a pause, to the end.
+#[test]
+fn a_whole_life_in_every_window() {
+    let db = Db::new();
+    Load::rows(3000).nulls(5).into(&db);
+    let bad = some_ids(&db, 2, 9);
+    for id in &bad {
+        store_raw(&db, *id, b"no credential at all, but long enough");
+    }
+    let long = "a-reason-without-any-space-in-it-".repeat(12);
+    let folder = tempfile::tempdir().expect("a folder");
+    let live = folder.path().join("live.key");
+    std::fs::write(&live, OLD).expect("a file is written");
+    let old = format!("file:{}", live.display());
+    let go = |command: &[&str], why: &str, code| {
+        rekey(&db, []).more(command).args(["--operator", HOSTILE, "--reason", why]).exits(code);
+    };
+    go(&["run", "--old-key", &old], HOSTILE, 5);
+    let unfinished = file(folder.path(), "unfinished.html", &html(&db, &[], 0));
+    go(&["pause"], &long, 0);
+    go(&["resume"], HOSTILE, 0);
+    go(&["verify"], HOSTILE, 5);
+    let unclean = file(folder.path(), "unclean.html", &html(&db, &[], 0));
+    for id in &bad {
+        go(&["quarantine", "accept", &id.to_string()], HOSTILE, 0);
+    }
+    go(&["run"], HOSTILE, 0);
+    go(&["verify"], HOSTILE, 0);
+    let whole = file(folder.path(), "whole.html", &html(&db, &["--all"], 0));
+    let seen = look(&[], &[unfinished, unclean, whole]);
+    assert_eq!(seen.len(), 3 * WINDOWS);
+
+    let total: i64 =
+        db.value("SELECT count(*) FROM provider_connections WHERE encrypted_credentials IS NOT NULL");
+    let (unfinished, unclean, whole) = (&seen[0], &seen[WINDOWS], &seen[2 * WINDOWS]);
+    let of = |n: i64| {
+        let digits = n.to_string();
+        format!("{} {}", &digits[..1], &digits[1..])
+    };
+    for page in [unfinished, unclean] {
+        let expected = format!("NOT COMPLETE: 2 of {} rows open with no key", of(total));
+        assert!(text(page, "title").starts_with(&expected), "{}", page["title"]);
+    }
+    assert!(
+        text(whole, "title").starts_with(&format!(
+            "RE-ENCRYPTED, NOT PROMOTED, WITH 2 ACCEPTED EXCEPTIONS: {} rows on key ",
+            of(total - 2)
+        )),
+        "{}",
+        whole["title"]
+    );
+    assert!(whole["figures"].as_i64().expect("a number") > 20);
+    for says in [
+        "a row is read again",
+        "Not clean",
+        "Accepted by",
+        "</script><img src=x onerror=alert(1)> \"quoted\" 'and' & \\u001b[2J \\u202edesrever\\u2066 {{ 7 * 7 }}",
+        "Rows that no key opens",
+        "neither key, 37 bytes",
+    ] {
+        let shown = text(whole, "text").to_lowercase();
+        assert!(shown.contains(&says.to_lowercase()), "no {says} in\n{shown}");
+    }
+    // The JSON that the page carries is the one that `report` prints, but for its clock.
+    let mut printed = rekey(&db, ["report", "--all"]).exits(0).json();
+    let mut carried = whole["report"].clone();
+    for report in [&mut printed, &mut carried] {
+        report["made"]["at"] = Value::Null;
+        for rotation in report["rotations"].as_array_mut().expect("a list") {
+            rotation["rotation"]["age_seconds"] = Value::Null;
+            for phase in rotation["phases"].as_array_mut().expect("a list") {
+                phase["seconds"] = Value::Null;
+            }
+        }
+    }
+    assert_eq!(printed, carried);
+}
+
+/// Ten thousand events, and a table without a row.
+#[test]
+fn much_and_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let empty = Db::new();
+    rekey(&empty, ["run", "--allow", "empty-table"]).run();
+    let much = Db::new();
+    Load::rows(20).into(&much);
+    rekey(&much, ["run"]).exits(0);
+    much.execute(
+        "SELECT rekey.append_event(id, 'access', repeat('operator', 12), 'because', '{\"by\": \"<b>test</b>\", \"keys\": [1, \"2\"]}') \
+         FROM rekey.rotations, generate_series(1, 5000); \
+         SELECT rekey.append_event(NULL, 'generate', 'someone', NULL, '[\"not\", \"an\", \"object\"]') FROM generate_series(1, 5000)",
+    );
+    let pages = [file(folder.path(), "much.html", &html(&much, &[], 0))];
+    for (width, scheme) in [("360", "light"), ("1400", "dark"), ("703", "print")] {
+        let seen = look(&["--without-axe", "--only", &format!("{width},{scheme}")], &pages);
+        let events = seen[0]["report"]["chain"]["events"].as_i64().expect("a number");
+        assert!(events > 10_000, "{events}");
+    }
+    if empty.has_rekey_schema() {
+        let page = file(folder.path(), "empty.html", &html(&empty, &[], 0));
+        look(&[], &[page]);
+    }
+}
