@@ -38,11 +38,36 @@ impl Pages<'_> {
     pub fn html(&self) -> Result<String> {
         let (css, json) = (Value::from_safe_string(CSS.into()), Value::from_safe_string(self.json.clone()));
         let report = Value::from(Serde(self.report));
-        fill("report.html", minijinja::context! { report, css, json, sha256 => self.sha256() })
+        let (sha256, css_sha256) = (self.sha256(), base64(&Sha256::digest(CSS)));
+        fill("report.html", minijinja::context! { report, css, css_sha256, json, sha256 })
     }
 
     /// A page for a terminal.
     pub fn text(&self) -> Result<String> {
         fill("report.txt", json!({ "report": self.report, "sha256": self.sha256() }))
+    }
+}
+
+/// As a Content-Security-Policy writes a hash (RFC 4648, section 4).
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let group = |part: &[u8]| {
+        let bits =
+            part.iter().chain([0; 2].iter()).take(3).fold(0, |bits, byte| bits << 8 | usize::from(*byte));
+        let digit =
+            |n: usize| if n <= part.len() { char::from(DIGITS[bits >> (18 - 6 * n) & 63]) } else { '=' };
+        [0, 1, 2, 3].map(digit)
+    };
+    bytes.chunks(3).flat_map(group).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::base64;
+
+    #[test]
+    fn base64_is_that_of_the_rfc() {
+        let told = ["", "f", "fo", "foo", "foob", "fooba", "foobar"].map(|text| base64(text.as_bytes()));
+        assert_eq!(told, ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg==", "Zm9vYmE=", "Zm9vYmFy"]);
     }
 }
