@@ -44,8 +44,7 @@ impl Listing {
     /// What to do next, now that they are listed, and the head of the audit chain.
     pub async fn close(mut self, session: &Session) -> Result<(Vec<Step>, Option<String>)> {
         let rotation = self.rotation.as_ref();
-        let mut next = standing::next_steps(session, &mut self.conn, rotation, JustDone::Nothing).await?;
-        next.retain(|step| step.command() != Some(Command::QuarantineList));
+        let next = standing::next_steps(session, &mut self.conn, rotation, JustDone::Listed).await?;
         Ok((next, audit::head_line(&mut self.conn).await))
     }
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{Session, standing};
 use crate::engine::End;
 use crate::error::{Exit, Result};
-use crate::rotation::permits::JustDone;
+use crate::rotation::permits::{JustDone, overtaken};
 use crate::rotation::{Counters, Direction, State, Step};
 use crate::store::audit;
 use crate::store::ledger::{Rotation, chunk, quarantine, rotation};
@@ -61,14 +61,7 @@ impl Goal {
             Goal::Unsettled => Exit::VerifyFailed,
             Goal::Signalled => Exit::Signalled,
             Goal::Aborted | Goal::PastDeadline => Exit::Stopped,
-            Goal::Superseded(
-                State::RollingBack
-                | State::Unpromoting
-                | State::RolledBack
-                | State::Promoting
-                | State::Finalizing,
-            ) => Exit::Busy,
-            Goal::Superseded(_) => Exit::State,
+            Goal::Superseded(state) => overtaken(state),
         }
     }
 }

@@ -7,10 +7,8 @@ use sqlx::PgConnection;
 
 use super::Session;
 use crate::engine::VerifyReport;
-use crate::error::{Exit, Result};
-use crate::rotation::permits::{
-    Fact, JustDone, LastPass, LastVerify, Outside, Position, Promotion, Quarantined,
-};
+use crate::error::Result;
+use crate::rotation::permits::{JustDone, LastPass, LastVerify, Outside, Position, Promotion, Quarantined};
 use crate::rotation::{Command, PassOutcome, Refusal, Standing, State, Step, next, permits};
 use crate::secrets::KeySource;
 use crate::store::StoreError;
@@ -44,13 +42,7 @@ pub async fn of(
 pub async fn permitted(session: &Session, conn: &mut PgConnection, command: Command) -> Result<Rotation> {
     let (found, standing) = latest(session, conn).await?;
     permits(command, &standing)?;
-    let none = || Refusal {
-        exit: Exit::State,
-        fact: Fact::NoRotation(command),
-        then: vec![Step::Type(Command::Plan)],
-        or: None,
-    };
-    Ok(found.ok_or_else(none)?)
+    Ok(found.ok_or_else(|| Refusal::no_rotation(command))?)
 }
 
 /// Refuses a command that does not fit where this rotation stands.

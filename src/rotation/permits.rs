@@ -27,7 +27,7 @@ pub fn permits(command: Command, standing: &Standing) -> Result<(), Refusal> {
     let at = match (&standing.rotation, command) {
         (_, C::Plan | C::DryRun | C::Status | C::Watch | C::QuarantineList | C::Fingerprint) => return Ok(()),
         (None, C::Run { .. }) => return Ok(()),
-        (None, _) => return Err(refuse(Exit::State, Fact::NoRotation(command), [Step::Type(C::Plan)])),
+        (None, _) => return Err(Refusal::no_rotation(command)),
         (Some(at), _) => at,
     };
     match command {
@@ -128,6 +128,16 @@ fn aborted(at: &Position, command: Command) -> Refusal {
     }
     let or = may_roll_back(at, false, at.compromised).is_ok().then(|| next::rollback(at));
     Refusal { exit: Exit::State, fact: Fact::Aborted { id: at.id, mixed: at.is_moving() }, then, or }
+}
+
+/// How a process ends whose work another has taken over: 8 while the other is at it, and for a rollback also after it, as the
+/// rest of the rows will not move forward.
+pub const fn overtaken(by: State) -> Exit {
+    match by {
+        State::RollingBack | State::Unpromoting | State::RolledBack => Exit::Busy,
+        State::Promoting | State::Finalizing => Exit::Busy,
+        State::Migrating | State::Migrated | State::Promoted | State::Finalized => Exit::State,
+    }
 }
 
 fn refuse(exit: Exit, fact: Fact, then: impl Into<Vec<Step>>) -> Refusal {

@@ -28,6 +28,11 @@ pub fn next(standing: &Standing) -> Vec<Step> {
         (JustDone::DryRun(Dry::WrongKey), _) => vec![Type(Command::Fingerprint)],
         (JustDone::DryRun(Dry::Stopped), _) => vec![Type(Command::DryRun)],
         (JustDone::Signalled, Some(at)) if goes_on(at) => vec![again(at)],
+        (JustDone::Listed, Some(at)) => {
+            let mut steps = of(at);
+            steps.retain(|step| *step != Type(Command::QuarantineList));
+            steps
+        }
         (_, Some(at)) => of(at),
         (_, None) => vec![Type(Command::Plan)],
     }

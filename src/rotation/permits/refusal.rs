@@ -92,6 +92,12 @@ const fn cannot_read(mixed: bool) -> &'static str {
 }
 
 impl Refusal {
+    /// There is no rotation that this command could be about.
+    pub fn no_rotation(command: Command) -> Refusal {
+        let then = vec![Step::Type(Command::Plan)];
+        Refusal { exit: Exit::State, fact: Fact::NoRotation(command), then, or: None }
+    }
+
     /// What to do instead, as a sentence with its commands in backquotes.
     pub fn hint(&self) -> String {
         let phrase = |step: &Step| match step {

@@ -118,6 +118,8 @@ pub enum JustDone {
     DryRun(Dry),
     /// It was moving rows, and a signal stopped it.
     Signalled,
+    /// The quarantine was listed.
+    Listed,
 }
 
 /// How a dry run ended.

@@ -198,6 +198,7 @@ fn any_standing() -> impl Strategy<Value = Standing> {
         JustDone::DryRun(Dry::WrongKey),
         JustDone::DryRun(Dry::Stopped),
         JustDone::Signalled,
+        JustDone::Listed,
     ]);
     (proptest::option::weighted(0.95, any_position()), just)
         .prop_map(|(rotation, just)| Standing { rotation, just })

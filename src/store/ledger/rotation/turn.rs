@@ -65,7 +65,7 @@ async fn turn(conn: &mut PgConnection, id: Uuid, actor: &Actor) -> Result<bool, 
     lock_to_turn(&mut tx, id).await?;
     // Chunks before the audit chain: finishing batches lock them in this order.
     fence(&mut tx, id).await?;
-    let from = [State::Migrating, State::Migrated, State::Promoting, State::Promoted];
+    let from: Vec<_> = State::ALL.iter().copied().filter(|state| state.may_roll_back()).collect();
     if !advance(&mut tx, id, &from, State::RollingBack, actor, json!({})).await? {
         return Ok(false);
     }
