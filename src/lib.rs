@@ -18,7 +18,7 @@
 //! `engine/worker.rs`. What may happen in which state, and what comes next, is [`rotation::permits`].
 //!
 //! Imports point downwards only; adapters do not import each other, and the pure modules know neither sqlx,
-//! tokio, aws, clap nor indicatif. [`error`] is the exit-code table, [`entropy`] the one door to randomness,
+//! tokio, aws nor clap. [`error`] is the exit-code table, [`entropy`] the one door to randomness,
 //! [`fault_point`] is for tests.
 
 // Tests make ids and wait as they like; the program has places for that (clippy.toml).

@@ -146,9 +146,9 @@ impl Command {
     /// themselves, or ask at the terminal.
     pub const fn may_be_given_up(&self) -> bool {
         match self {
+            Command::Status(args) => !args.watch,
             Command::Plan(_)
             | Command::Init(_)
-            | Command::Status(_)
             | Command::Verify(_)
             | Command::Report(_)
             | Command::Pause

@@ -1,7 +1,6 @@
 //! A job's session made from global flags and the environment of the process, and how results are printed.
 
 use std::ops::Deref;
-use std::time::Duration;
 
 use serde::Serialize;
 use zeroize::Zeroizing;
@@ -16,9 +15,6 @@ use crate::store::audit::Actor;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::progress;
 use crate::telemetry::termination::LastWord;
-
-/// How often a progress line is logged where there is no terminal.
-const PROGRESS_EVERY: Duration = Duration::from_secs(3);
 
 /// A job's session, and what printing its outcome needs.
 pub struct Context {
@@ -42,7 +38,7 @@ impl Context {
     pub fn new(global: Global) -> Context {
         let variable = |name: &str| std::env::var(name).ok();
         let operator = filled(global.operator.clone()).unwrap_or_else(operator);
-        let log_format = global.log_format;
+        let (console, quiet) = (global.console(), global.quiet);
         let session = Session {
             database_url: variable("DATABASE_URL").map(Zeroizing::new),
             actor: Actor::new(operator, global.reason.clone()),
@@ -54,9 +50,7 @@ impl Context {
             application: AppSettings::read(variable),
             cache: cache(),
             process: process(),
-            show_progress: Box::new(move |received| {
-                Some(progress::show(log_format, PROGRESS_EVERY, received))
-            }),
+            show_progress: Box::new(move |received| (!quiet).then(|| progress::show(console, received))),
         };
         Context { session, global, last_word: LastWord::default() }
     }
@@ -69,6 +63,14 @@ impl Context {
     /// What Kubernetes is told of a command that ended: how, and the first thing to do next.
     pub fn say_next(&self, outcome: &str, next: &[Step]) {
         self.last_word.say(outcome, next.first().map(ToString::to_string).as_deref());
+    }
+
+    /// Prints a result as one line of JSON, of several.
+    pub fn print_json_line(&self, value: &impl Serialize) -> Result<()> {
+        let line = serde_json::to_string(value)
+            .map_err(|e| Error::new(Exit::Internal, format!("cannot print the result: {e}")))?;
+        println!("{line}");
+        Ok(())
     }
 
     /// Prints a result as JSON.

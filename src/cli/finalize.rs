@@ -8,6 +8,7 @@ use super::context::Context;
 use super::last_lines::{print_head, print_next};
 use super::options::KeyArgs;
 use super::signals;
+use super::variables::naming;
 use crate::error::{Exit, Result};
 use crate::jobs::finalize::{self, FinalizeRequest, Finalized};
 use crate::jobs::stakes;
@@ -37,7 +38,7 @@ pub struct FinalizeArgs {
 pub async fn run(args: FinalizeArgs, context: &Context) -> Result<Exit> {
     let request = FinalizeRequest {
         recovery_window: args.recovery_window,
-        allowed: Allowed::parse(&args.allow)?,
+        allowed: naming("--allow", Allowed::parse(&args.allow))?,
         workers: args.workers.into(),
         keys: args.keys.named()?,
     };

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::context::Context;
 use super::last_lines::{print_head, print_next};
+use super::variables::naming;
 use crate::error::{Exit, Result};
 use crate::jobs::init;
 use crate::store::grants;
@@ -27,7 +28,7 @@ pub async fn run(args: InitArgs, context: &Context) -> Result<Exit> {
         print!("{}", init::sql());
         return Ok(Exit::Ok);
     }
-    let done = init::init(context, &Allowed::parse(&args.allow)?).await?;
+    let done = init::init(context, &naming("--allow", Allowed::parse(&args.allow))?).await?;
     if context.json() {
         context.print_json(&json!({
             "schema": "rekey", "created": done.created, "runner_role": grants::RUNNER, "reader_role": grants::READER,

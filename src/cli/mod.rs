@@ -7,7 +7,9 @@ macro_rules! println {
     () => { println!("") };
     ($($what:tt)+) => {{
         use std::io::Write as _;
-        let _ = writeln!(std::io::stdout(), "{}", $crate::cli::printable::printable(&format!($($what)+)));
+        let text = format!($($what)+);
+        let text = $crate::cli::printable::printable(&text);
+        let _ = $crate::telemetry::console::around_the_bar(|| writeln!(std::io::stdout(), "{text}"));
     }};
 }
 
@@ -16,7 +18,9 @@ macro_rules! eprintln {
     () => { eprintln!("") };
     ($($what:tt)+) => {{
         use std::io::Write as _;
-        let _ = writeln!(std::io::stderr(), "{}", $crate::cli::printable::printable(&format!($($what)+)));
+        let text = format!($($what)+);
+        let text = $crate::cli::printable::printable(&text);
+        let _ = $crate::telemetry::console::around_the_bar(|| writeln!(std::io::stderr(), "{text}"));
     }};
 }
 
@@ -60,7 +64,11 @@ mod signals;
 mod status;
 mod status_text;
 mod summary;
+<<<<<<< HEAD
 mod templates;
+=======
+mod variables;
+>>>>>>> d8082bd (Print log lines around the bar, tell an outage once, say what a resumed run waits for, and let people who pipe read text)
 mod verify;
 mod verify_text;
 
@@ -76,7 +84,7 @@ use crate::jobs::interrupt::unless_stopped;
 use crate::store::connect::answer_limit;
 use crate::store::with_answer_limit;
 use crate::telemetry::termination::LastWord;
-use crate::telemetry::{http, logging};
+use crate::telemetry::{console, http, logging};
 use refusal::Refused;
 
 /// Parses, runs, prints, and returns the exit code.
@@ -97,15 +105,17 @@ pub fn main() -> ExitCode {
             return ExitCode::from(Exit::Usage.code());
         }
     };
-    let log_format = cli.global.log_format;
-    logging::start(log_format);
+    let stderr = cli.global.console();
+    console::take_off_when_panicking();
+    logging::start(stderr, cli.global.verbosity());
+    variables::warn_of_strangers(&Cli::command());
     let context = Context::new(cli.global);
     let (works, has_last_word) = (cli.command.is_work(), cli.command.has_last_word());
     let exit = match guarded(|| start(cli.command, &context)) {
         Ok(exit) => exit,
         Err(refused) => {
             let e = &refused.error;
-            refusal::tell(e, log_format);
+            refusal::tell(e, stderr);
             refusal::print(&refused, context.json());
             context.last_word.say(&e.message, e.hint.as_deref());
             e.exit

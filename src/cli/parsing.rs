@@ -4,18 +4,24 @@
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{ArgAction, Command, CommandFactory, FromArgMatches};
+use clap::{ArgAction, ColorChoice, Command, CommandFactory, FromArgMatches};
 
 use super::command::Cli;
+use super::variables::{called_by_its_variable, said};
 
 /// The command line, or what to print in its place.
 pub fn parse() -> Result<Cli, clap::Error> {
-    understood().map_err(without_secrets)
+    understood().map_err(called_by_its_variable).map_err(without_secrets)
 }
 
 fn understood() -> Result<Cli, clap::Error> {
     let short = std::env::args_os().any(|argument| argument == "-h");
-    let command = without_empty_variables(Cli::command());
+    let color = match said("--color").as_deref() {
+        Some("always") => ColorChoice::Always,
+        Some("never") => ColorChoice::Never,
+        _ => ColorChoice::Auto,
+    };
+    let command = without_empty_variables(Cli::command().color(color));
     let command = if short { without_variables(command) } else { command };
     let matches = match command.clone().try_get_matches() {
         Err(e) if e.kind() == ErrorKind::ArgumentConflict => flags_first(command).try_get_matches()?,
@@ -62,7 +68,7 @@ fn is_amount(text: &str) -> bool {
 }
 
 /// Arguments that exclude each other, by id: two of them are a conflict to clap even if one is a variable.
-const RIVALS: [(&str, &str); 7] = [
+const RIVALS: [(&str, &str); 8] = [
     ("env_file", "to"),
     ("env_file", "stdout"),
     ("to", "stdout"),
@@ -70,6 +76,7 @@ const RIVALS: [(&str, &str); 7] = [
     ("source", "env_file"),
     ("sources", "env_file"),
     ("rotation", "all"),
+    ("quiet", "verbose"),
 ];
 
 /// Without the variables whose rival is on the command line: a flag goes before the environment.
@@ -118,10 +125,5 @@ fn without_empty_variables(command: Command) -> Command {
 
 /// Whether JSON was asked for on a command line that could not be understood.
 pub fn wants_json() -> bool {
-    let said: Vec<_> = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
-    let flag = said.iter().enumerate().find_map(|(at, a)| match a.strip_prefix("--output")? {
-        "" => said.get(at + 1).cloned(),
-        value => value.strip_prefix('=').map(str::to_owned),
-    });
-    flag.or_else(|| std::env::var("REKEY_OUTPUT").ok()).is_some_and(|form| form == "json")
+    said("--output").is_some_and(|form| form == "json")
 }

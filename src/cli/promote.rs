@@ -9,6 +9,7 @@ use super::context::Context;
 use super::last_lines::{print_head, print_next};
 use super::options::{KeyArgs, given};
 use super::signals;
+use super::variables::naming;
 use crate::error::{Exit, Result};
 use crate::jobs::promote::{self, PromoteRequest, Promoted};
 use crate::jobs::stakes;
@@ -39,9 +40,9 @@ pub struct PromoteArgs {
 /// Runs the command.
 pub async fn run(args: PromoteArgs, context: &Context) -> Result<Exit> {
     let request = PromoteRequest {
-        target: given(&args.target)?,
+        target: given("--target", &args.target)?,
         external: args.external,
-        allowed: Allowed::parse(&args.allow)?,
+        allowed: naming("--allow", Allowed::parse(&args.allow))?,
         workers: args.workers.into(),
         keys: args.keys.named()?,
     };

@@ -42,7 +42,7 @@ pub async fn run(command: QuarantineCommand, context: &Context) -> Result<Exit> 
     match command {
         QuarantineCommand::List => list(context).await,
         QuarantineCommand::Retry { keys, work, also_key } => {
-            let (also_key, keys, work) = (given(&also_key)?, keys.named()?, work.request()?);
+            let (also_key, keys, work) = (given("--also-key", &also_key)?, keys.named()?, work.request()?);
             let request = RetryRequest { also_key, keys, work };
             let stop = signals::listen()?;
             summary::print(context, &quarantine::retry(context, &request, stop).await?)

@@ -1,11 +1,14 @@
 //! How a command that ends in an error says so: on stderr always, and with `--output json`, where there is no result, on
 //! stdout with the same fields every time. The head of the audit chain is its last line, as it is a success's.
 
+use std::io::Write as _;
+
 use serde::Serialize;
 
 use super::last_lines::print_head;
 use crate::error::Error;
-use crate::telemetry::logging::{self, LogFormat};
+use crate::telemetry::console::{Console, around_the_bar};
+use crate::telemetry::logging;
 
 /// An error, and the audit chain's head where the command had appended to it.
 #[derive(Debug)]
@@ -31,11 +34,17 @@ struct Refusal<'a> {
 }
 
 /// On stderr, whatever RUST_LOG leaves out.
-pub fn tell(e: &Error, format: LogFormat) {
-    if format.is_json() {
+pub fn tell(e: &Error, console: Console) {
+    if console.json {
         tracing::error!(target: logging::NEVER_OFF, exit_code = e.exit.code(), hint = e.hint, "{e}");
     } else {
-        eprintln!("error: {e}");
+        // Colours are the one thing here that may act on a terminal.
+        if console.colored {
+            around_the_bar(|| _ = write!(std::io::stderr(), "\x1b[1;31merror:\x1b[0m "));
+            eprintln!("{e}");
+        } else {
+            eprintln!("error: {e}");
+        }
         if let Some(hint) = &e.hint {
             eprintln!("  try: {hint}");
         }

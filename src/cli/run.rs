@@ -36,7 +36,7 @@ pub struct RunArgs {
 pub async fn run(args: RunArgs, context: &Context) -> Result<Exit> {
     let request = RunRequest {
         compromised: args.compromised,
-        also_key: given(&args.also_key)?,
+        also_key: given("--also-key", &args.also_key)?,
         keys: args.keys.named()?,
         work: args.work.request()?,
     };

@@ -7,9 +7,24 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::engine::{Stop, StopSource};
 use crate::error::{Error, Exit, Result};
+use crate::jobs::interrupt::stopped;
+use crate::telemetry::console;
 
 /// Longer than that nobody waits for us: a database that hangs must not make it more than ten seconds.
 const LIMIT: Duration = Duration::from_secs(9);
+
+/// Watches until it is over; `None` where Ctrl-C ended it, which is how people stop watching. SIGTERM is an order to
+/// stop like any other.
+pub async fn unless_interrupted<T>(watching: impl Future<Output = Result<T>>) -> Result<Option<T>> {
+    let cannot = |e| Error::new(Exit::Internal, format!("cannot listen for signals: {e}"));
+    let mut term = signal(SignalKind::terminate()).map_err(cannot)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(cannot)?;
+    tokio::select! {
+        done = watching => done.map(Some),
+        _ = int.recv() => Ok(None),
+        _ = term.recv() => Err(stopped()),
+    }
+}
 
 /// Listens from now on.
 pub fn listen() -> Result<Stop> {
@@ -24,6 +39,7 @@ pub fn listen() -> Result<Stop> {
                 _ = int.recv() => {}
             }
             if source.stop() {
+                console::take_off();
                 #[expect(clippy::disallowed_methods, reason = "the second signal does not wait for main")]
                 std::process::exit(i32::from(Exit::Signalled.code()));
             }
@@ -33,6 +49,7 @@ pub fn listen() -> Result<Stop> {
                 tracing::warn!(
                     "what was under way did not end; ending all the same, the last checkpoint stands"
                 );
+                console::take_off();
                 #[expect(clippy::disallowed_methods, reason = "main may never come to its end")]
                 std::process::exit(i32::from(Exit::Signalled.code()));
             });

@@ -7,35 +7,68 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 
 use super::context::Context;
-use super::status_text;
+use super::last_lines::witness;
+use super::printable::printable;
+use super::{signals, status_text};
 use crate::error::{Exit, Result};
-use crate::jobs::status::Watch;
+use crate::jobs::status::{Status, Watch};
+use crate::telemetry::console::Page;
+
+/// Between two looks.
+const EVERY: Duration = Duration::from_secs(2);
 
 #[derive(Args)]
 pub struct StatusArgs {
-    /// Print again every two seconds until the rotation rests
+    /// Show it again every two seconds until the rotation rests; wait for one to begin
     #[arg(long, env = "REKEY_WATCH", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub watch: bool,
 }
 
 /// Runs the command.
 pub async fn run(args: StatusArgs, context: &Context) -> Result<Exit> {
-    let mut watch = Watch::open(context).await?;
-    loop {
-        let status = if args.watch { watch.look_patiently().await? } else { watch.look().await? };
-        if context.json() {
-            context.print_json(&status)?;
-        } else {
-            if args.watch && std::io::stdout().is_terminal() {
-                // Home, and clear what is below: the same place is painted again.
-                print!("\x1b[H\x1b[J");
-            }
-            status_text::print(&status);
-        }
-        if !args.watch || status.is_at_rest() {
-            return Ok(Exit::Ok);
-        }
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        println!();
+    if args.watch {
+        // Ctrl-C is how watching ends.
+        signals::unless_interrupted(watch(context)).await?;
+        return Ok(Exit::Ok);
     }
+    let status = Watch::open(context).await?.look().await?;
+    if context.json() {
+        context.print_json(&status)?;
+    } else {
+        println!("{}", status_text::text(&status).trim_end());
+        status.event_head.as_deref().map(witness);
+    }
+    Ok(Exit::Ok)
+}
+
+async fn watch(context: &Context) -> Result<()> {
+    let mut watch = Watch::open(context).await?;
+    let mut page = std::io::stdout().is_terminal().then(Page::default);
+    let mut begun = false;
+    loop {
+        let status = watch.look_patiently().await?;
+        begun |= status.has_begun();
+        let over = begun && status.is_at_rest();
+        show(context, &status, page.as_mut(), begun)?;
+        if over {
+            return Ok(());
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+/// One JSON document a line; the same place painted again on a terminal; otherwise one text after the other.
+fn show(context: &Context, status: &Status, page: Option<&mut Page>, begun: bool) -> Result<()> {
+    if context.json() {
+        return context.print_json_line(status);
+    }
+    let mut text = status_text::text(status);
+    if !begun {
+        text.push_str("waiting for a rotation to begin; Ctrl-C ends this\n");
+    }
+    match page {
+        Some(page) => page.paint(&printable(&text)),
+        None => println!("{text}"),
+    }
+    Ok(())
 }

@@ -84,6 +84,7 @@ pub async fn dry_run(
                 progress.send_replace(Progress {
                     rows_done: found.rows,
                     rows_total: total,
+                    estimated: true,
                     rows_per_second: rate,
                     eta_seconds: Some((total - found.rows) as f64 / rate.max(1.0)),
                     pass: 1,
@@ -97,6 +98,7 @@ pub async fn dry_run(
                     },
                     throttle: None,
                     waiting: false,
+                    outage: None,
                 });
             }
             connect::close(conn).await;

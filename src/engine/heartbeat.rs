@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::SharedJob;
 use super::gate::{Crew, Standstill};
 use crate::rotation::throttle::{Reason, Verdict, Why};
-use crate::rotation::{Desired, Pace, PassOutcome, Progress, State};
+use crate::rotation::{Desired, Outage, Pace, PassOutcome, Progress, State};
 use crate::store::ledger::{chunk, pass, process, rotation};
 use crate::store::{Purpose, StoreError, waits};
 
@@ -54,6 +54,10 @@ pub async fn run(
             Ok(conn) => conn,
             Err(error) => {
                 tracing::debug!(%error, "heartbeat cannot connect");
+                let away = job.connector.outage.lasting();
+                if let Some(outage) = away.map(|(lasting, attempts)| Outage { lasting, attempts }) {
+                    progress.send_modify(|progress| progress.outage = Some(outage));
+                }
                 tokio::time::sleep(Duration::from_millis(500)).await;
                 continue;
             }
@@ -84,6 +88,7 @@ async fn beat(
         }
         let now = rotation::by_id(conn, job.rotation).await?;
         announce(conn, job.rotation, &now.deadline, &mut seen.deadline).await?;
+        seen.announce_wish(now.desired, now.past_deadline);
         let workable = State::workable(job.direction).contains(&now.state);
         let pass = pass::latest(conn, job.rotation, job.direction).await?;
         let over = pass.as_ref().and_then(|pass| {
@@ -118,6 +123,7 @@ async fn beat(
             progress.send_replace(Progress {
                 rows_done: done,
                 rows_total: total,
+                estimated: pass.first && pass.outcome.is_none(),
                 rows_per_second: per_second,
                 eta_seconds: (per_second > 0.0).then(|| (total - done) as f64 / per_second),
                 pass: pass.number,
@@ -125,6 +131,7 @@ async fn beat(
                 totals,
                 throttle: throttle.clone(),
                 waiting,
+                outage: None,
             });
             let report = process::Report {
                 process: &job.process,
@@ -185,6 +192,28 @@ struct Seen {
     speed: Speed,
     /// None before the first look.
     deadline: Option<Option<String>>,
+    /// What the operator wants, and whether the deadline is over; none before the first look.
+    wish: Option<(Desired, bool)>,
+}
+
+impl Seen {
+    /// Says what changed since the last look. What was so when this process began is no news.
+    fn announce_wish(&mut self, desired: Desired, past_deadline: bool) {
+        let Some((before, was_past)) = self.wish.replace((desired, past_deadline)) else { return };
+        match desired {
+            Desired::Paused if before != desired => {
+                tracing::info!("paused by the operator; `rekey resume` continues");
+            }
+            Desired::Aborted if before != desired => {
+                tracing::info!("aborted by the operator; stopping after the batch under way");
+            }
+            Desired::Running if before == Desired::Paused => tracing::info!("resumed by the operator"),
+            _ => {}
+        }
+        if past_deadline && !was_past {
+            tracing::info!("the deadline has passed; stopping after the batch under way");
+        }
+    }
 }
 
 /// The deadline is every process's: each says when it was moved, and by whom. The first one seen is no news.

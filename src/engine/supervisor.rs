@@ -79,7 +79,7 @@ async fn attend(
             if since.elapsed() > job.connector.retry_for {
                 return Err(again);
             }
-            tracing::warn!(error = %again, "opening the pass again");
+            job.connector.outage.interrupted(&again);
             tokio::time::sleep(jitter(pause)).await;
             pause = (pause * 2).min(Duration::from_secs(5));
         }

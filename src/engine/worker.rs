@@ -1,5 +1,6 @@
 //! One worker: reads ahead, writes, and survives lost leases and lost connections.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sqlx::PgConnection;
@@ -14,8 +15,8 @@ use super::{SharedJob, closing};
 use crate::error::{Error, Exit};
 use crate::rotation::{Desired, State};
 use crate::store::connect::{close, jitter};
-use crate::store::ledger::{Lease, Owner, Pass, chunk, pass};
-use crate::store::{Backend, Class, Purpose, StoreError, signals, with_answer_limit};
+use crate::store::ledger::{Lease, Owner, Pass, chunk, pass, rotation};
+use crate::store::{Backend, Class, Connector, Outage, Purpose, StoreError, signals, with_answer_limit};
 
 /// Why a worker ended without an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +51,7 @@ impl Worker {
     /// Works until the pass is over or something ends it. Leases are given back by the supervisor.
     pub async fn run(mut self) -> Result<WorkerEnd, Error> {
         let mut last_lease: Option<Lease> = None;
-        let mut faults = Faults::new(self.job.connector.retry_for);
+        let mut faults = Faults::new(&self.job.connector);
         loop {
             let since = Instant::now();
             if let Some(ended) = self.wait_until_wanted().await {
@@ -77,7 +78,13 @@ impl Worker {
                 Fault::Yield => self.give_back().await,
                 Fault::LeaseLost => {
                     self.job.metrics.lease_lost();
-                    tracing::info!(worker = self.owner.worker, "lease lost, starting over");
+                    match self.is_called_off().await {
+                        true => tracing::debug!(worker = self.owner.worker, "lease cancelled with the work"),
+                        false => tracing::info!(
+                            worker = self.owner.worker,
+                            "lease lost to another process; continuing with another chunk"
+                        ),
+                    }
                 }
                 Fault::Store(e) => {
                     self.job.metrics.retry(e.sqlstate());
@@ -86,6 +93,17 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Whether the work was aborted, rolled back or past its deadline: each lease is cancelled then, which is no news.
+    async fn is_called_off(&self) -> bool {
+        let Ok(mut conn) = self.job.connector.try_connect(Purpose::Control).await else { return false };
+        let now = rotation::by_id(&mut conn, self.job.rotation).await;
+        close(conn).await;
+        now.is_ok_and(|now| {
+            let workable = State::workable(self.pass.direction).contains(&now.state);
+            !workable || now.desired != Desired::Running || now.past_deadline
+        })
     }
 
     /// Paused, throttled or aborted: whoever comes next shall not wait for our leases. The next session does it again if this fails.
@@ -261,18 +279,21 @@ fn read_ahead(mut reader: Reader, limit: Duration) -> Ahead {
 
 /// Faults without progress between them. Patience ends after `retry_for`.
 struct Faults {
+    outage: Arc<Outage>,
     patience: Duration,
     since: Option<Instant>,
     pause: Duration,
 }
 
 impl Faults {
-    fn new(patience: Duration) -> Faults {
-        Faults { patience, since: None, pause: Duration::from_millis(50) }
+    fn new(connector: &Connector) -> Faults {
+        let outage = connector.outage.clone();
+        Faults { outage, patience: connector.retry_for, since: None, pause: Duration::from_millis(50) }
     }
 
     fn progress(&mut self) {
-        *self = Faults::new(self.patience);
+        (self.since, self.pause) = (None, Duration::from_millis(50));
+        self.outage.worked();
     }
 
     /// Waits before another attempt, or gives the error back when trying again cannot help or has not.
@@ -294,7 +315,7 @@ impl Faults {
         if hopeless || since.elapsed() > self.patience {
             return Err(e.into());
         }
-        tracing::warn!(error = %e, sqlstate = e.sqlstate(), "retrying");
+        self.outage.interrupted(&e);
         tokio::time::sleep(jitter(self.pause)).await;
         self.pause = (self.pause * 2).min(Duration::from_secs(3));
         Ok(())

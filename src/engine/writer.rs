@@ -240,10 +240,10 @@ impl Writer {
     ) -> Result<(), StoreError> {
         if let Some(lease) = lease {
             let now = chunk::settle(conn, lease).await?;
-            tracing::info!(
+            tracing::debug!(
                 chunk = lease.chunk(),
                 batches_committed = now,
-                "settled the last batch after a lost connection"
+                "settled the last batch on a new connection"
             );
         }
         chunk::release(conn, process, &[worker]).await

@@ -22,6 +22,7 @@ pub mod preflight;
 pub mod promote;
 pub mod quarantine;
 pub mod report;
+mod resumed;
 pub mod rollback;
 pub mod run;
 mod session;

@@ -12,7 +12,7 @@ use super::preflight::{PreflightRequest, preflight, usable_ledger};
 use super::settled::{Ended, Settled, settle};
 use super::shared_key::{self, Move};
 use super::work::{self, WorkRequest};
-use super::{Session, access, cache_after, standing};
+use super::{Session, access, cache_after, resumed, standing};
 use crate::engine::lifecycle::{Exclusive, Target, clean_up, unpromote};
 use crate::engine::{End, Settings, Stop};
 use crate::error::Result;
@@ -164,6 +164,9 @@ async fn prepare(session: &Session, request: &RollbackRequest, connector: &Conne
     request.work.store_deadline(session, &mut conn, rotation.id).await?;
     access::record(session, &mut conn, rotation.id, "rollback", access::both(&keys)).await?;
     let before = chunk::totals(&mut conn, rotation.id, Direction::Backward).await?;
+    if !rotation.state.may_roll_back() {
+        resumed::tell(session, &mut conn, &rotation, Direction::Backward, &before).await?;
+    }
     connect::close(conn).await;
     Ok(Prepared { rotation, keys, how: (settings, limits), before })
 }

@@ -9,7 +9,7 @@ use super::key_pair::{self, KeyPair, NamedKeys};
 use super::preflight::{PreflightRequest, preflight, usable_ledger};
 use super::settled::{Ended, Settled, settle};
 use super::work::{self, WorkRequest};
-use super::{Session, access, standing};
+use super::{Session, access, resumed, standing};
 use crate::crypto::Rewrapper;
 use crate::engine::{Settings, Stop, lifecycle};
 use crate::error::{Error, Exit, Result};
@@ -97,6 +97,7 @@ async fn prepare(session: &Session, request: &RunRequest, connector: &Connector)
         active = begun;
     };
     let settings = request.work.settings(session, &report.facts);
+    let resumes = active.is_some();
     let rotation = match active {
         Some(active) => active,
         None => begin(session, request, &mut conn, &keys, &report).await?,
@@ -114,6 +115,9 @@ async fn prepare(session: &Session, request: &RunRequest, connector: &Connector)
     }
     request.work.store_deadline(session, &mut conn, rotation.id).await?;
     let before = chunk::totals(&mut conn, rotation.id, Direction::Forward).await?;
+    if resumes {
+        resumed::tell(session, &mut conn, &rotation, Direction::Forward, &before).await?;
+    }
     let rewrapper = work::rewrapper(&keys, rotation.id, Direction::Forward, also.as_ref())?;
     drop((keys, also));
     connect::close(conn).await;

@@ -133,6 +133,11 @@ pub struct Quarantine {
 }
 
 impl Status {
+    /// There is a rotation that is not over yet.
+    pub fn has_begun(&self) -> bool {
+        self.rotation.as_ref().is_some_and(|heading| heading.rotation.state.is_active())
+    }
+
     /// Nothing changes by itself any more. Rows that are to be moved may have no pass yet: it is being opened.
     pub fn is_at_rest(&self) -> bool {
         let rotation = self.rotation.as_ref().map(|r| &r.rotation);

@@ -1,5 +1,7 @@
 //! How far a run is: one shape for bars, log lines, metrics and `status`.
 
+use std::time::Duration;
+
 use super::throttle::Why;
 use super::words::words;
 use super::{Counters, PassKind};
@@ -32,6 +34,8 @@ pub struct Progress {
     pub rows_done: i64,
     /// Rows expected: the planner's estimate until the first pass has counted.
     pub rows_total: i64,
+    /// The rows expected are an estimate.
+    pub estimated: bool,
     /// Rows a second, by all processes, over the last seconds.
     pub rows_per_second: f64,
     /// Seconds left at that rate.
@@ -46,6 +50,17 @@ pub struct Progress {
     pub throttle: Option<Why>,
     /// It waits, and is not merely slow.
     pub waiting: bool,
+    /// The database is away.
+    pub outage: Option<Outage>,
+}
+
+/// A database that is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outage {
+    /// For how long it has been.
+    pub lasting: Duration,
+    /// How often it was tried since.
+    pub attempts: u32,
 }
 
 /// How much of the table a pass has counted.
@@ -65,6 +80,8 @@ impl Progress {
             Counted::Whole => self.rows_done,
             Counted::Partly => self.rows_total.max(self.rows_done),
         };
+        self.estimated &= counted == Counted::Partly;
+        self.outage = None;
         self.eta_seconds = None;
         self.pass = self.pass.max(1);
         self.totals = totals;

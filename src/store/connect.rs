@@ -4,6 +4,7 @@
 //! So the first connection of a [`Connector`] is probed before anything is set in it, unless another of the same process
 //! has been.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 
 use super::dsn::{Dsn, TargetSession};
 use super::error::{Class, StoreError, watched};
+use super::outage::Outage;
 use super::pooling;
 use super::refusal::{self, Answer};
 use super::statement::{script, statements};
@@ -80,6 +82,8 @@ pub struct Connector {
     detours: usize,
     /// No pooler in transaction mode stands in between, as far as anybody can tell.
     direct: AtomicBool,
+    /// What is told of a database that is away.
+    pub outage: Arc<Outage>,
 }
 
 impl Connector {
@@ -98,6 +102,7 @@ impl Connector {
             only: None,
             detours: 0,
             direct: AtomicBool::new(false),
+            outage: Arc::default(),
         }
     }
 
@@ -115,6 +120,7 @@ impl Connector {
             only: other.only.clone(),
             detours: other.detours,
             direct: AtomicBool::new(other.direct.load(Ordering::Relaxed)),
+            outage: other.outage.clone(),
         }
     }
 
@@ -228,6 +234,7 @@ impl Connector {
         // The application must never be the deadlock's victim: rekey gives up first.
         let settings = self.session(purpose, deadlock_timeout * 3 / 10);
         script(&mut conn, "configure the session", CONNECT_LIMIT, sqlx::AssertSqlSafe(settings)).await?;
+        self.outage.connected();
         Ok(conn)
     }
 
@@ -310,7 +317,7 @@ impl Connector {
             if error.class() == Class::Denied || error.class() == Class::Fatal || left.is_zero() {
                 return Err(error);
             }
-            tracing::warn!(server = %self.described, %error, seconds_left = left.as_secs(), "database unreachable, retrying");
+            self.outage.unreachable(&self.described, &error, left);
             tokio::time::sleep(jitter(pause).min(left)).await;
             pause = (pause * 2).min(Duration::from_secs(5));
         }

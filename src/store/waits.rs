@@ -90,6 +90,39 @@ statements! {
          LEFT JOIN rekey.processes p ON p.process = c.owner \
          WHERE c.rotation = $1 AND c.state = 'open' AND c.worker IS NOT NULL AND c.owner <> $2 \
          AND c.lease_until >= clock_timestamp() ORDER BY p.seen_at NULLS FIRST LIMIT 1";
+
+    fn lease_holders(rotation: Uuid, process: &str) -> All<(String, Option<f64>, f64)> within LIMIT during OP:
+        "SELECT coalesce(c.owner, ''), extract(epoch FROM clock_timestamp() - max(p.seen_at))::float8, \
+         extract(epoch FROM max(c.lease_until) - clock_timestamp())::float8 FROM rekey.chunks c \
+         LEFT JOIN rekey.processes p ON p.process = c.owner \
+         WHERE c.rotation = $1 AND c.state = 'open' AND c.worker IS NOT NULL AND c.owner <> $2 \
+         AND c.lease_until >= clock_timestamp() GROUP BY c.owner";
+}
+
+/// Leases of another process.
+#[derive(Clone, Debug)]
+pub struct Leased {
+    /// Its name in the ledger.
+    pub process: String,
+    /// Since it was heard of; none where it signed off, or never reported.
+    pub silent: Option<Duration>,
+    /// Until the last of them expires.
+    pub free_in: Duration,
+}
+
+/// Leases that processes other than `process` hold.
+pub async fn leases(
+    conn: &mut PgConnection,
+    rotation: Uuid,
+    process: &str,
+) -> Result<Vec<Leased>, StoreError> {
+    let holders = lease_holders(conn, rotation, process).await?;
+    let leased = |(process, seen, free_in): (String, Option<f64>, f64)| Leased {
+        process,
+        silent: seen.map(seconds),
+        free_in: seconds(free_in),
+    };
+    Ok(holders.into_iter().map(leased).collect())
 }
 
 /// Rows looked at.

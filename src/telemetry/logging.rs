@@ -1,32 +1,47 @@
-//! Logs, on stderr: for people on a terminal, JSON lines elsewhere. RUST_LOG is honoured.
-
-use std::io::IsTerminal;
+//! Logs, on stderr: text for people, JSON lines for machines. RUST_LOG is honoured; `-q` and `-v` go before it.
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Metadata};
 use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::{EnvFilter, fmt};
 
-/// `--log-format`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum LogFormat {
-    /// Bars and text on a terminal, JSON lines otherwise.
+use super::console::{Console, Lines};
+
+/// How much is said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verbosity {
+    /// Warnings and errors; no progress.
+    Quiet,
+    /// What RUST_LOG asks for, or else what an operator needs to know.
     #[default]
-    Auto,
-    /// Text for people.
-    Pretty,
-    /// One JSON object a line.
-    Json,
+    Normal,
+    /// What each worker does, too.
+    Verbose,
+    /// Everything rekey says.
+    Everything,
 }
 
-impl LogFormat {
-    /// Whether log lines are JSON here and now.
-    pub fn is_json(self) -> bool {
+impl Verbosity {
+    /// From `-q`, and from how often `-v` was given.
+    pub const fn new(quiet: bool, verbose: u8) -> Verbosity {
+        match (quiet, verbose) {
+            (true, _) => Verbosity::Quiet,
+            (false, 0) => Verbosity::Normal,
+            (false, 1) => Verbosity::Verbose,
+            (false, _) => Verbosity::Everything,
+        }
+    }
+
+    /// The filter in RUST_LOG's words, where the flags decide.
+    const fn filter(self) -> Option<&'static str> {
         match self {
-            LogFormat::Auto => !std::io::stderr().is_terminal(),
-            LogFormat::Pretty => false,
-            LogFormat::Json => true,
+            Verbosity::Quiet => Some("warn"),
+            Verbosity::Normal => None,
+            Verbosity::Verbose => Some("warn,rekey=debug"),
+            Verbosity::Everything => Some("info,rekey=trace"),
         }
     }
 }
@@ -38,6 +53,19 @@ pub const NEVER_OFF: &str = "rekey::refused";
 /// read it in the command's output.
 pub const HEAD: &str = "rekey::head";
 
+/// The time in front of a line for people: UTC, to the second.
+struct Seconds;
+
+impl FormatTime for Seconds {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a line of the log bears the time of the machine it is written on"
+    )]
+    fn format_time(&self, line: &mut Writer<'_>) -> std::fmt::Result {
+        write!(line, "{:.0}", jiff::Timestamp::now())
+    }
+}
+
 /// Whether a line may be written at all. The AWS SDK repeats whole answers and errors below INFO, other than values it
 /// was asked for: a refused PutSecretValue may quote what it refused.
 fn tells_no_secret(line: &Metadata<'_>) -> bool {
@@ -45,12 +73,13 @@ fn tells_no_secret(line: &Metadata<'_>) -> bool {
 }
 
 /// Starts logging. Everything but our own lines is quiet unless RUST_LOG asks for it.
-pub fn start(format: LogFormat) {
+pub fn start(console: Console, verbosity: Verbosity) {
     let asked = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|asked| !asked.is_empty());
+    let asked = verbosity.filter().map(str::to_owned).or(asked);
     let filter = asked.and_then(|asked| EnvFilter::try_new(widened(&asked)).ok());
     let filter = filter.unwrap_or_else(|| EnvFilter::new("warn,rekey=info"));
-    let base = fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if format.is_json() {
+    let base = fmt().with_env_filter(filter).with_writer(Lines);
+    if console.json {
         base.json()
             .flatten_event(true)
             .with_current_span(false)
@@ -59,7 +88,7 @@ pub fn start(format: LogFormat) {
             .with(filter_fn(tells_no_secret))
             .init();
     } else {
-        let base = base.with_target(false).with_ansi(std::io::stderr().is_terminal());
+        let base = base.with_target(false).with_ansi(console.colored).with_timer(Seconds);
         base.finish().with(filter_fn(|line| tells_no_secret(line) && line.target() != HEAD)).init();
     }
 }

@@ -180,7 +180,12 @@ impl Recorded {
         if let Some(why) = &progress.throttle {
             self.throttles.insert(why.reason, true);
         }
-        self.progress = Some((progress, Instant::now()));
+        // What is known while the database is away is as old as it was.
+        let heard = match (&progress.outage, &self.progress) {
+            (Some(_), Some((_, heard))) => *heard,
+            _ => Instant::now(),
+        };
+        self.progress = Some((progress, heard));
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the process says about itself while it works: logs, progress and metrics, and its last word.
 
+pub mod console;
 pub mod http;
 pub mod logging;
 pub mod metrics;

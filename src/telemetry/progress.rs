@@ -1,56 +1,61 @@
-//! Progress: a bar on a terminal, one log line every few seconds elsewhere, both with the same numbers.
+//! Progress: a bar on a terminal, a line of text or JSON every few seconds elsewhere, all with the same numbers.
 
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::logging::LogFormat;
+use super::console::{self, Bar, Console};
 use crate::rotation::{Activity, Progress};
 
-/// Shows progress until dropped; the last line tells how far it went, however short the work was.
+/// How often a progress line is written where there is no bar.
+const EVERY: Duration = Duration::from_secs(3);
+
+/// Columns before the bar, for its name; what stands below it is indented as far.
+const MARGIN: usize = 8;
+
+/// Shows progress until dropped. As JSON, the last line tells how far it went, however short the work was.
 pub struct Shown {
     shower: JoinHandle<()>,
-    bar: Option<ProgressBar>,
+    console: Console,
     progress: watch::Receiver<Progress>,
 }
 
 impl Drop for Shown {
     fn drop(&mut self) {
         self.shower.abort();
-        match &self.bar {
-            Some(bar) => bar.finish_and_clear(),
-            None => line(&self.progress.borrow()),
+        if self.console.json {
+            record(&self.progress.borrow());
+        } else if self.console.bars {
+            console::take_off();
         }
     }
 }
 
 /// Starts showing what `progress` is fed with.
-pub fn show(format: LogFormat, every: Duration, progress: watch::Receiver<Progress>) -> Shown {
-    if format.is_json() {
-        let shower = tokio::spawn(lines(every, progress.clone()));
-        return Shown { shower, bar: None, progress };
-    }
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(5));
-    // The message has lines of its own below the bar, so that all of it fits into 80 columns.
-    let style = ProgressStyle::with_template("{prefix:>8} {bar:36} {percent:>3}%  {msg}")
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .progress_chars("━╸─");
-    bar.set_style(style);
-    let shower = tokio::spawn(bars(bar.clone(), progress.clone()));
-    Shown { shower, bar: Some(bar), progress }
+pub fn show(console: Console, progress: watch::Receiver<Progress>) -> Shown {
+    let shower = match console.bars {
+        true => tokio::spawn(draw(Bar::put_up(), progress.clone())),
+        false => tokio::spawn(lines(console, progress.clone())),
+    };
+    Shown { shower, console, progress }
 }
 
-async fn lines(every: Duration, progress: watch::Receiver<Progress>) {
+async fn lines(console: Console, progress: watch::Receiver<Progress>) {
     loop {
-        tokio::time::sleep(every).await;
-        line(&progress.borrow().clone());
+        tokio::time::sleep(EVERY).await;
+        let p = progress.borrow().clone();
+        if console.json {
+            record(&p);
+        } else if p.pass > 0 || p.outage.is_some() {
+            tracing::info!("{}", sentence(&p));
+        }
     }
 }
 
-fn line(p: &Progress) {
-    if p.pass == 0 {
+/// As JSON, each number in a field of its own.
+fn record(p: &Progress) {
+    if p.pass == 0 && p.outage.is_none() {
         return;
     }
     tracing::info!(
@@ -66,48 +71,128 @@ fn line(p: &Progress) {
         lost_races = p.totals.lost_races,
         quarantined = p.totals.quarantined,
         throttle = p.throttle.as_ref().map(ToString::to_string),
+        waiting = p.waiting,
+        unreachable_seconds = p.outage.map(|outage| outage.lasting.as_secs()),
         "progress"
     );
 }
 
-async fn bars(bar: ProgressBar, mut progress: watch::Receiver<Progress>) {
-    while progress.changed().await.is_ok() {
-        let p = progress.borrow_and_update().clone();
-        if p.pass == 0 {
-            continue;
+/// `pass 1: 32 164 of about 80 200 rows, 40 %, 5 210 rows/s, 9 s left`.
+fn sentence(p: &Progress) -> String {
+    let of = if p.estimated { "of about" } else { "of" };
+    let mut said = format!(
+        "{}: {} {of} {} rows, {} %",
+        name(p),
+        thousands(p.rows_done),
+        thousands(p.rows_total),
+        percent(p),
+    );
+    if !stands_still(p) {
+        said.push_str(&pace(p));
+    }
+    said.push_str(&quarantined(p));
+    if let Some(hold) = hold(p) {
+        said.push_str(&format!("; {hold}"));
+    }
+    said
+}
+
+async fn draw(bar: Bar, mut progress: watch::Receiver<Progress>) {
+    loop {
+        let drawn = drawn(&progress.borrow_and_update(), console::columns());
+        bar.draw(drawn);
+        if progress.changed().await.is_err() {
+            return;
         }
-        bar.set_prefix(match p.activity {
-            Some(Activity::Full) => format!("pass {}", p.pass),
-            Some(Activity::Sweep) => format!("sweep {}", p.pass),
-            Some(Activity::DryRun) => Activity::DryRun.to_string(),
-            None => String::new(),
-        });
-        bar.set_length(p.rows_total.max(0) as u64);
-        bar.set_position(p.rows_done.max(0) as u64);
-        bar.set_message(message(&p));
     }
 }
 
-/// What stands beside the bar, and below it.
-fn message(p: &Progress) -> String {
-    let left = p.eta_seconds.map_or_else(String::new, |s| format!("{} left", duration(s)));
-    let quarantined = match p.totals.quarantined {
-        0 => String::new(),
-        n => format!(", {} quarantined", thousands(n)),
+/// The bar, and what stands below it; no line is as wide as the terminal.
+fn drawn(p: &Progress, columns: usize) -> String {
+    let below = |text: &str| format!("\n{:MARGIN$} {}", "", cut(text, columns.saturating_sub(MARGIN + 2)));
+    if p.pass == 0 && p.outage.is_none() {
+        return format!("{:>MARGIN$}", "starting");
+    }
+    let left = match p.eta_seconds {
+        Some(seconds) if !stands_still(p) => format!("{} left", duration(seconds)),
+        _ => String::new(),
     };
-    // The word alone: what was measured would not fit, and `status` tells it.
-    let pace = if p.waiting { "waiting" } else { "slowed down" };
-    let throttle = p
-        .throttle
-        .as_ref()
-        .map_or_else(String::new, |why| format!("\n{:8} {pace}: {}", "", why.reason.as_str()));
-    format!(
-        "{left}\n{:8} {} of {} rows, {} rows/s{quarantined}{throttle}",
-        "",
+    let width = columns.saturating_sub(MARGIN + 28).clamp(10, 60);
+    let filled = width * percent(p) as usize / 100;
+    let tip = if filled < width { "╸" } else { "" };
+    let bar = format!("{}{tip}{}", "━".repeat(filled), "─".repeat(width.saturating_sub(filled + 1)));
+    let mut lines = format!("{:>MARGIN$} {bar} {:>3} %  {left}", name(p), percent(p));
+    lines = cut(lines.trim_end(), columns.saturating_sub(1));
+    lines.push_str(&below(&format!(
+        "{} of {}{} rows, {} rows/s{}",
         thousands(p.rows_done),
+        if p.estimated { "about " } else { "" },
         thousands(p.rows_total),
         thousands(p.rows_per_second as i64),
-    )
+        quarantined(p),
+    )));
+    if let Some(hold) = hold(p) {
+        lines.push_str(&below(&hold));
+    }
+    lines
+}
+
+/// `pass 1`, `sweep 2`, `dry run`.
+fn name(p: &Progress) -> String {
+    match p.activity {
+        Some(Activity::Full) => format!("pass {}", p.pass),
+        Some(Activity::Sweep) => format!("sweep {}", p.pass),
+        Some(Activity::DryRun) => Activity::DryRun.to_string(),
+        None => "run".to_owned(),
+    }
+}
+
+fn percent(p: &Progress) -> i64 {
+    if p.rows_total > 0 { (p.rows_done * 100 / p.rows_total).clamp(0, 100) } else { 100 }
+}
+
+fn pace(p: &Progress) -> String {
+    let left = p.eta_seconds.map_or_else(String::new, |seconds| format!(", {} left", duration(seconds)));
+    format!(", {} rows/s{left}", thousands(p.rows_per_second as i64))
+}
+
+fn quarantined(p: &Progress) -> String {
+    match p.totals.quarantined {
+        0 => String::new(),
+        n => format!(", {} quarantined", thousands(n)),
+    }
+}
+
+/// Whether a rate would say nothing of what is to come.
+fn stands_still(p: &Progress) -> bool {
+    p.waiting || p.outage.is_some()
+}
+
+/// Why it waits, or is slow.
+fn hold(p: &Progress) -> Option<String> {
+    if let Some(outage) = &p.outage {
+        let attempts = if outage.attempts == 1 { "attempt" } else { "attempts" };
+        return Some(format!(
+            "waiting: database unreachable for {}, {} {attempts}",
+            duration(outage.lasting.as_secs_f64()),
+            outage.attempts
+        ));
+    }
+    let why = p.throttle.as_ref()?.to_string();
+    Some(match p.waiting {
+        true if why.starts_with("waiting") => why,
+        true => format!("waiting: {why}"),
+        false => format!("slowed down: {why}"),
+    })
+}
+
+/// The text, or as much of it as there is room for.
+fn cut(text: &str, columns: usize) -> String {
+    if text.chars().count() <= columns {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().take(columns.saturating_sub(1)).collect();
+    format!("{}…", kept.trim_end())
 }
 
 /// `42 s`, `7 min 5 s`, `3 h 20 min`.
@@ -137,30 +222,61 @@ pub fn thousands(n: i64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{duration, message, thousands};
-    use crate::rotation::throttle::{Reason, Why};
-    use crate::rotation::{Counters, Progress};
+    use std::time::Duration;
 
-    #[test]
-    fn what_stands_beside_the_bar_fits_into_80_columns() {
-        let p = Progress {
+    use super::{drawn, duration, sentence, thousands};
+    use crate::rotation::throttle::{Reason, Why};
+    use crate::rotation::{Activity, Counters, Outage, Progress};
+
+    fn far_on() -> Progress {
+        Progress {
             rows_done: 123_456_789,
             rows_total: 1_234_567_890,
+            estimated: true,
             rows_per_second: 123_456.7,
             eta_seconds: Some(8999.0),
             pass: 12,
-            activity: Some(crate::rotation::Activity::Sweep),
+            activity: Some(Activity::Sweep),
             totals: Counters { quarantined: 1234, ..Counters::default() },
             throttle: Some(Why { reason: Reason::ReplicationLag, detail: "x".repeat(90) }),
             waiting: true,
-        };
-        let message = message(&p);
-        let lines: Vec<&str> = message.lines().collect();
-        assert_eq!(lines.len(), 3, "{message}");
-        assert_eq!(lines[2].trim(), "waiting: replication lag");
-        assert!(8 + 1 + 36 + 1 + 4 + 2 + lines[0].len() <= 80, "{message}");
-        assert!(lines[1..].iter().all(|line| line.len() <= 80), "{message}");
+            outage: None,
+        }
+    }
+
+    #[test]
+    fn no_line_is_as_wide_as_the_terminal() {
+        for columns in [20, 40, 80, 100, 160] {
+            let drawn = drawn(&far_on(), columns);
+            assert_eq!(drawn.lines().count(), 3, "{drawn}");
+            assert!(drawn.lines().all(|line| line.chars().count() < columns), "{columns}: {drawn}");
+        }
+        let drawn = drawn(&far_on(), 80);
+        let lines: Vec<&str> = drawn.lines().collect();
+        assert!(lines[0].starts_with("sweep 12 ━━━━╸─") && lines[0].ends_with("─  10 %"), "{drawn}");
+        assert!(lines[2].trim().starts_with("waiting: replication lag: xxx"), "{drawn}");
         assert_eq!([5.0, 65.0, 8999.0].map(duration), ["5 s", "1 min 5 s", "2 h 29 min"]);
+    }
+
+    #[test]
+    fn why_it_waits_is_said_once_and_in_full_where_there_is_room() {
+        let lease = Why { reason: Reason::Lease, detail: "pod-1, silent 14 s, free in 16 s".into() };
+        let mut p = Progress { throttle: Some(lease), ..far_on() };
+        let told = "waiting for the lease of: pod-1, silent 14 s, free in 16 s";
+        assert_eq!(drawn(&p, 100).lines().last().unwrap().trim(), told);
+        assert_eq!(
+            sentence(&p),
+            format!("sweep 12: 123 456 789 of about 1 234 567 890 rows, 10 %, 1 234 quarantined; {told}")
+        );
+        p.outage = Some(Outage { lasting: Duration::from_secs(12), attempts: 5 });
+        let away = "waiting: database unreachable for 12 s, 5 attempts";
+        assert_eq!(drawn(&p, 80).lines().last().unwrap().trim(), away);
+        (p.outage, p.throttle, p.estimated) = (None, None, false);
+        p.totals.quarantined = 0;
+        assert_eq!(
+            sentence(&p),
+            "sweep 12: 123 456 789 of 1 234 567 890 rows, 10 %, 123 456 rows/s, 2 h 29 min left"
+        );
     }
 
     #[test]

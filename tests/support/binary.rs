@@ -30,12 +30,13 @@ pub fn rekey<const N: usize>(db: &Db, arguments: [&str; N]) -> Rekey {
         .env("NEW_ENCRYPTION_KEY", NEW)
 }
 
-/// `rekey …` with an environment that holds only PATH.
+/// `rekey …` with an environment that holds only PATH, and logs as a pod writes them.
 pub fn rekey_without_database<const N: usize>(arguments: [&str; N]) -> Rekey {
     // Another build may be put to the test, an installed one or one that was broken on purpose (tests/README.md).
     let binary = std::env::var_os("REKEY_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_rekey").into());
     let mut command = Command::new(binary);
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command.env("REKEY_LOG_FORMAT", "json");
     let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
     Rekey { arguments, command }
 }
@@ -85,6 +86,12 @@ impl Rekey {
         command.uid(user).gid(group);
         self.command = command;
         self
+    }
+
+    /// As a command to be started by other means.
+    pub fn into_command(mut self) -> Command {
+        self.command.args(&self.arguments);
+        self.command
     }
 
     /// Starts it.

@@ -16,6 +16,7 @@ pub mod load;
 pub mod pooler;
 pub mod programs;
 pub mod proxy;
+pub mod screen;
 pub mod status;
 
 pub use binary::{Outcome, Rekey, Running, rekey, rekey_without_database};

@@ -11,6 +11,7 @@ use super::super::last_lines::print_head;
 use super::super::signals;
 use super::print_new::print_new;
 use super::subject::Kind;
+use crate::cli::variables::naming;
 use crate::error::{Exit, Result};
 use crate::jobs::keys::generate::{GenerateRequest, Generated, generate};
 use crate::jobs::keys::subject::{self, Subject};
@@ -52,7 +53,7 @@ pub async fn run(args: GenerateArgs, context: &Context) -> Result<Exit> {
     let wanted = subject::BOTH.into_iter().filter(|k| kind.is_none_or(|only| only == *k));
     let subjects = match (&args.destination.env_file, &args.destination.to) {
         (Some(path), _) => wanted.map(|k| Subject::dotenv(path, k)).collect(),
-        (None, Some(to)) => vec![Subject::given(KeySource::parse(to)?, kind)],
+        (None, Some(to)) => vec![Subject::given(naming("--to", KeySource::parse(to))?, kind)],
         (None, None) => return print_new(kind, context, &mut stop).await,
     };
     let request = GenerateRequest { subjects, force: args.force };

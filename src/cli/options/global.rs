@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::PossibleValue;
-use clap::{Args, ValueEnum};
+use clap::builder::{BoolishValueParser, PossibleValue};
+use clap::{ArgAction, Args, ValueEnum};
 
 use super::values::duration;
 use crate::jobs::Environment;
-use crate::telemetry::logging::LogFormat;
+use crate::telemetry::console::{Color, Console, LogFormat};
+use crate::telemetry::logging::Verbosity;
 
 /// Flags of every command.
 #[derive(Args, Clone)]
@@ -29,6 +30,24 @@ pub struct Global {
         default_value_t
     )]
     pub log_format: LogFormat,
+    /// Colours on stderr
+    #[arg(
+        long,
+        global = true,
+        env = "REKEY_COLOR",
+        hide_env_values = true,
+        hide_short_help = true,
+        value_enum,
+        default_value_t,
+        value_name = "WHEN"
+    )]
+    pub color: Color,
+    /// Log warnings and errors only, and show no progress
+    #[arg(short, long, global = true, env = "REKEY_QUIET", hide_env_values = true, hide_short_help = true, value_parser = BoolishValueParser::new())]
+    pub quiet: bool,
+    /// Log more: what each worker does; twice for everything
+    #[arg(short, long, global = true, env = "REKEY_VERBOSE", hide_env_values = true, hide_short_help = true, action = ArgAction::Count, conflicts_with = "quiet")]
+    pub verbose: u8,
     /// Who does this, for the audit trail [default: the OS user, or pod and service account]
     #[arg(
         long,
@@ -87,6 +106,18 @@ pub struct Global {
         value_name = "PATH"
     )]
     pub metrics_file: Option<PathBuf>,
+}
+
+impl Global {
+    /// How stderr is written to.
+    pub fn console(&self) -> Console {
+        Console::new(self.log_format, self.color)
+    }
+
+    /// How much is said there.
+    pub fn verbosity(&self) -> Verbosity {
+        Verbosity::new(self.quiet, self.verbose)
+    }
 }
 
 /// `--output`.

@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use crate::cli::variables::naming;
 use crate::error::Result;
 use crate::jobs::key_pair::NamedKeys;
 use crate::secrets::{KeySource, SecretLayout};
@@ -24,11 +25,15 @@ pub struct KeyArgs {
 impl KeyArgs {
     /// The sources that are named; what does not parse is not echoed.
     pub fn named(&self) -> Result<NamedKeys> {
-        Ok(NamedKeys { old: given(&self.old_key)?, new: given(&self.new_key)?, layout: self.secret_layout })
+        Ok(NamedKeys {
+            old: given("--old-key", &self.old_key)?,
+            new: given("--new-key", &self.new_key)?,
+            layout: self.secret_layout,
+        })
     }
 }
 
-/// A source as given on the command line; what does not parse is not echoed.
-pub fn given(text: &Option<String>) -> Result<Option<KeySource>> {
-    Ok(text.as_deref().map(KeySource::parse).transpose()?)
+/// A source as given with this flag or in its variable; what does not parse is not echoed.
+pub fn given(flag: &str, text: &Option<String>) -> Result<Option<KeySource>> {
+    naming(flag, text.as_deref().map(KeySource::parse).transpose())
 }

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::throttle::ThrottleArgs;
 use super::values::{deadline, duration};
+use crate::cli::variables::naming;
 use crate::error::Result;
 use crate::jobs::work::WorkRequest;
 use crate::rotation::Deadline;
@@ -50,7 +51,7 @@ impl WorkArgs {
             lock_target: self.lock_target,
             deadline: self.deadline,
             max_sweeps: self.max_sweeps,
-            allowed: Allowed::parse(&self.allow)?,
+            allowed: naming("--allow", Allowed::parse(&self.allow))?,
             limits: self.throttle.limits(),
         })
     }

@@ -80,7 +80,7 @@ pub async fn run(args: ReportArgs, context: &Context) -> Result<Exit> {
         }
         _ => return Ok(Exit::Ok),
     };
-    refusal::tell(&broken, context.global.log_format);
+    refusal::tell(&broken, context.global.console());
     Ok(broken.exit)
 }
 
