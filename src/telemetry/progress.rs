@@ -271,7 +271,7 @@ mod tests {
         p.outage = Some(Outage { lasting: Duration::from_secs(12), attempts: 5 });
         let away = "waiting: database unreachable for 12 s, 5 attempts";
         assert_eq!(drawn(&p, 80).lines().last().unwrap().trim(), away);
-        (p.outage, p.throttle, p.estimated) = (None, None, false);
+        (p.outage, p.throttle, p.estimated, p.waiting) = (None, None, false, false);
         p.totals.quarantined = 0;
         assert_eq!(
             sentence(&p),
