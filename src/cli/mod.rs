@@ -64,11 +64,8 @@ mod signals;
 mod status;
 mod status_text;
 mod summary;
-<<<<<<< HEAD
 mod templates;
-=======
 mod variables;
->>>>>>> d8082bd (Print log lines around the bar, tell an outage once, say what a resumed run waits for, and let people who pipe read text)
 mod verify;
 mod verify_text;
 
