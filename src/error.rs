@@ -38,18 +38,19 @@ macro_rules! exit_codes {
 }
 
 exit_codes! {
-    Ok = 0, None, "the command's goal holds now";
-    Internal = 1, Count, "internal error, a bug";
-    Usage = 2, FailJob, "usage or configuration";
-    Key = 3, FailJob, "key missing, malformed, wrong, equal, or not this rotation's";
-    Preflight = 4, FailJob, "preflight refused";
-    Quarantined = 5, FailJob, "finished, but rows are quarantined";
-    VerifyFailed = 6, FailJob, "verify failed: rows on the wrong key, or a row of ours with other bytes";
-    State = 7, FailJob, "refused by the rotation's state";
-    Busy = 8, FailJob, "another process holds what this needs";
-    Stopped = 9, FailJob, "stopped on purpose: aborted, or past its deadline; the checkpoint is saved";
-    Unavailable = 69, Count, "database, Redis or secrets backend unreachable";
-    Signalled = 75, Ignore, "stopped by a signal with its checkpoint saved: run again to resume";
+    Ok = 0, None, "Success: requested state reached";
+    Internal = 1, Count, "Internal error: a bug";
+    Usage = 2, FailJob, "Usage or configuration error";
+    Key = 3, FailJob, "Key missing, malformed, wrong, not this rotation's, or both keys equal";
+    Preflight = 4, FailJob, "Preflight refused";
+    Quarantined = 5, FailJob, "Finished, but rows are quarantined";
+    VerifyFailed = 6, FailJob, "Verify failed: rows are on the wrong key, or rows written by rekey changed \
+        their contents";
+    State = 7, FailJob, "Refused in this state of the rotation";
+    Busy = 8, FailJob, "Another process holds a lock that this command needs";
+    Stopped = 9, FailJob, "Stopped on purpose: aborted, or past the deadline; the checkpoint is saved";
+    Unavailable = 69, Count, "Database, Redis or secrets backend unreachable";
+    Signalled = 75, Ignore, "Stopped by a signal; the checkpoint is saved, so run again to resume";
 }
 
 impl Exit {

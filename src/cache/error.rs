@@ -11,16 +11,16 @@ pub enum CacheError {
     #[error("REDIS_URL is not set")]
     NoUrl,
     /// Not a Redis URL. It is not kept: it may hold a password.
-    #[error("this is no URL of a Redis server (it is not shown: it may hold a password)")]
+    #[error("REDIS_URL is not the URL of a Redis server (not shown, because it may contain a password)")]
     BadUrl,
     /// An empty prefix, or one with control characters.
-    #[error("the prefix cannot be empty")]
+    #[error("the prefix can't be empty")]
     BadPrefix,
     /// A CA file that cannot be read.
-    #[error("cannot read the CA certificates in {path}: {cause}")]
+    #[error("can't read the CA certificates in {path}: {cause}")]
     CaFile { path: String, cause: std::io::Error },
     /// One node of many.
-    #[error("{server} is a node of a Redis cluster, and knows only its own keys")]
+    #[error("{server} is a node of a Redis cluster and knows only its own keys")]
     Cluster { server: String },
     /// No connection within the limit.
     #[error("{server}: no answer")]
@@ -33,7 +33,7 @@ pub enum CacheError {
 /// The kind and the server's words: no arguments are in them.
 fn describe(e: &RedisError) -> String {
     match e.kind() {
-        ErrorKind::AuthenticationFailed => "the user or the password is not accepted".into(),
+        ErrorKind::AuthenticationFailed => "the server rejects the user or the password".into(),
         _ => e.to_string().chars().filter(|c| !c.is_control()).take(300).collect(),
     }
 }
@@ -74,32 +74,39 @@ impl From<CacheError> for Error {
         let transient = e.is_transient();
         let (exit, hint) = match &e {
             CacheError::NoUrl | CacheError::BadUrl => {
-                (Exit::Usage, "REDIS_URL=rediss://user:password@host:6379/0 rekey cache purge")
+                (Exit::Usage, "Set it: `REDIS_URL=rediss://user:password@host:6379/0 rekey cache purge`")
             }
-            CacheError::BadPrefix => (Exit::Usage, "--prefix dashtam, as the application's settings say"),
-            CacheError::CaFile { .. } => (Exit::Usage, "put ssl_ca_certs in REDIS_URL right"),
+            CacheError::BadPrefix => (
+                Exit::Usage,
+                "Pass the prefix from the application's settings, such as \
+                `--prefix dashtam`",
+            ),
+            CacheError::CaFile { .. } => (Exit::Usage, "Correct ssl_ca_certs in REDIS_URL"),
             CacheError::Cluster { .. } => (
                 Exit::Usage,
-                "delete on every primary: redis-cli --cluster call HOST:PORT --cluster-only-masters …; entries expire by themselves after 300 s",
+                "Delete the entries on every primary with `redis-cli --cluster call HOST:PORT \
+                 --cluster-only-masters …`, or wait 300 s until they expire",
             ),
             CacheError::Silent { .. } => (Exit::Unavailable, RETRY),
             CacheError::Redis { .. } if transient => (Exit::Unavailable, RETRY),
             CacheError::Redis { source, .. } if is_certificate(source) => (
                 Exit::Usage,
-                "let SSL_CERT_FILE, or ssl_ca_certs in REDIS_URL, name the CA that signed the server's certificate",
+                "Name the CA that signed the server's certificate, in SSL_CERT_FILE or in ssl_ca_certs of \
+                 REDIS_URL",
             ),
             CacheError::Redis { source, .. } => match source.kind() {
                 ErrorKind::AuthenticationFailed => {
-                    (Exit::Usage, "put the password into REDIS_URL: redis://user:password@host:6379/0")
+                    (Exit::Usage, "Add the password to REDIS_URL: redis://user:password@host:6379/0")
                 }
                 ErrorKind::Server(ServerErrorKind::ReadOnly) => {
-                    (Exit::Usage, "name the primary: this server is a replica")
+                    (Exit::Usage, "Name the primary in REDIS_URL: this server is a replica")
                 }
-                _ => (Exit::Usage, "check REDIS_URL, and that its user may SCAN and UNLINK"),
+                _ => (Exit::Usage, "Check REDIS_URL, and that its user may run SCAN and UNLINK"),
             },
         };
         Error::new(exit, message).hint(hint)
     }
 }
 
-const RETRY: &str = "check that Redis is up and reachable, then run the same command again; entries expire by themselves after 300 s";
+const RETRY: &str = "Check that Redis is up and reachable, then run the same command again, or wait 300 s \
+    until the entries expire";

@@ -69,7 +69,8 @@ pub async fn purge(target: &Target, mode: Mode, retry_for: Duration) -> Result<V
         if !error.is_transient() || left.is_zero() {
             return Err(error);
         }
-        tracing::warn!(server = %target, %error, seconds_left = left.as_secs(), "Redis unreachable, retrying");
+        tracing::warn!(server = %target, %error, seconds_left = left.as_secs(), "Redis is unreachable; \
+            retrying");
         tokio::time::sleep(pause.min(left)).await;
         pause = (pause * 2).min(Duration::from_secs(5));
     }

@@ -26,10 +26,10 @@ pub enum CacheCommand {
 /// `cache purge`
 #[derive(Args)]
 pub struct PurgeArgs {
-    /// The server; better in REDIS_URL, because arguments are visible to every user of the machine
+    /// Redis server. Prefer the REDIS_URL variable: every user of the machine can see arguments
     #[arg(long, env = "REDIS_URL", hide_env_values = true, value_name = "URL")]
     pub redis_url: Option<String>,
-    /// The application's prefix
+    /// Prefix of the application's cache keys
     #[arg(
         long,
         env = "REKEY_PREFIX",
@@ -38,10 +38,10 @@ pub struct PurgeArgs {
         value_name = "PREFIX"
     )]
     pub prefix: String,
-    /// Count, and delete nothing
+    /// Count the entries; delete nothing
     #[arg(long, env = "REKEY_DRY_RUN", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub dry_run: bool,
-    /// Do not ask
+    /// Don't ask for confirmation
     #[arg(long, env = "REKEY_YES", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub yes: bool,
 }

@@ -22,17 +22,17 @@ use super::run::RunArgs;
 use super::status::StatusArgs;
 use super::verify::VerifyArgs;
 
-/// Moves every stored bank credential from one AES-256-GCM key to another, and proves it.
+/// Re-encrypts every stored bank credential under a new AES-256-GCM key, and proves it
 #[derive(Parser)]
 #[command(
     name = "rekey",
     version,
     long_version = env!("REKEY_VERSION"),
-    after_help = "The database is named by DATABASE_URL; keys by their source: env:VAR, file:PATH,\n\
-                  dotenv:PATH#VAR, aws:SECRET_ID[#JSON_FIELD][@STAGE_OR_VERSION_ID].\n\
-                  Every flag has an environment variable: --lease-ttl is REKEY_LEASE_TTL.\n\n\
-                  A first rotation: rekey plan, rekey run --dry-run, rekey run, rekey verify,\n\
-                  rekey promote, and days later rekey finalize; rekey rollback undoes it until then."
+    after_help = "DATABASE_URL names the database. A key is named by its source: env:VAR, \
+        file:PATH,\ndotenv:PATH#VAR, aws:SECRET_ID[#JSON_FIELD][@LABEL_OR_VERSION_ID].\nFlags have \
+        environment variables: --lease-ttl is REKEY_LEASE_TTL.\n\nA first rotation: rekey plan, rekey run \
+        --dry-run, rekey run, rekey verify,\nrekey promote, restart the application, and days later rekey \
+        finalize.\nUntil then, rekey rollback undoes it."
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -43,58 +43,58 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Say what stands in the way and what a run would cost; read-only
+    /// Check for blockers and estimate a run; changes nothing (--rehearse writes and rolls back)
     #[command(after_long_help = examples::PLAN)]
     Plan(PlanArgs),
     /// Create schema rekey, and show the grants each role needs
     #[command(after_long_help = examples::INIT)]
     Init(InitArgs),
-    /// Re-encrypt every connection: start, join or resume a rotation
+    /// Re-encrypt every credential: start, join or resume a rotation
     #[command(after_long_help = examples::RUN)]
     Run(RunArgs),
     /// Show the rotation, its workers, rate and totals
     #[command(after_long_help = examples::STATUS)]
     Status(StatusArgs),
-    /// Open every row with the right key, and compare its bytes
+    /// Decrypt every row with the right key and compare its bytes
     #[command(after_long_help = examples::VERIFY)]
     Verify(VerifyArgs),
-    /// Verify, then make the new key the one the application reads
+    /// Verify, then give the application the new key
     #[command(after_long_help = examples::PROMOTE)]
     Promote(PromoteArgs),
-    /// End the rotation on the new key; there is no rollback after it
+    /// End the rotation on the new key; rollback is impossible afterwards
     #[command(after_long_help = examples::FINALIZE)]
     Finalize(FinalizeArgs),
-    /// Return every row to the old key
+    /// Re-encrypt every row under the old key again
     #[command(after_long_help = examples::ROLLBACK)]
     Rollback(RollbackArgs),
     /// Print evidence for auditors: who, when, keys, proofs, timeline
     #[command(after_long_help = examples::REPORT)]
     Report(ReportArgs),
-    /// Let workers finish their batch and wait
+    /// Make workers finish their batch and wait
     #[command(after_long_help = examples::PAUSE)]
     Pause,
-    /// Let paused or aborted workers go on
+    /// Allow paused, aborted or overdue workers to continue
     #[command(after_long_help = examples::RESUME)]
     Resume(ResumeArgs),
-    /// Let workers finish their batch and end
+    /// Make workers finish their batch and exit
     #[command(after_long_help = examples::ABORT)]
     Abort,
-    /// Rows that open with neither key
+    /// List, retry or accept rows that rekey can't re-encrypt
     #[command(subcommand, after_long_help = examples::QUARANTINE)]
     Quarantine(QuarantineCommand),
-    /// Say what an exit code, finding, state or throttle reason means
+    /// Explain an exit code, finding, state or throttle reason
     #[command(after_long_help = examples::EXPLAIN)]
     Explain(ExplainArgs),
-    /// Print a shell's completion script
+    /// Print the completion script for a shell
     #[command(after_long_help = examples::COMPLETIONS)]
     Completions(CompletionsArgs),
-    /// Print the manual page, or write one for every command
+    /// Print the manual page, or write one per command
     #[command(after_long_help = examples::MAN)]
     Man(ManArgs),
     /// Generate, check, back up, restore and replace keys
     #[command(subcommand, after_long_help = examples::KEYS)]
     Keys(KeysCommand),
-    /// The application's cache in Redis
+    /// Delete stale entries from the application's Redis cache
     #[command(subcommand, after_long_help = examples::CACHE)]
     Cache(CacheCommand),
 }

@@ -7,7 +7,7 @@ use crate::error::{Error, Exit, Result};
 
 #[derive(Args)]
 pub struct CompletionsArgs {
-    /// The shell
+    /// Shell to complete for
     shell: Shell,
 }
 
@@ -15,6 +15,14 @@ pub struct CompletionsArgs {
 pub fn run(args: CompletionsArgs, mut rekey: Command) -> Result<Exit> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut rekey, "rekey", &mut script);
-    super::man::to_stdout(&script).map_err(|e| Error::new(Exit::Internal, format!("cannot print: {e}")))?;
+    super::man::to_stdout(&script).map_err(|e| {
+        Error::new(
+            Exit::Internal,
+            format!(
+                "can't print the script: \
+        {e}"
+            ),
+        )
+    })?;
     Ok(Exit::Ok)
 }

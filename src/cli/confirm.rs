@@ -45,7 +45,7 @@ pub fn ask(question: &str, answer: Answer<'_>) -> Result<()> {
     std::io::stdin()
         .lock()
         .read_line(&mut typed)
-        .map_err(|e| Error::new(Exit::Usage, format!("cannot read the answer: {e}")))?;
+        .map_err(|e| Error::new(Exit::Usage, format!("can't read the answer: {e}")))?;
     let agreed = match answer {
         Answer::Yes => ["y", "yes"].contains(&typed.trim().to_ascii_lowercase().as_str()),
         Answer::Word(word) => typed.trim() == word,
@@ -62,7 +62,7 @@ pub fn show(stakes: &Stakes) {
     line("keys", &format!("{} → {}", r.old_fingerprint, r.new_fingerprint));
     let accepted = match stakes.accepted {
         0 => String::new(),
-        rows => format!(", {} of them accepted as they are", thousands(rows)),
+        rows => format!(", {} of them accepted", thousands(rows)),
     };
     line("rows", &format!("{}{accepted}", thousands(stakes.rows)));
     line(

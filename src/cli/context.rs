@@ -75,7 +75,7 @@ impl Context {
 
     /// Prints a result as JSON.
     pub fn print_json(&self, value: &impl Serialize) -> Result<()> {
-        let wrong = |e| Error::new(Exit::Internal, format!("cannot print the result: {e}"));
+        let wrong = |e| Error::new(Exit::Internal, format!("can't print the result: {e}"));
         let value = serde_json::to_value(value).map_err(wrong)?;
         println!("{}", serde_json::to_string_pretty(&value).map_err(wrong)?);
         if let Some(head) = value["event_head"].as_str() {

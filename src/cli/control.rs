@@ -12,7 +12,7 @@ use crate::rotation::{Deadline, Desired};
 
 #[derive(Args)]
 pub struct ResumeArgs {
-    /// A new end of the window
+    /// New deadline: a duration or an RFC 3339 time
     #[arg(long, env = "REKEY_DEADLINE", hide_env_values = true, value_parser = deadline, value_name = "WHEN")]
     pub deadline: Option<Deadline>,
 }
@@ -41,9 +41,9 @@ async fn set(context: &Context, desired: Desired, deadline: Option<Deadline>) ->
         return Ok(Exit::Ok);
     }
     let says = match done.rotation.desired {
-        Desired::Running => "workers go on",
+        Desired::Running => "workers continue",
         Desired::Paused => "workers finish their batch and wait",
-        Desired::Aborted => "workers finish their batch and end",
+        Desired::Aborted => "workers finish their batch and exit",
     };
     println!("rotation {}: {says}", done.rotation.id);
     print_next(&done.next);

@@ -11,12 +11,12 @@ pub const INIT: &str = "Examples:
   rekey init --print-sql >rekey.sql   for an administrator to read and run";
 
 pub const RUN: &str = "Examples:
-  rekey run --dry-run             every row opened and sealed; nothing written
+  rekey run --dry-run             re-encrypt every row in memory; write nothing
   rekey run --deadline 2h         save and exit 9 after two hours
   rekey run --window \"01:00-05:00 Europe/Berlin\" --max-rate 5000
   rekey run --workers 4 --reason \"quarterly rotation\"
   rekey run --old-key dotenv:env/.env#ENCRYPTION_KEY --new-key file:new.key
-  rekey run --compromised         the old key is known to others";
+  rekey run --compromised         the old key has leaked";
 
 pub const STATUS: &str = "Examples:
   rekey status
@@ -30,7 +30,7 @@ pub const VERIFY: &str = "Examples:
 pub const PROMOTE: &str = "Examples:
   rekey promote --yes
   rekey promote --target dotenv:env/.env.prod#ENCRYPTION_KEY --yes
-  rekey promote --external --yes  somebody else changes it: say what to change";
+  rekey promote --external --yes  print what to change, then rerun to confirm";
 
 pub const FINALIZE: &str = "Examples:
   rekey finalize
@@ -77,7 +77,7 @@ pub const EXPLAIN: &str = "Examples:
   rekey explain 7
   rekey explain promoted
   rekey explain 'replication lag'
-  rekey explain                   lists every name";
+  rekey explain                   list every name";
 
 pub const COMPLETIONS: &str = "Examples:
   rekey completions bash >/etc/bash_completion.d/rekey

@@ -8,7 +8,7 @@ use crate::jobs::explain::{self, Explanation};
 
 #[derive(Args)]
 pub struct ExplainArgs {
-    /// An exit code, or the name of a finding, a state or a throttle reason; without one, lists them all
+    /// Exit code, or the name of a finding, state or throttle reason [default: list them all]
     #[arg(value_name = "NAME")]
     name: Option<String>,
 }

@@ -18,16 +18,16 @@ use crate::telemetry::progress::thousands;
 
 #[derive(Args)]
 pub struct FinalizeArgs {
-    /// Days in which the temporary secret can still be restored
+    /// Days during which AWS can still restore the deleted temporary secret
     #[arg(long, env = "REKEY_RECOVERY_WINDOW", hide_env_values = true, default_value_t = 30, value_parser = clap::value_parser!(u8).range(7..=30), value_name = "DAYS")]
     pub recovery_window: u8,
-    /// Don't ask. There is no environment variable for it: what cannot be undone is agreed to each time
+    /// Don't ask for confirmation. Has no environment variable, because finalizing can't be undone
     #[arg(long)]
     pub yes: bool,
-    /// Readers of the verify before it
+    /// Workers that verify the rows first
     #[arg(long, env = "REKEY_WORKERS", hide_env_values = true, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64), value_name = "N")]
     pub workers: u16,
-    /// Let a named finding pass; repeatable
+    /// Allow a refused finding by name; repeatable
     #[arg(long, env = "REKEY_ALLOW", hide_env_values = true, value_name = "FINDING", value_delimiter = ',')]
     pub allow: Vec<String>,
     #[command(flatten)]
@@ -46,7 +46,7 @@ pub async fn run(args: FinalizeArgs, context: &Context) -> Result<Exit> {
     let stop = signals::listen()?;
     if confirm::is_needed(args.yes)? {
         confirm::show(&stakes::of(context, Command::Finalize).await?);
-        confirm::ask("This ends the rotation. There is no rollback after it.", Answer::Word("finalize"))?;
+        confirm::ask("This ends the rotation. Rollback is impossible afterwards.", Answer::Word("finalize"))?;
     }
     let done = finalize::finalize(context, &request, stop).await?;
     context.say_next("finalized", &done.next);
@@ -67,24 +67,25 @@ fn text(f: &Finalized, recovery_window: u8) {
         0 => String::new(),
         rows => format!(", except {} that an operator accepted", thousands(rows)),
     };
-    println!("rotation {} is over; every connection is on the new key, {}{but}", r.id, r.new_fingerprint);
+    println!("rotation {} is finalized; every row is on the new key, {}{but}", r.id, r.new_fingerprint);
     if let Some(label) = &ending.retired_label {
-        println!("  the old key stays, labelled {label}: database backups taken before the rotation need it");
-    }
-    if let Some(secret) = &ending.deletion_scheduled {
         println!(
-            "  secret {secret} is scheduled for deletion, {recovery_window} days from when that was asked"
+            "  The old key is kept under the staging label {label}. Database backups taken before the \
+            rotation need it"
         );
     }
+    if let Some(secret) = &ending.deletion_scheduled {
+        println!("  Secret {secret} is scheduled for deletion, {recovery_window} days after the request");
+    }
     if let Some(secret) = &ending.already_gone {
-        println!("  secret {secret} was already permanently deleted");
+        println!("  Secret {secret} was already permanently deleted");
     }
     if let Some(secret) = &ending.left_alone {
         let why = ending.left_alone_because.as_deref().unwrap_or_default();
-        println!("  secret {secret} stays: {why}");
+        println!("  Secret {secret} is kept: {why}");
     }
     if let Some(secret) = &ending.not_deleted {
-        println!("  secret {secret} could not be deleted: delete it by hand");
+        println!("  Secret {secret} could not be deleted. Delete it by hand");
     }
     if let Some(others) = &f.others {
         println!("  {}: {}", others.name, others.message);

@@ -14,10 +14,10 @@ use crate::store::preflight::Allowed;
 
 #[derive(Args)]
 pub struct InitArgs {
-    /// Print the schema and the grants as SQL, and do nothing
+    /// Print the SQL for the schema and the grants; change nothing
     #[arg(long, env = "REKEY_PRINT_SQL", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub print_sql: bool,
-    /// Let a named finding pass; repeatable
+    /// Allow a refused finding by name; repeatable
     #[arg(long, env = "REKEY_ALLOW", hide_env_values = true, value_name = "FINDING", value_delimiter = ',')]
     pub allow: Vec<String>,
 }
@@ -38,9 +38,9 @@ pub async fn run(args: InitArgs, context: &Context) -> Result<Exit> {
     }
     println!(
         "schema rekey {}",
-        if done.created { "is ready" } else { "was there already, and is up to date" }
+        if done.created { "was created" } else { "already existed and is up to date" }
     );
-    println!("\nOther roles than its owner need these grants; nobody was granted anything:\n");
+    println!("\nOther roles than the owner need these grants. rekey did not grant anything:\n");
     print!("{}", grants::sql());
     println!();
     print_next(&done.next);

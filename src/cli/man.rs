@@ -9,7 +9,7 @@ use crate::error::{Error, Exit, Result};
 
 #[derive(Args)]
 pub struct ManArgs {
-    /// Write rekey.1, rekey-run.1, … into this folder
+    /// Write rekey.1, rekey-run.1, … to this directory
     #[arg(long, env = "REKEY_DIR", hide_env_values = true, value_name = "PATH")]
     dir: Option<PathBuf>,
 }
@@ -23,7 +23,7 @@ pub fn run(args: ManArgs, rekey: Command) -> Result<Exit> {
         None => page(&rekey).and_then(|text| to_stdout(&text)),
         Some(dir) => std::fs::create_dir_all(dir).and_then(|()| write_all(dir, &rekey, "rekey")),
     };
-    done.map_err(|e| Error::new(Exit::Usage, format!("cannot write the manual: {e}")))?;
+    done.map_err(|e| Error::new(Exit::Usage, format!("can't write the manual: {e}")))?;
     Ok(Exit::Ok)
 }
 

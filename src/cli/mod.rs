@@ -130,8 +130,8 @@ pub fn main() -> ExitCode {
 /// A panic is a bug with an exit code of the table, and the last word of a pod like any other.
 fn guarded(work: impl FnOnce() -> Result<Exit, Refused>) -> Result<Exit, Refused> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|_| {
-        Err(Error::new(Exit::Internal, "rekey panicked; what it said is above")
-            .hint("please report it with the log; no data was lost, run again to resume")
+        Err(Error::new(Exit::Internal, "rekey panicked; its message is above")
+            .hint("Report this bug with the log. No data was lost: run the same command again to resume")
             .into())
     })
 }
@@ -142,7 +142,7 @@ fn start(command: Command, context: &Context) -> Result<Exit, Refused> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|e| Error::new(Exit::Internal, format!("cannot start the runtime: {e}")))?;
+        .map_err(|e| Error::new(Exit::Internal, format!("can't start the runtime: {e}")))?;
     let work = async {
         match dispatch(command, context).await {
             Ok(exit) => Ok(exit),
@@ -160,7 +160,7 @@ fn hand_over_metrics(context: &Context, exit: Exit) {
     if let Some(path) = &context.global.metrics_file
         && let Err(error) = context.metrics.write_file(path)
     {
-        tracing::warn!(path = %path.display(), %error, "metrics could not be written");
+        tracing::warn!(path = %path.display(), %error, "Could not write the metrics file");
     }
 }
 
@@ -168,10 +168,10 @@ async fn serve_metrics(context: &Context) -> Result<()> {
     let Some(address) = context.global.metrics_listen else { return Ok(()) };
     let silence = context.lease_ttl;
     let bound = http::serve(address, context.metrics.clone(), silence).await.map_err(|e| {
-        Error::new(Exit::Usage, format!("cannot serve metrics on {address}: {e}"))
-            .hint("choose another --metrics-listen, or leave it out")
+        Error::new(Exit::Usage, format!("can't serve metrics on {address}: {e}"))
+            .hint("Choose another address for `--metrics-listen`, or leave it out")
     })?;
-    tracing::info!(address = %bound, "serving /metrics, /livez and /readyz");
+    tracing::info!(address = %bound, "Serving /metrics, /livez and /readyz");
     Ok(())
 }
 

@@ -45,7 +45,7 @@ fn without_secrets(mut e: clap::Error) -> clap::Error {
             e.insert(kind, ContextValue::String("(not shown)".to_owned()));
             // In place of clap's "to pass '…' as a value", which repeats it too.
             let tip =
-                "what may be a secret is not repeated; keys are named, never passed: env:VAR, file:PATH, …";
+                "rekey does not repeat what may be a secret. Name a key by its source: env:VAR, file:PATH, …";
             e.insert(Suggested, ContextValue::StyledStrs(vec![tip.to_owned().into()]));
         }
     }

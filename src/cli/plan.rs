@@ -11,7 +11,7 @@ use crate::jobs::plan::{self, Plan, PlanRequest};
 
 #[derive(Args)]
 pub struct PlanArgs {
-    /// Measure: write this many rows in transactions that are rolled back
+    /// Measure a run: write this many rows in transactions that are rolled back
     #[arg(long, env = "REKEY_REHEARSE", hide_env_values = true, value_parser = clap::value_parser!(u64).range(1..=10_000_000), value_name = "ROWS")]
     pub rehearse: Option<u64>,
     #[command(flatten)]
@@ -37,10 +37,10 @@ pub async fn run(args: PlanArgs, context: &Context) -> Result<Exit> {
     let exit = plan.report.exit();
     let outcome = match exit {
         Exit::Ok if plan.report.may_only_look() => {
-            "nothing stands in the way of a run by a role that may write; this role may only plan and verify"
+            "no blockers for a run by a role that can write; this role can only plan and verify"
         }
-        Exit::Ok if plan.rotation.is_some() => "nothing stands in the way of going on",
-        Exit::Ok => "nothing stands in the way of a run",
+        Exit::Ok if plan.rotation.is_some() => "no blockers: the rotation can continue",
+        Exit::Ok => "no blockers: ready to run",
         _ => "refused: see the findings",
     };
     context.say_next(outcome, &plan.next);

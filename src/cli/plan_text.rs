@@ -56,7 +56,7 @@ fn sample(plan: &Plan) {
     };
     count(source, sample.on_source as f64, "rows");
     count(target, sample.on_target as f64, "rows");
-    count("neither key opens", sample.neither as f64, "rows");
+    count("neither key decrypts", sample.neither as f64, "rows");
     count("without a credential", sample.null as f64, "rows");
 }
 
@@ -66,9 +66,9 @@ fn run(plan: &Plan) {
     line("walks the table by", run.addressing, "");
     count("workers", run.workers as f64, "");
     count("chunk", f64::from(run.chunk_rows), "rows");
-    count("batch, at most", f64::from(run.batch_rows), "rows");
-    count("rows to move", forecast.rows as f64, "rows");
-    size("growth, about", forecast.growth_bytes as f64);
+    count("maximum batch", f64::from(run.batch_rows), "rows");
+    count("rows to re-encrypt", forecast.rows as f64, "rows");
+    size("table growth, about", forecast.growth_bytes as f64);
     if let (Some(rate), Some(seconds)) = (forecast.rows_per_second, forecast.seconds) {
         count("rate, one worker", rate, "rows/s");
         line("duration, one worker", &format!("{seconds:.1}"), "s");
@@ -77,15 +77,16 @@ fn run(plan: &Plan) {
         size("WAL", wal as f64);
     }
     if let Some(seconds) = forecast.lock_seconds {
-        line("row locks held, at most", &format!("{:.1}", seconds * 1000.0), "ms");
+        line("longest row locks", &format!("{:.1}", seconds * 1000.0), "ms");
     }
     match plan.rehearsed_rows {
         Some(rows) => println!(
-            "  measured on {} rows, written and rolled back; the table grew by {:.1} MiB, which VACUUM makes usable again",
+            "  measured on {} rows, written and rolled back; the table grew by {:.1} MiB, which VACUUM will \
+             free for reuse",
             thousands(rows as i64),
             forecast.rehearsal_bytes.unwrap_or(0) as f64 / f64::from(1 << 20)
         ),
-        None => println!("  rate, duration, WAL and locks: rekey plan --rehearse 20000 measures them"),
+        None => println!("  To measure rate, duration, WAL and locks, run `rekey plan --rehearse 20000`"),
     }
 }
 
@@ -98,7 +99,7 @@ fn findings(plan: &Plan) {
         say(word(finding), &format!("{}: {}", finding.name, finding.message));
         say("", &format!("→ {}", finding.remedy));
         if finding.refuses() && finding.may_be_allowed() {
-            say("", &format!("→ or let it pass: --allow {}", finding.name));
+            say("", &format!("→ Or allow it with `--allow {}`", finding.name));
         }
     }
 }

@@ -21,16 +21,16 @@ pub struct PromoteArgs {
     /// Where the application reads its key [default: the old key's source]
     #[arg(long, env = "REKEY_TARGET", hide_env_values = true, value_name = "SOURCE")]
     pub target: Option<String>,
-    /// Somebody else changes it: say what to change, and go on once it is changed
+    /// Don't write the key: print what to change, then rerun to confirm
     #[arg(long, env = "REKEY_EXTERNAL", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub external: bool,
-    /// Do not ask
+    /// Don't ask for confirmation
     #[arg(long, env = "REKEY_YES", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub yes: bool,
-    /// Readers of the verify before it
+    /// Workers that verify the rows first
     #[arg(long, env = "REKEY_WORKERS", hide_env_values = true, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64), value_name = "N")]
     pub workers: u16,
-    /// Let a named finding pass; repeatable
+    /// Allow a refused finding by name; repeatable
     #[arg(long, env = "REKEY_ALLOW", hide_env_values = true, value_name = "FINDING", value_delimiter = ',')]
     pub allow: Vec<String>,
     #[command(flatten)]
@@ -51,7 +51,7 @@ pub async fn run(args: PromoteArgs, context: &Context) -> Result<Exit> {
     let stop = signals::listen()?;
     if confirm::is_needed(args.yes)? {
         confirm::show(&stakes::of(context, Command::Promote { external: args.external }).await?);
-        confirm::ask("This makes the new key the one that the application reads. Continue?", Answer::Yes)?;
+        confirm::ask("This gives the application the new key. Continue?", Answer::Yes)?;
     }
     let done = promote::promote(context, &request, stop).await?;
     context.say_next("promoted", &done.next);
@@ -69,7 +69,7 @@ pub async fn run(args: PromoteArgs, context: &Context) -> Result<Exit> {
 
 fn text(p: &Promoted) {
     let before = if p.already { ", as before" } else { "" };
-    println!("{} yields the new key, {}{before}", p.target, p.rotation.new_fingerprint);
+    println!("{} holds the new key, {}{before}", p.target, p.rotation.new_fingerprint);
     if let Some(version) = &p.version_id {
         println!("  version {version} is AWSCURRENT");
     }

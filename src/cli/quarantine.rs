@@ -15,13 +15,13 @@ use crate::store::ledger::quarantine::Entry;
 
 #[derive(Subcommand)]
 pub enum QuarantineCommand {
-    /// Ids and reasons
+    /// List quarantined rows and the reason for each
     #[command(after_long_help = examples::QUARANTINE_LIST)]
     List,
-    /// Try the rows again, after they were repaired
+    /// Retry the quarantined rows after a repair
     #[command(after_long_help = examples::QUARANTINE_RETRY)]
     Retry {
-        /// A still older key some rows may be on; they move to the target too
+        /// An older key that some rows may be on; rekey re-encrypts those rows too
         #[arg(long, env = "REKEY_ALSO_KEY", hide_env_values = true, value_name = "SOURCE")]
         also_key: Option<String>,
         #[command(flatten)]
@@ -29,10 +29,10 @@ pub enum QuarantineCommand {
         #[command(flatten)]
         work: Box<WorkArgs>,
     },
-    /// Accept a row nobody can repair; verify, promote, finalize and rollback then tolerate it
+    /// Accept an unrepairable row; verify, promote, finalize and rollback then tolerate it
     #[command(after_long_help = examples::QUARANTINE_ACCEPT)]
     Accept {
-        /// The row
+        /// Id of the row
         id: Uuid,
     },
 }
@@ -104,14 +104,14 @@ fn text_entry(e: &Entry) {
 
 async fn accept(context: &Context, id: Uuid) -> Result<Exit> {
     let Some(reason) = &context.global.reason else {
-        return Err(Error::new(Exit::Usage, "accepting a row needs a reason")
-            .hint(format!("rekey quarantine accept {id} --reason TEXT")));
+        return Err(Error::new(Exit::Usage, "accepting a row requires a reason")
+            .hint(format!("Run `rekey quarantine accept {id} --reason TEXT`")));
     };
     let done = quarantine::accept(context, id, reason).await?;
     if context.json() {
         context.print_json(&json!({ "accepted": id, "next": done.next, "event_head": done.event_head }))?;
     } else {
-        println!("connection {id} is accepted as it is; it stays untouched");
+        println!("row {id} is accepted; rekey leaves it unchanged");
         print_next(&done.next);
         print_head(Some(&done.event_head));
     }

@@ -13,10 +13,10 @@ use crate::jobs::stakes;
 
 #[derive(Args)]
 pub struct RollbackArgs {
-    /// Do not ask
+    /// Don't ask for confirmation
     #[arg(long, env = "REKEY_YES", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub yes: bool,
-    /// Return rows to a key that others know
+    /// Re-encrypt rows under the old key although it is marked compromised
     #[arg(long, env = "REKEY_I_KNOW_THE_OLD_KEY_IS_COMPROMISED", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub i_know_the_old_key_is_compromised: bool,
     #[command(flatten)]
@@ -36,7 +36,7 @@ pub async fn run(args: RollbackArgs, context: &Context) -> Result<Exit> {
     context.connector()?;
     if confirm::is_needed(args.yes)? {
         confirm::show(&stakes::of(context, request.command()).await?);
-        confirm::ask("This returns every row to the old key. Continue?", Answer::Yes)?;
+        confirm::ask("This re-encrypts every row under the old key. Continue?", Answer::Yes)?;
     }
     let stop = signals::listen()?;
     summary::print(context, &rollback::rollback(context, &request, stop).await?)

@@ -17,10 +17,10 @@ use crate::telemetry::progress::thousands;
 
 #[derive(Args)]
 pub struct RunArgs {
-    /// Read, re-encrypt and re-open every row, and write nothing at all
+    /// Read, re-encrypt and check every row in memory; write nothing
     #[arg(long, env = "REKEY_DRY_RUN", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub dry_run: bool,
-    /// A still older key that some rows may be on: they move to the new key too
+    /// An older key that some rows may be on; rekey re-encrypts those rows too
     #[arg(long, env = "REKEY_ALSO_KEY", hide_env_values = true, value_name = "SOURCE")]
     pub also_key: Option<String>,
     /// Mark the old key compromised; `rollback` then requires `--i-know-the-old-key-is-compromised`
@@ -63,12 +63,14 @@ fn print_dry(context: &Context, tried: Tried) -> Result<Exit> {
     let Tried { end, found, rejected_rows, next, event_head } = tried;
     let outcome = match end {
         DryEnd::Clean => "every row would be on the new key; nothing was written",
-        DryEnd::Quarantine => "rows open with neither key and would be quarantined; nothing was written",
-        DryEnd::Rejected => {
-            "a constraint rejects the update of rows, which would be quarantined; nothing was written"
+        DryEnd::Quarantine => {
+            "neither key decrypts some rows, which would be quarantined; nothing was written"
         }
-        DryEnd::WrongKey => "no row opens with the old key; nothing was written",
-        DryEnd::PastDeadline => "past its deadline; nothing was written",
+        DryEnd::Rejected => {
+            "a constraint rejects the update of some rows, which would be quarantined; nothing was written"
+        }
+        DryEnd::WrongKey => "the old key decrypts no row; nothing was written",
+        DryEnd::PastDeadline => "past the deadline; nothing was written",
         DryEnd::Signalled => "stopped by a signal; nothing was written",
     };
     let exit = end.exit();
@@ -96,12 +98,12 @@ fn text(report: &DryReport) {
         ("would be re-encrypted", report.found.would_re_encrypt),
         ("already on the key", report.found.already_on_key),
         ("without a credential", report.found.null),
-        ("neither key opens", report.found.unreadable),
+        ("neither key decrypts", report.found.unreadable),
     ] {
         println!("  {name:<22}{:>14} rows", thousands(rows));
     }
     if let Some(rows @ 1..) = report.rejected_rows {
-        println!("  {:<22}{:>14} rows", "a constraint rejects", thousands(rows as i64));
+        println!("  {:<22}{:>14} rows", "constraint rejects", thousands(rows as i64));
     }
     println!("  {:<22}{:>14.1} s", "time", report.found.seconds);
     println!("  {:<22}{:>14} rows/s", "rate", thousands(report.rows_per_second as i64));

@@ -29,7 +29,7 @@ pub async fn unless_interrupted<T>(watching: impl Future<Output = Result<T>>) ->
 /// Listens from now on.
 pub fn listen() -> Result<Stop> {
     let (source, stop) = StopSource::new();
-    let cannot = |e| Error::new(Exit::Internal, format!("cannot listen for signals: {e}"));
+    let cannot = |e| Error::new(Exit::Internal, format!("can't listen for signals: {e}"));
     let mut term = signal(SignalKind::terminate()).map_err(cannot)?;
     let mut int = signal(SignalKind::interrupt()).map_err(cannot)?;
     tokio::spawn(async move {
@@ -43,11 +43,11 @@ pub fn listen() -> Result<Stop> {
                 #[expect(clippy::disallowed_methods, reason = "the second signal does not wait for main")]
                 std::process::exit(i32::from(Exit::Signalled.code()));
             }
-            tracing::info!("stopping after the step under way; a second signal stops at once");
+            tracing::info!("Stopping after the current step. Send a second signal to stop now");
             tokio::spawn(async {
                 tokio::time::sleep(LIMIT).await;
                 tracing::warn!(
-                    "what was under way did not end; ending all the same, the last checkpoint stands"
+                    "Shutdown timed out; exiting now. The last checkpoint is saved"
                 );
                 console::take_off();
                 #[expect(clippy::disallowed_methods, reason = "main may never come to its end")]

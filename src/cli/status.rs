@@ -19,7 +19,7 @@ const EVERY: Duration = Duration::from_secs(2);
 
 #[derive(Args)]
 pub struct StatusArgs {
-    /// Show it again every two seconds until the rotation rests; wait for one to begin
+    /// Refresh every two seconds until no process is working; wait for a rotation to begin
     #[arg(long, env = "REKEY_WATCH", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub watch: bool,
 }

@@ -49,7 +49,7 @@ fn rotation(page: &mut String, s: &Status, Heading { rotation: r, .. }: &Heading
     }
     line(page, "started", format_args!("{} by {}", r.created_at, r.operator));
     if let Some(origin) = &s.copied_from {
-        line(page, "database", format_args!("copied from {origin}: act there, not here"));
+        line(page, "database", format_args!("copied from {origin}. Run commands there, not here"));
     }
     if let Some(deadline) = &r.deadline {
         let by = s.deadline_by.as_ref().map_or_else(String::new, |by| format!(", set by {by}"));
@@ -107,7 +107,7 @@ fn progress(page: &mut String, p: &PassProgress) {
 fn process(page: &mut String, p: &Process) {
     let by = p.operator.as_ref().map_or_else(String::new, |by| format!(" by {by}"));
     if p.is_silent() {
-        say!(page, "  {}{by}: silent for {}, dead or frozen", p.process, age(p.seen_seconds_ago));
+        say!(page, "  {}{by}: no heartbeat for {}, dead or frozen", p.process, age(p.seen_seconds_ago));
         return;
     }
     let workers = if p.workers == 1 { "worker" } else { "workers" };

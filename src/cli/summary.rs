@@ -67,21 +67,21 @@ fn outcome(goal: Goal, direction: Direction) -> &'static str {
         (Goal::Reached | Goal::ReachedButAccepted, Direction::Forward) => "every row is on the new key",
         (Goal::Reached | Goal::ReachedButAccepted, Direction::Backward) => "every row is on the old key",
         (Goal::Quarantined, _) => "finished, but rows are quarantined",
-        (Goal::OtherBytes, _) => "rows of ours held other bytes than before the rotation",
-        (Goal::Unsettled, _) => "writers kept saving rows on the old key: stop them, then go on",
+        (Goal::OtherBytes, _) => "Rows written by rekey didn't match their pre-rotation contents",
+        (Goal::Unsettled, _) => "Writers keep saving rows under the wrong key. Stop them, then rerun",
         (Goal::Signalled, _) => "stopped by a signal, checkpoint saved",
         (Goal::Aborted, _) => "aborted, checkpoint saved",
         (Goal::PastDeadline, Direction::Forward) => {
-            "past its deadline, checkpoint saved; the application cannot decrypt the rows on the new key yet"
+            "past the deadline, checkpoint saved; the application can't decrypt the rows on the new key yet"
         }
-        (Goal::PastDeadline, Direction::Backward) => "past its deadline, checkpoint saved",
+        (Goal::PastDeadline, Direction::Backward) => "past the deadline, checkpoint saved",
         (Goal::Superseded(State::RollingBack | State::Unpromoting | State::RolledBack), _) => {
             "the rotation is being rolled back"
         }
         (Goal::Superseded(State::Promoting | State::Finalizing), _) => {
             "the rotation is being promoted or finalized"
         }
-        (Goal::Superseded(_), _) => "the rotation has moved on",
+        (Goal::Superseded(_), _) => "another process changed the rotation's state",
     }
 }
 

@@ -14,7 +14,7 @@ use crate::store::ledger::Rotation;
 
 #[derive(Args)]
 pub struct VerifyArgs {
-    /// Readers
+    /// Workers that read and decrypt rows
     #[arg(long, env = "REKEY_WORKERS", hide_env_values = true, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64), value_name = "N")]
     pub workers: u16,
     #[command(flatten)]

@@ -21,9 +21,23 @@ pub fn headline(v: &Verified, exit: Exit) -> String {
         Exit::Ok => format!("clean: every row is on the {key} key"),
         Exit::Quarantined => format!("not clean: {}", rows(r.unreadable, "that no key decrypts")),
         _ if r.other_bytes > 0 => {
-            format!("damaged: {}", rows(r.other_bytes, "that rekey wrote with other bytes than before"))
+            format!(
+                "damaged: {}",
+                rows(
+                    r.other_bytes,
+                    "that rekey wrote and that don't match their \
+                pre-rotation contents"
+                )
+            )
         }
-        _ if r.unseen > 0 => format!("not clean: {}", rows(r.unseen, "that the primary key does not find")),
+        _ if r.unseen > 0 => format!(
+            "not clean: {}",
+            rows(
+                r.unseen,
+                "that the primary key index does not \
+            find"
+            )
+        ),
         _ if matches!(v.rotation.state, State::Migrating | State::RollingBack) => {
             format!(
                 "not finished: {}; nothing is damaged",
@@ -51,9 +65,9 @@ pub fn print(v: &Verified, exit: Exit) {
     ];
     for trouble in [
         ("on the wrong key", r.wrong_key),
-        ("no key opens", r.unreadable),
-        ("other bytes", r.other_bytes),
-        ("not seen", r.unseen),
+        ("no key decrypts", r.unreadable),
+        ("other contents", r.other_bytes),
+        ("not found by index", r.unseen),
     ] {
         if trouble.1 > 0 {
             lines.push(trouble);
@@ -64,7 +78,7 @@ pub fn print(v: &Verified, exit: Exit) {
     }
     println!("  {:<22}{:>14.1} s", "time", r.seconds);
     if !r.bytes_compared {
-        println!("  bytes were not compared: that needs the new key");
+        println!("  Contents were not compared, because that requires the new key");
     }
     for (kind, ids) in &r.examples {
         for id in ids {

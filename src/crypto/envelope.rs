@@ -39,10 +39,10 @@ pub enum OpenError {
     #[error("the ciphertext is empty")]
     Empty,
     /// Shorter than an envelope can be.
-    #[error("the ciphertext has {len} bytes, fewer than the {MIN_LEN} of an empty plaintext")]
+    #[error("the ciphertext has {len} bytes, fewer than the {MIN_LEN} bytes of an empty plaintext")]
     TooShort { len: usize },
     /// The tag does not match: another key, or changed bytes.
-    #[error("the ciphertext does not open with this key")]
+    #[error("this key doesn't decrypt the ciphertext")]
     NotThisKey,
 }
 

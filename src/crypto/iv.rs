@@ -48,7 +48,7 @@ impl Default for IvSource {
 impl From<IvError> for Error {
     fn from(error: IvError) -> Self {
         Error::new(Exit::Internal, error.to_string())
-            .hint("Nothing was sealed. See that /dev/urandom and getrandom(2) are available to this process.")
+            .hint("Nothing was encrypted. Make /dev/urandom and getrandom(2) available to this process")
     }
 }
 

@@ -145,7 +145,7 @@ impl FromStr for Fingerprint {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// Not exactly [`KEY_LEN`] bytes. `chars` is given where the bytes are UTF-8 text.
-    #[error("an encryption key is exactly {KEY_LEN} bytes; this one has {}", counted(*bytes, *chars))]
+    #[error("an encryption key has exactly {KEY_LEN} bytes; this one has {}", counted(*bytes, *chars))]
     WrongLength { bytes: usize, chars: Option<usize> },
     /// Source and target are the same key.
     #[error("the old and the new key are the same key")]
@@ -158,7 +158,7 @@ pub enum KeyError {
 fn counted(bytes: usize, chars: Option<usize>) -> String {
     match chars {
         Some(chars) if chars != bytes => {
-            format!("{bytes} bytes (its {chars} characters are not all ASCII, and bytes are what counts)")
+            format!("{bytes} bytes (its {chars} characters are not all ASCII, and bytes count)")
         }
         _ => format!("{bytes} bytes"),
     }
@@ -168,10 +168,10 @@ impl From<KeyError> for Error {
     fn from(error: KeyError) -> Self {
         let hint = match error {
             KeyError::WrongLength { .. } => {
-                "Generate one with `rekey keys generate encryption`; a truncated or padded key opens nothing."
+                "Generate one with `rekey keys generate encryption`. A truncated or padded key decrypts nothing"
             }
-            KeyError::Equal => "Point --old-key and --new-key at two different keys.",
-            KeyError::WeakKey(_) => "Generate one with `rekey keys generate encryption`.",
+            KeyError::Equal => "Name two different keys with `--old-key` and `--new-key`",
+            KeyError::WeakKey(_) => "Generate one with `rekey keys generate encryption`",
         };
         Error::new(Exit::Key, error.to_string()).hint(hint)
     }

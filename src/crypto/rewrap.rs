@@ -48,13 +48,15 @@ pub enum Unreadable {
 
 /// A new ciphertext did not open again to the bytes that went in. Never a row's fault: the process must stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a new ciphertext did not open with the target key to the bytes that were sealed; it was discarded")]
+#[error("a new ciphertext didn't decrypt to its plaintext and was discarded")]
 pub struct ProofFailure;
 
 impl From<ProofFailure> for Error {
     fn from(error: ProofFailure) -> Self {
-        Error::new(Exit::Internal, error.to_string())
-            .hint("The row is untouched. Suspect this machine's memory or processor; resume on another one.")
+        Error::new(Exit::Internal, error.to_string()).hint(
+            "The row is unchanged. Suspect this machine's memory or processor, and resume on another \
+                machine",
+        )
     }
 }
 

@@ -22,7 +22,8 @@ impl fmt::Display for Weakness {
             Weakness::Published => "it is a published example or test key",
             Weakness::Placeholder => "it is a placeholder from a template",
             Weakness::LowEntropy => {
-                "it is too regular to be random: too few different characters, a short block repeated, or runs like abcdef"
+                "it is too regular to be random: it has few different characters, a repeated block, or runs \
+                 like abcdef"
             }
         })
     }
@@ -180,7 +181,7 @@ mod tests {
     #[test]
     fn each_weakness_says_what_it_is() {
         let said = [Weakness::Published, Weakness::Placeholder, Weakness::LowEntropy].map(|w| w.to_string());
-        for (text, word) in said.iter().zip(["published", "placeholder", "too few"]) {
+        for (text, word) in said.iter().zip(["published", "placeholder", "too regular"]) {
             assert!(text.contains(word), "{text}");
         }
     }

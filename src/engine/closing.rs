@@ -79,10 +79,13 @@ pub async fn prove(job: &SharedJob, conn: &mut PgConnection, lease: &Lease) -> R
         max_sweeps: job.settings.max_sweeps,
     };
     if !proven.horizon_usable {
-        tracing::warn!("the horizon of this pass is too old, or of another server: walking the table again");
+        tracing::warn!(
+            "The transaction horizon of this pass is too old or from another server; reading the \
+            table again"
+        );
     } else if proven.rewritten {
         tracing::warn!(
-            "the table was rewritten (VACUUM FULL, CLUSTER, a restore) under this pass: walking it again"
+            "The table was rewritten during this pass (VACUUM FULL, CLUSTER or a restore); reading it again"
         );
     }
     conclude(job, conn, lease, next_horizon, proven.conclusion(), sorted, &settled).await

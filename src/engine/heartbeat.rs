@@ -227,8 +227,8 @@ async fn announce(
         Some(was) if was != *now => {
             let by = rotation::deadline_by(conn, rotation).await?;
             match now {
-                Some(now) => tracing::info!(was, %now, by, "the deadline was moved"),
-                None => tracing::info!(was, by, "the deadline was lifted"),
+                Some(now) => tracing::info!(was, %now, by, "The deadline was changed"),
+                None => tracing::info!(was, by, "The deadline was cleared"),
             }
         }
         _ => {}

@@ -225,7 +225,7 @@ async fn sign_off(job: &Job, hurry: bool) -> Result<Last, Error> {
             released = chunk::release_all(&mut conn, &job.process).await;
         }
         if let Err(error) = released {
-            tracing::warn!(%error, "leases will expire by themselves");
+            tracing::warn!(%error, "Leases were not returned and will expire");
         }
         process::leave(&mut conn, &job.process).await?;
         let rotation = rotation::by_id(&mut conn, job.rotation).await?;
@@ -240,7 +240,7 @@ async fn sign_off(job: &Job, hurry: bool) -> Result<Last, Error> {
     match tokio::time::timeout(Duration::from_secs(3), work).await {
         Ok(done) => done,
         Err(_) => {
-            Err(Error::new(Exit::Unavailable, "the database did not answer while leases were given back"))
+            Err(Error::new(Exit::Unavailable, "The database didn't answer while rekey returned its leases"))
         }
     }
 }

@@ -65,14 +65,15 @@ impl Watchman {
             if seen.elapsed() >= self.job.connector.retry_for.max(STALE) {
                 return match error.sqlstate().as_deref() {
                     Some(IN_RECOVERY) => {
-                        Error::new(Exit::Unavailable, format!("the server is a standby by now: {error}"))
-                            .hint("point DATABASE_URL at the primary, then run the same command again")
+                        Error::new(Exit::Unavailable, format!("the server has become a standby: {error}"))
+                            .hint("Name the primary in DATABASE_URL, then run the same command again")
                     }
                     _ => error.into(),
                 };
             }
             if seen.elapsed() >= STALE {
-                let detail = format!("no look at the database for {} s; waiting", seen.elapsed().as_secs());
+                let detail =
+                    format!("last successful database check: {} s ago; waiting", seen.elapsed().as_secs());
                 publish(&verdict, Verdict::wait(Reason::Unreadable, detail));
             }
             tokio::time::sleep(jitter(Duration::from_millis(500))).await;
@@ -119,8 +120,10 @@ impl Watchman {
         };
         let since = *self.unreadable_since.get_or_insert_with(Instant::now);
         (since.elapsed() >= self.job.connector.retry_for).then(|| {
-            Error::new(Exit::Preflight, format!("monitoring: {}; the checkpoint is saved", why.detail))
-                .hint("grant what is missing, or let it pass with --allow monitoring, and run again")
+            Error::new(Exit::Preflight, format!("monitoring: {}; the checkpoint is saved", why.detail)).hint(
+                "Grant the missing privilege or add `--allow monitoring`, then run the same command \
+                    again",
+            )
         })
     }
 }
@@ -141,8 +144,8 @@ fn tell(before: &Verdict, now: &Verdict) {
             reason = why.reason.as_str(),
             waiting = now.waits(),
             detail = why.detail,
-            "throttled"
+            "Throttled"
         ),
-        None => tracing::info!("no longer throttled"),
+        None => tracing::info!("No longer throttled"),
     }
 }

@@ -52,25 +52,25 @@ pub async fn verify(
     for _ in 0..ATTEMPTS {
         let Some((mut report, tagged)) = attempt(&inputs, workers, &stop).await? else {
             tracing::warn!(
-                "the table was rewritten (VACUUM FULL, CLUSTER) while it was read: reading it again"
+                "The table was rewritten during the verify (VACUUM FULL, CLUSTER); reading it again"
             );
             continue;
         };
         if report.rows == 0 && tagged > 0 && !may_be_empty {
             return Err(Error::new(
                 Exit::VerifyFailed,
-                format!("no row is visible in provider_connections, and this rotation moved {tagged}"),
+                format!("provider_connections has no visible row, but this rotation re-encrypted {tagged}"),
             )
             .hint(
-                "look whether DATABASE_URL names the right database, and who emptied the table; promote goes on with \
-                 --allow empty-table",
+                "Check that DATABASE_URL names the right database, and why the table is empty. To promote \
+                 anyway, add `--allow empty-table`",
             ));
         }
         report.seconds = started.elapsed().as_secs_f64();
         return Ok(report);
     }
-    Err(Error::new(Exit::Unavailable, "the table was rewritten each time it was read")
-        .hint("run `rekey verify` again once VACUUM FULL, CLUSTER and the like have ended"))
+    Err(Error::new(Exit::Unavailable, "the table was rewritten each time rekey read it")
+        .hint("Run `rekey verify` again after VACUUM FULL, CLUSTER or similar has ended"))
 }
 
 /// One walk over the table, and about how many rows have a tag. `None` where the table was rewritten meanwhile.

@@ -79,17 +79,17 @@ impl Worker {
                 Fault::LeaseLost => {
                     self.job.metrics.lease_lost();
                     match self.is_called_off().await {
-                        true => tracing::debug!(worker = self.owner.worker, "lease cancelled with the work"),
+                        true => tracing::debug!(worker = self.owner.worker, "Lease cancelled with the work"),
                         false => tracing::info!(
                             worker = self.owner.worker,
-                            "lease lost to another process; continuing with another chunk"
+                            "Lease lost to another process; continuing with another chunk"
                         ),
                     }
                 }
                 Fault::Store(e) => {
                     self.job.metrics.retry(e.sqlstate());
                     faults.note(e).await?;
-                    tracing::debug!(worker = self.owner.worker, "buffered rows discarded, reconnecting");
+                    tracing::debug!(worker = self.owner.worker, "Buffered rows discarded; reconnecting");
                 }
             }
         }
@@ -111,7 +111,7 @@ impl Worker {
         if let Ok(mut conn) = self.job.connector.try_connect(Purpose::Control).await {
             let given = chunk::release(&mut conn, &self.owner.process, &[self.owner.worker]).await;
             if let Err(error) = given {
-                tracing::debug!(%error, "leases are given back later");
+                tracing::debug!(%error, "Leases will be returned later");
             }
             close(conn).await;
         }

@@ -217,7 +217,7 @@ impl Writer {
 
     async fn report_other_bytes(&mut self, segment: &mut Segment) -> Result<(), Fault> {
         let ids = std::mem::take(&mut segment.other_bytes);
-        tracing::error!(rows = ids.len(), "rows of ours do not hold the bytes they held before the rotation");
+        tracing::error!(rows = ids.len(), "Rows written by rekey don't match their pre-rotation contents");
         let detail =
             serde_json::json!({ "rows": ids.len(), "ids": ids.iter().take(100).collect::<Vec<_>>() });
         let rotation = segment.lease.pass().rotation;
@@ -243,7 +243,7 @@ impl Writer {
             tracing::debug!(
                 chunk = lease.chunk(),
                 batches_committed = now,
-                "settled the last batch on a new connection"
+                "Determined on a new connection whether the last batch was committed"
             );
         }
         chunk::release(conn, process, &[worker]).await

@@ -66,7 +66,7 @@ impl fmt::Display for NoTrail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             NoTrail::NotNamed => f.write_str("DATABASE_URL is not set"),
-            NoTrail::NoSchema => f.write_str("the database has no schema rekey (rekey init creates it)"),
+            NoTrail::NoSchema => f.write_str("the database has no schema rekey (`rekey init` creates it)"),
             NoTrail::Silent(error) => error.fmt(f),
         }
     }
@@ -97,7 +97,7 @@ impl AuditTrail {
             Err(NoTrail::Silent(error)) => return Err(error.clone()),
             Err(NoTrail::NotNamed) => return Ok(None),
             Err(why @ NoTrail::NoSchema) => {
-                tracing::warn!("not known whether an unfinished rotation needs a key: {why}");
+                tracing::warn!("Couldn't check whether an unfinished rotation needs this key: {why}");
                 return Ok(None);
             }
         };
@@ -157,7 +157,7 @@ impl AuditTrail {
             Ok(conn) => append(conn, &self.actor, event, detail).await.map_err(|e| e.to_string()),
             Err(why) => Err(why.to_string()),
         };
-        written.map_err(|why| tracing::warn!("no audit entry was made: {why}")).ok()
+        written.map_err(|why| tracing::warn!("The audit trail got no entry: {why}")).ok()
     }
 }
 

@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Purges the cache where the session names one; says in one line what was, or has to be, done.
 pub async fn purge(session: &Session, conn: &mut PgConnection, rotation: &Rotation) -> String {
     let Some(cache) = &session.cache else {
-        return "cached connections are stale now: REDIS_URL=… rekey cache purge --yes".to_owned();
+        return "The application's cache is stale. Run `REDIS_URL=… rekey cache purge --yes`".to_owned();
     };
     let purged = match Target::parse(&cache.url, &cache.prefix) {
         Ok(target) => delete(&target, Mode::Delete, PATIENCE).await,
@@ -28,13 +28,13 @@ pub async fn purge(session: &Session, conn: &mut PgConnection, rotation: &Rotati
             let detail = json!({ "purged": purged });
             if let Err(error) = audit::append(conn, Some(rotation.id), "purge", &session.actor, detail).await
             {
-                tracing::warn!(%error, "the purge is missing from the audit trail");
+                tracing::warn!(%error, "The purge is missing from the audit trail");
             }
             format!("{deleted} stale cache entries deleted")
         }
         Err(e) => {
-            tracing::warn!(error = %e, "the cache could not be purged");
-            format!("the cache could not be purged ({e}): rekey cache purge --yes")
+            tracing::warn!(error = %e, "Couldn't purge the cache");
+            format!("Couldn't purge the cache ({e}). Run `rekey cache purge --yes`")
         }
     }
 }

@@ -74,8 +74,7 @@ pub fn explain(name: &str) -> Result<Explanation> {
         [] => "Run `rekey explain` to list every name".to_owned(),
         names => format!("Did you mean {}?", names.join(", ")),
     };
-    Err(Error::new(Exit::Usage, "there is no exit code, finding, state or throttle reason of that name")
-        .hint(hint))
+    Err(Error::new(Exit::Usage, "no exit code, finding, state or throttle reason has that name").hint(hint))
 }
 
 /// Case, underscores and spaces do not matter, nor what was measured behind a colon.
@@ -92,32 +91,33 @@ fn near(known: &str, asked: &str) -> bool {
 }
 
 fn of_exit(exit: Exit) -> Explanation {
-    let stands = "the last committed batch stands";
+    let stands = "everything up to the last committed batch is saved";
     let (data, next) = match exit {
-        Exit::Ok => ("as the output says", "do what `next:` says"),
+        Exit::Ok => ("as the output says", "follow `next:` in the output"),
         Exit::Internal => (
-            "the last committed batch stands; nothing is half-written",
-            "run the same command again; keep the log and report it",
+            "everything up to the last committed batch is saved; no row is half-written",
+            "run the same command again, keep the log, and report the bug",
         ),
         Exit::Usage => (
-            "untouched; if the run had already begun (the password changed), the last committed batch stands",
-            "do what the message says; see `rekey COMMAND --help`",
+            "unchanged; if the run had already begun (the password changed), everything up to the last \
+             committed batch is saved",
+            "follow the message; see `rekey COMMAND --help`",
         ),
-        Exit::Key => ("untouched", "run `rekey keys fingerprint SOURCE` on each source"),
+        Exit::Key => ("unchanged", "run `rekey keys fingerprint SOURCE` on each source"),
         Exit::Preflight => (
-            "untouched; if the run had already begun, the last committed batch stands",
-            "run `rekey plan`, which names each finding and its remedy; `--allow NAME` lets one pass",
+            "unchanged; if the run had already begun, everything up to the last committed batch is saved",
+            "run `rekey plan` to see each finding and its remedy; `--allow NAME` allows one",
         ),
         Exit::Quarantined => (
             "every other row is on the target key; the quarantined rows are unchanged",
             "run `rekey quarantine list`",
         ),
         Exit::VerifyFailed => (
-            "rows on the wrong key still open with the other key",
+            "the other key still decrypts rows that are on the wrong key",
             "stop the writers, then run `rekey run` (in a rollback `rekey rollback --yes`), then `rekey verify`",
         ),
-        Exit::State => ("untouched", "run `rekey status`, and do what its `next:` says"),
-        Exit::Busy => ("rows or keys are moving, in another process", "wait; run `rekey status`"),
+        Exit::State => ("unchanged", "run `rekey status` and follow its `next:`"),
+        Exit::Busy => ("another process is changing rows or keys", "wait, then run `rekey status`"),
         Exit::Stopped => (
             "some rows are on each key",
             "run `rekey resume`, then `rekey run`; or run `rekey rollback --yes`",
@@ -135,18 +135,17 @@ fn of_exit(exit: Exit) -> Explanation {
 }
 
 fn of_finding(about: &&'static About) -> Explanation {
-    let mut steps = vec![
-        "run `rekey plan`, which names what it found and how to fix it".to_owned(),
-        about.remedy.to_owned(),
-    ];
+    let mut steps =
+        vec!["run `rekey plan` to see what it found and how to fix it".to_owned(), about.remedy.to_owned()];
     if about.may_be_allowed {
-        steps.push(format!("or, if you know why it is harmless, add `--allow {}`", about.name));
+        steps.push(format!("or, if you know that it is harmless, add `--allow {}`", about.name));
     }
     Explanation {
         name: about.name.into(),
         kind: Kind::Finding,
         meaning: about.meaning.into(),
-        data: "untouched; if the run had already begun, the last committed batch stands".into(),
+        data: "unchanged; if the run had already begun, everything up to the last committed batch is saved"
+            .into(),
         next: steps,
     }
 }
@@ -157,28 +156,28 @@ fn of_state(state: State) -> Explanation {
             ("rows are being re-encrypted from the old key to the new one", "some rows are on each key")
         }
         State::Migrated => (
-            "every row is on the new key; the application still reads the old one",
+            "every row is on the new key; the application still reads the old key",
             "every row is on the new key, except those in quarantine",
         ),
         State::Promoting => (
-            "a promotion began and has not ended",
-            "every row is on the new key; the application reads either key",
+            "a promotion has begun and not finished",
+            "every row is on the new key; the application reads the old key or the new one",
         ),
         State::Promoted => (
-            "the application reads the new key; it must be restarted if it was not",
+            "the application reads the new key after its restart",
             "every row is on the new key; a rollback is still possible",
         ),
         State::Finalizing => (
-            "the end of the rotation began and has not ended",
-            "every row is on the new key; there is no rollback any more",
+            "the finalize has begun and not finished",
+            "every row is on the new key; a rollback is no longer possible",
         ),
         State::Finalized => ("the rotation ended on the new key", "every row is on the new key"),
         State::RollingBack => {
-            ("rows are being returned from the new key to the old one", "some rows are on each key")
+            ("rows are being re-encrypted from the new key to the old one", "some rows are on each key")
         }
         State::Unpromoting => (
-            "every row is back; the application is being given the old key again",
-            "every row is on the old key; the application reads either key",
+            "the rollback is giving the application the old key again",
+            "every row is on the old key; the application reads the old key or the new one",
         ),
         State::RolledBack => ("the rotation ended on the old key", "every row is on the old key"),
     };
@@ -196,61 +195,67 @@ fn of_state(state: State) -> Explanation {
 fn of_reason(reason: Reason) -> Explanation {
     let (meaning, next) = match reason {
         Reason::Paused => ("an operator paused the rotation", "run `rekey resume`"),
-        Reason::Window => ("it is outside the hours of `--window`", "wait; the text says when it opens"),
+        Reason::Window => (
+            "the time is outside `--window`",
+            "wait until the window opens; `rekey status` \
+            shows when",
+        ),
         Reason::Unreadable => (
-            "the role cannot see a signal that a limit needs, or the database did not answer for 5 s",
-            "run `GRANT pg_monitor TO role`, which takes effect at once; `--allow monitoring` does without",
+            "the role can't read a signal that a limit needs, or the database has not answered for 5 s",
+            "run `GRANT pg_monitor TO role`, which takes effect immediately, or pass `--allow monitoring`",
         ),
         Reason::ReplicaGone => (
-            "a standby that was streaming no longer is",
-            "bring it back; if it is gone for good, stop the process and run it again",
+            "a standby stopped streaming",
+            "reconnect the standby; if it was removed permanently, stop rekey and start it again",
         ),
         Reason::ReplicationLag => (
-            "a standby replays more slowly than rekey writes, or not at all",
-            "look at `pg_stat_replication`; on the standby, at `pg_is_wal_replay_paused()` and its long queries",
+            "a standby replays WAL more slowly than rekey writes it, or not at all",
+            "check `pg_stat_replication`, and on the standby `pg_is_wal_replay_paused()` and its long queries",
         ),
         Reason::SlotWal => (
-            "the consumer of a replication slot is behind or dead",
-            "start it, or drop the slot: look at `pg_replication_slots`",
+            "the consumer of a replication slot lags or is dead",
+            "find the slot in `pg_replication_slots`, then start its consumer or drop the slot",
         ),
         Reason::SlotXmin => (
-            "an old query on a standby, or a dead slot, keeps dead rows from being pruned",
-            "end the query, or drop the slot",
+            "an old query on a standby or a dead slot blocks pruning of dead rows",
+            "end the query or drop the slot",
         ),
         Reason::WalArchive => {
-            ("`archive_command` is slow or fails", "look at `pg_stat_archiver` and the server's log")
+            ("`archive_command` is slow or fails", "check `pg_stat_archiver` and the server's log")
         }
         Reason::Blocked => (
-            "sessions of the application wait for rekey's row locks; pauses grow until they do not",
-            "if it stays: a smaller `--lock-target`, fewer `--workers`, or another hour",
+            "sessions of the application wait for rekey's row locks; rekey pauses longer until they don't",
+            "if this lasts, use a smaller `--lock-target`, fewer `--workers`, or a quieter hour",
         ),
         Reason::Checkpoints => (
-            "WAL forces checkpoints of the server; pauses grow until it does not",
-            "raise `max_wal_size`, or let it be slow",
+            "WAL forces PostgreSQL checkpoints; rekey pauses longer until it doesn't",
+            "raise `max_wal_size`, or accept the lower rate",
         ),
-        Reason::MaxRate => ("`--max-rate` is reached", "nothing to do"),
+        Reason::MaxRate => ("rekey writes at `--max-rate`", "do nothing, or raise `--max-rate`"),
         Reason::RowHeld => (
-            "another session holds a row that is still to be re-encrypted",
-            "let it end its transaction, or end it with `SELECT pg_terminate_backend(PID)`",
+            "another session has locked a row that rekey must still re-encrypt",
+            "wait until that transaction ends, or end the session with `SELECT pg_terminate_backend(PID)`",
         ),
         Reason::PreparedTransaction => (
-            "a transaction that was prepared, and never ended, holds a row or the table",
+            "an unfinished prepared transaction holds a lock on a row or the table",
             "run `COMMIT PREPARED` or `ROLLBACK PREPARED` with its name",
         ),
         Reason::TableLocked => (
-            "another session holds a lock on the table: DDL, or a dump",
-            "wait for it, or end it with `SELECT pg_terminate_backend(PID)`",
+            "another session holds a lock on the table, such as DDL or a dump",
+            "wait for that session, or end it with `SELECT pg_terminate_backend(PID)`",
         ),
         Reason::Lease => (
-            "another process holds the chunks that are left",
-            "nothing to do: a lease of a process that is gone expires, and is taken over then",
+            "another process has leased the remaining chunks",
+            "do nothing: the lease of a dead process expires, and rekey takes its chunk over",
         ),
     };
     Explanation {
         name: reason.as_str().into(),
         kind: Kind::ThrottleReason,
         meaning: meaning.into(),
-        data: "the last committed batch stands; work goes on by itself once the reason is gone".into(),
+        data:
+            "everything up to the last committed batch is saved; rekey continues when the reason has passed"
+                .into(),
         next: vec![next.into()],
     }
 }

@@ -9,11 +9,11 @@ pub fn warn_of_git(path: &Path) {
     match git_exposure(path) {
         GitExposure::None => {}
         GitExposure::Exposed => tracing::warn!(
-            "{} is in a git work tree and not ignored: add it to .gitignore before the next commit",
+            "{} is in a git work tree and is not ignored. Add it to .gitignore before the next commit",
             path.display()
         ),
         GitExposure::Unknown => tracing::warn!(
-            "{} is in a git work tree, and git could not be asked whether it is ignored",
+            "{} is in a git work tree, and rekey couldn't ask git whether it is ignored",
             path.display()
         ),
     }

@@ -100,7 +100,7 @@ async fn put_in_order(session: &Session, conn: &mut PgConnection, r: &Rotation) 
     if Exclusive::take(conn).await.is_ok() {
         let target = Target::of(&session.sources, r, None)?;
         if tokio::time::timeout(BRIEFLY, clean_up(&target)).await.is_err() {
-            tracing::warn!("rekey's staging labels could not be looked for within {BRIEFLY:?}");
+            tracing::warn!("Couldn't look for rekey's staging labels within {BRIEFLY:?}");
         }
     }
     Ok(())

@@ -16,6 +16,6 @@ pub async fn unless_stopped<T>(stop: &mut Stop, work: impl Future<Output = Resul
 
 /// The error of a job that a signal stopped before there was anything to tell.
 pub fn stopped() -> Error {
-    Error::new(Exit::Signalled, "stopped by a signal; what was committed until then stands")
-        .hint("run the same command again")
+    Error::new(Exit::Signalled, "stopped by a signal; everything committed before it is saved")
+        .hint("Run the same command again")
 }

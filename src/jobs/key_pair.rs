@@ -78,7 +78,7 @@ fn held(role: Role, source: &KeySource, fetched: Fetched) -> Result<Held> {
         Error { message: format!("the {} key, {source}: {}", role.as_str(), e.message), ..e }
     })?;
     if role == Role::Old && weakness(&fetched.value).is_some() {
-        tracing::warn!(%source, "the old key is a published, placeholder or weak key");
+        tracing::warn!(%source, "The old key is a published, placeholder or weak key");
     }
     let record = KeyRecord {
         fingerprint: key.fingerprint(),
@@ -96,7 +96,7 @@ fn judge_new(environment: Environment, new: &Held) -> Result<()> {
         _ => environment == Environment::Testing,
     };
     if tolerated {
-        tracing::warn!(source = %new.source, %error, "the new key is weak; tolerated in this environment");
+        tracing::warn!(source = %new.source, %error, "The new key is weak, which this environment allows");
         return Ok(());
     }
     let e = Error::from(error);
@@ -232,7 +232,13 @@ fn not_this_rotations(role: Role, wanted: Fingerprint, looked: &[String]) -> Err
     let role = role.as_str();
     Error::new(
         Exit::Key,
-        format!("this rotation's {role} key has fingerprint {wanted}, and no source yields it; looked at {}", looked.join(", ")),
+        format!(
+            "Can't find this rotation's {role} key (fingerprint {wanted}). Checked: {}",
+            looked.join(", ")
+        ),
     )
-    .hint(format!("name the key this rotation began with: --{role}-key SOURCE (`rekey keys fingerprint SOURCE` shows what a source holds)"))
+    .hint(format!(
+        "Name the {role} key that this rotation began with: `--{role}-key SOURCE`. Run `rekey keys \
+        fingerprint SOURCE` to see which key a source holds"
+    ))
 }

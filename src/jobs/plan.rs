@@ -141,7 +141,7 @@ async fn keys(
     match keys {
         Ok(keys) => Ok(Ok(keys)),
         Err(Error { exit: Exit::Key, message, hint }) => {
-            let remedy = hint.unwrap_or_else(|| "name another with --old-key or --new-key".into());
+            let remedy = hint.unwrap_or_else(|| "Name another key with `--old-key` or `--new-key`".into());
             Ok(Err(Finding::refuse_key(Kind::Keys, message, remedy)))
         }
         Err(e) => Err(e),

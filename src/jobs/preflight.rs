@@ -22,9 +22,12 @@ pub async fn primary_only(connector: &Connector, conn: &mut PgConnection, comman
     if connector.server(conn).await?.in_recovery {
         return Err(Error::new(
             Exit::Preflight,
-            format!("{command} needs the primary: this server is a hot standby"),
+            format!("{command} requires the primary; this server is a hot standby"),
         )
-        .hint("point DATABASE_URL at the primary; plan, status, verify and run --dry-run work here"));
+        .hint(
+            "Name the primary in DATABASE_URL. On a standby, only plan, status, verify and `run --dry-run` \
+            work",
+        ));
     }
     Ok(())
 }
@@ -92,15 +95,16 @@ async fn automatic_rotation(session: &Session, name: &str, arn: &str) -> Result<
         Ok(info) if info.rotation_enabled => Ok(Some(Finding::refuse(
             Kind::AutomaticRotation,
             format!(
-                "automatic rotation is enabled on secret {name}: it would change the key without re-encrypting a row"
+                "AWS automatic rotation is enabled on secret {name}. It would replace the key without \
+                 re-encrypting any row"
             ),
-            format!("aws secretsmanager cancel-rotate-secret --secret-id {name}"),
+            format!("Run `aws secretsmanager cancel-rotate-secret --secret-id {name}`"),
         ))),
         Ok(_) => Ok(None),
         Err(e @ SourceError::Denied { .. }) => Ok(Some(Finding::warn(
             Kind::AutomaticRotation,
-            format!("whether automatic rotation is enabled could not be seen: {e}"),
-            "allow secretsmanager:DescribeSecret",
+            format!("Can't check whether AWS automatic rotation is enabled: {e}"),
+            "Allow secretsmanager:DescribeSecret in the IAM policy of this role",
         ))),
         Err(e) => Err(e.into()),
     }
@@ -146,7 +150,7 @@ async fn refuse_unless_allowed(
         audit::append(conn, Some(rotation), "allow", &session.actor, detail).await?;
         return Ok(());
     }
-    let hint = format!("{}, or let it pass with --allow {}", finding.remedy, finding.name);
+    let hint = format!("{}. Or allow it with `--allow {}`", finding.remedy, finding.name);
     Err(Error::new(Exit::Preflight, format!("{}: {}", finding.name, finding.message)).hint(hint))
 }
 
@@ -157,8 +161,8 @@ async fn durability(session: &Session, new: &Held, findings: &mut Vec<Finding>) 
         if !source.is_durable() {
             findings.push(Finding::warn(
                 Kind::NotDurable,
-                format!("the new key is kept in {source}: if that is lost, so are the credentials"),
-                "keep it in Secrets Manager, or make an encrypted copy: rekey keys backup SOURCE --out FILE",
+                format!("The new key is stored in {source}. Losing it loses the credentials"),
+                "Store it in Secrets Manager, or make an encrypted copy: `rekey keys backup SOURCE --out FILE`",
             ));
         }
         return Ok(());
@@ -168,8 +172,8 @@ async fn durability(session: &Session, new: &Held, findings: &mut Vec<Finding>) 
     if !same {
         findings.push(Finding::refuse(
             Kind::NotDurable,
-            format!("version {version} of {source} does not yield the new key when it is fetched again"),
-            "find out who changes this secret",
+            format!("Version {version} of {source} returned a different key when fetched again"),
+            "Find out what changes this secret",
         ));
     }
     Ok(())

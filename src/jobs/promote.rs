@@ -117,9 +117,11 @@ fn is_external(r: &Rotation, request: &PromoteRequest, target: &Target<'_>) -> R
     if !request.external && !target.is_writable() && !r.external {
         return Err(Error::new(
             Exit::Usage,
-            format!("rekey cannot write {}: its owner has to change it", target.source),
+            format!("rekey can't write {}; its owner must change it", target.source),
         )
-        .hint("rekey promote --external --yes says what to change, and goes on once it is changed"));
+        .hint(
+            "Run `rekey promote --external --yes` to see what to change, and run it again after the change",
+        ));
     }
     let mut by_rekey = r.promoting_at.is_some() && !r.external;
     if request.external && by_rekey {
@@ -128,7 +130,10 @@ fn is_external(r: &Rotation, request: &PromoteRequest, target: &Target<'_>) -> R
         match nothing_under_way {
             true => by_rekey = false,
             false => {
-                tracing::warn!("rekey itself began to promote at {}, and goes on with it", target.source)
+                tracing::warn!(
+                    "the promotion at {} began without `--external` and must finish without it",
+                    target.source
+                )
             }
         }
     }
@@ -145,5 +150,5 @@ fn same_place(r: &Rotation, named: Option<&KeySource>) -> Result<()> {
         return Ok(());
     }
     Err(Error::new(Exit::State, format!("rotation {} is promoted at {recorded}, not at {named}", r.id))
-        .hint("leave --target out; another place can be given the key with rekey keys restore, or by hand"))
+        .hint("Leave `--target` out. To write the key to another place too, use `rekey keys restore`"))
 }

@@ -106,15 +106,12 @@ pub async fn accept(session: &Session, id: Uuid, reason: &str) -> Result<Accepte
     match quarantine::accept(&mut conn, r.id, id, None, reason, &session.actor).await? {
         Acceptance::Recorded => {}
         Acceptance::NotQuarantined => {
-            return Err(Error::new(Exit::Usage, format!("connection {id} is not quarantined"))
-                .hint("rekey quarantine list"));
+            return Err(Error::new(Exit::Usage, format!("row {id} is not quarantined"))
+                .hint("Run `rekey quarantine list`"));
         }
         Acceptance::Changed => {
-            return Err(Error::new(
-                Exit::State,
-                format!("connection {id} has changed, or holds no credential"),
-            )
-            .hint("Run `rekey quarantine retry` to look at the row again"));
+            return Err(Error::new(Exit::State, format!("row {id} has changed, or has no credential"))
+                .hint("Run `rekey quarantine retry` to check the row again"));
         }
     }
     let next = standing::next_steps(session, &mut conn, Some(&r), JustDone::Nothing).await?;

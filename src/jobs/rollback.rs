@@ -156,7 +156,7 @@ async fn prepare(session: &Session, request: &RollbackRequest, connector: &Conne
             None => false,
         };
         if !ours {
-            tracing::info!("another process turned the rotation round; joining it");
+            tracing::info!("Another process started the rollback; joining it");
         }
     } else if rotation.desired == Desired::Aborted {
         rotation::set_desired(&mut conn, rotation.id, Desired::Running, &session.actor).await?;

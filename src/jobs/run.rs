@@ -111,7 +111,8 @@ async fn prepare(session: &Session, request: &RunRequest, connector: &Connector)
     if rotation.state == State::Migrating
         && let Err(error) = lifecycle::pin(&session.sources, &rotation).await
     {
-        tracing::warn!(%error, "the key versions could not be pinned now; promote will pin them or refuse");
+        tracing::warn!(%error, "Couldn't add staging labels to the key versions; `rekey promote` will add \
+            them or refuse");
     }
     request.work.store_deadline(session, &mut conn, rotation.id).await?;
     let before = chunk::totals(&mut conn, rotation.id, Direction::Forward).await?;
@@ -130,7 +131,8 @@ async fn refuse_compromised(conn: &mut PgConnection, keys: &KeyPair) -> Result<(
     let (old, new) = (keys.old.record.fingerprint, keys.new.record.fingerprint);
     let refuse = |what: String| {
         Err(Error::new(Exit::Key, what).hint(
-            "make a fresh key, rekey keys generate encryption --to SOURCE, and name it with --new-key SOURCE",
+            "Generate a new key with `rekey keys generate encryption --to SOURCE` and name it with \
+             `--new-key SOURCE`",
         ))
     };
     for earlier in rotation::compromised(conn).await? {
@@ -167,7 +169,7 @@ async fn begin(
     let (rotation, ours) = rotation::begin(conn, &new, &session.actor).await?;
     if ours {
         let (old, new) = (rotation.old_fingerprint, rotation.new_fingerprint);
-        tracing::info!(rotation = %rotation.id, %old, %new, "rotation started");
+        tracing::info!(rotation = %rotation.id, %old, %new, "Rotation started");
         return Ok(rotation);
     }
     standing::require(session, conn, request.command(), Some(&rotation)).await?;
@@ -176,9 +178,9 @@ async fn begin(
     {
         return Err(Error::new(
             Exit::Key,
-            format!("rotation {} was started by another process with other keys", rotation.id),
+            format!("another process started rotation {} with other keys", rotation.id),
         )
-        .hint("rekey status shows its fingerprints"));
+        .hint("Run `rekey status` to see its fingerprints"));
     }
     Ok(rotation)
 }

@@ -60,7 +60,7 @@ impl Session {
     pub fn connector(&self) -> Result<Connector> {
         let url = self.database_url.as_ref().ok_or_else(|| {
             Error::new(Exit::Usage, "DATABASE_URL is not set")
-                .hint("DATABASE_URL=postgresql://user:password@host:5432/dashtam rekey …")
+                .hint("Set it: `DATABASE_URL=postgresql://user:password@host:5432/dashtam rekey …`")
         })?;
         let dsn = Dsn::parse(url)?;
         Ok(Connector::new(&dsn, self.retry_for, self.lease_ttl))

@@ -54,7 +54,8 @@ pub async fn refuse(
 ) -> Result<()> {
     let Some((secret, label)) = found(session, conn, target, moving).await? else { return Ok(()) };
     let message = format!(
-        "the label {label} on secret {secret} says that another database uses this key: its rows may not open after the change"
+        "Label {label} on secret {secret} shows that another database uses this key. After the change, its \
+         rows may be undecryptable"
     );
     let finding = Finding::refuse(Kind::SharedKey, message, moving.remedy());
     if allowed.includes(Kind::SharedKey) {

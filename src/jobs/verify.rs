@@ -182,7 +182,8 @@ pub async fn record(
             access::record(session, conn, rotation.id, by, accessed).await.map(|()| true)
         }
         Err(e) if e.class() == crate::store::Class::Denied => {
-            tracing::warn!(error = %e, "the result is printed, not recorded: this role may not write to schema rekey");
+            tracing::warn!(error = %e, "The result was printed but not recorded: this role can't write to \
+                schema rekey");
             Ok(false)
         }
         Err(e) => Err(e.into()),
@@ -191,9 +192,7 @@ pub async fn record(
 
 /// Rows were judged by the key they were on their way to, and sent another way meanwhile: that says nothing.
 fn turned_meanwhile(rotation: &Rotation) -> Error {
-    let message = format!(
-        "rotation {} was turned round while its rows were verified, or another one began",
-        rotation.id
-    );
-    Error::new(Exit::Busy, message).hint("rekey verify, once more")
+    let message =
+        format!("during the verify, rotation {} was rolled back or another rotation began", rotation.id);
+    Error::new(Exit::Busy, message).hint("Run `rekey verify` again")
 }

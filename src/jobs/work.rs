@@ -92,9 +92,9 @@ impl WorkRequest {
         let Some(deadline) = self.deadline else { return Ok(()) };
         match rotation::set_deadline(conn, rotation, deadline, &session.actor).await? {
             Some(rotation::Moved { was: Some(was), now, earlier: true }) => {
-                tracing::warn!(%was, %now, "the deadline is earlier now, for every process of this rotation");
+                tracing::warn!(%was, %now, "The deadline is now earlier for every process of this rotation");
             }
-            Some(rotation::Moved { was, now, .. }) => tracing::info!(was, %now, "the deadline was set"),
+            Some(rotation::Moved { was, now, .. }) => tracing::info!(was, %now, "The deadline was set"),
             None => {}
         }
         Ok(())
@@ -118,9 +118,9 @@ impl WorkRequest {
         match window.opens_at(now) {
             Some(opens) if !window.is_open(now) && ends <= opens => Err(Error::new(
                 Exit::Usage,
-                format!("the deadline, {ends}, is before {opens}, when the window {window} opens"),
+                format!("the deadline {ends} is before {opens}, when window {window} opens"),
             )
-            .hint("Give a later `--deadline`, or another `--window`")),
+            .hint("Pass a later `--deadline` or another `--window`")),
             _ => Ok(()),
         }
     }

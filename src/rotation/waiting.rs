@@ -84,11 +84,16 @@ impl From<&Waiting> for Why {
         let (reason, detail) = match waiting {
             Waiting::Lease { process, silent: Some(silent), free_in } => (
                 Reason::Lease,
-                format!("{process}, silent {} s, free in {} s", silent.as_secs(), free_in.as_secs()),
+                format!(
+                    "{process}, silent for {} s; the lease expires in {} s",
+                    silent.as_secs(),
+                    free_in.as_secs()
+                ),
             ),
-            Waiting::Lease { process, silent: None, free_in } => {
-                (Reason::Lease, format!("{process}, no longer heard of, free in {} s", free_in.as_secs()))
-            }
+            Waiting::Lease { process, silent: None, free_in } => (
+                Reason::Lease,
+                format!("{process}, which has ended; the lease expires in {} s", free_in.as_secs()),
+            ),
             Waiting::Row { id, holder: holder @ Holder::Session { .. } } => {
                 (Reason::RowHeld, format!("row {id} held by {holder}"))
             }
@@ -136,7 +141,7 @@ mod tests {
             ),
             (
                 Waiting::Lease { process: "pod-1".into(), silent: Some(seconds(14)), free_in: seconds(16) },
-                "waiting for the lease of: pod-1, silent 14 s, free in 16 s",
+                "waiting for the lease of: pod-1, silent for 14 s; the lease expires in 16 s",
             ),
         ] {
             assert_eq!(Why::from(&waiting).to_string(), says);

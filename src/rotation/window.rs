@@ -21,16 +21,16 @@ pub struct Window {
 impl Window {
     /// Reads `HH:MM-HH:MM [ZONE]`; the zone is an IANA name, UTC if none is given. The end may be past midnight.
     pub fn parse(text: &str) -> Result<Window, String> {
-        let form = "write a window like 01:00-05:00 Europe/Berlin; without a zone it is UTC";
+        let form = "write a window like 01:00-05:00 Europe/Berlin; the default zone is UTC";
         let (hours, zone) = text.trim().split_once(char::is_whitespace).unwrap_or((text.trim(), "UTC"));
         let (start, end) = hours.split_once('-').ok_or(form)?;
         let (start, end) = (time(start).ok_or(form)?, time(end).ok_or(form)?);
         if start == end {
-            return Err("a window that starts when it ends: leave it out to work at any hour".into());
+            return Err("the window starts when it ends; leave it out to work at any hour".into());
         }
         let name = zone.trim();
         let zone = TimeZone::get(name)
-            .map_err(|_| format!("there is no time zone {name}; write an IANA name like Europe/Berlin"))?;
+            .map_err(|_| format!("unknown time zone {name}; write an IANA name like Europe/Berlin"))?;
         Ok(Window { start, end, zone, text: format!("{hours} {name}") })
     }
 

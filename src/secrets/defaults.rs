@@ -104,7 +104,7 @@ pub fn application_source(
         (None, Some(_)) => {
             return Err(SourceError::Config {
                 what: "SECRETS_BACKEND is neither env nor aws".into(),
-                hint: "set SECRETS_BACKEND to what the application uses, or name both keys".into(),
+                hint: "Set SECRETS_BACKEND to the value that the application uses, or name both keys".into(),
             });
         }
     };
@@ -115,9 +115,10 @@ pub fn application_source(
         }
         (_, None) => {
             return Err(SourceError::Config {
-                what: "AWS_SECRET_NAME is not set, so the secret's name is not known".into(),
+                what: "AWS_SECRET_NAME is not set, so rekey doesn't know the secret's name".into(),
                 hint:
-                    "set AWS_SECRET_NAME (dashtam/production, say) as for the application, or name both keys"
+                    "Set AWS_SECRET_NAME as the application does (such as dashtam/production), or name both \
+                     keys"
                         .into(),
             });
         }

@@ -14,7 +14,7 @@ impl KeyProvider for EnvVariable {
         let missing = |what: &str| SourceError::Missing {
             source_name: self.to_string(),
             what: what.to_owned(),
-            hint: format!("set {} in the environment of this process, or name another source", self.name),
+            hint: format!("Set {} in the environment of this process, or name another source", self.name),
         };
         let value = std::env::var_os(&self.name).ok_or_else(|| missing("the variable is not set"))?;
         let value = Zeroizing::new(value.into_vec());

@@ -35,7 +35,7 @@ impl KeyProvider for KeyFile {
             return Err(SourceError::Missing {
                 source_name: self.to_string(),
                 what: "the file is empty".into(),
-                hint: "write the key into it, or name another source".into(),
+                hint: "Write the key to the file, or name another source".into(),
             });
         }
         Ok(Fetched::plain(value))
@@ -52,7 +52,7 @@ pub(super) fn refuse_irregular(path: &Path) -> Result<(), SourceError> {
     let what = match found.file_type() {
         kind if kind.is_file() => return Ok(()),
         kind if kind.is_fifo() => "a named pipe",
-        kind if kind.is_dir() => "a folder",
+        kind if kind.is_dir() => "a directory",
         _ => "a device or a socket",
     };
     Err(SourceError::Irregular { path: path.display().to_string(), what })
@@ -88,8 +88,9 @@ impl FileChange<'_> {
             Seen::Foreign => {
                 return Err(SourceError::Malformed {
                     source_name: format!("file:{}", self.path.display()),
-                    what: "the value there is not one that may be replaced; it was not touched".into(),
-                    hint: "find out who changed it, and put the right value back".into(),
+                    what: "the value is neither of the keys that rekey may replace, and was not changed"
+                        .into(),
+                    hint: "Find out what changed it, and restore the right value".into(),
                 });
             }
         }
@@ -171,8 +172,8 @@ pub(super) fn read_whole(scheme: &str, path: &Path) -> Result<Zeroizing<Vec<u8>>
     let failed = |cause: io::Error| match cause.kind() {
         io::ErrorKind::NotFound => SourceError::Missing {
             source_name: format!("{scheme}:{shown}"),
-            what: "there is no such file".into(),
-            hint: format!("create {shown}, or name another source"),
+            what: "the file does not exist".into(),
+            hint: format!("Create {shown}, or name another source"),
         },
         _ => SourceError::Io { path: shown.to_string(), operation: "read", cause },
     };
@@ -206,7 +207,7 @@ pub(super) fn read_whole(scheme: &str, path: &Path) -> Result<Zeroizing<Vec<u8>>
         return Err(SourceError::Malformed {
             source_name: format!("{scheme}:{shown}"),
             what: format!("the file is larger than {MAX_BYTES} bytes"),
-            hint: "name the file that holds the key".into(),
+            hint: "Name the file that holds the key".into(),
         });
     }
     value.truncate(filled);

@@ -105,13 +105,13 @@ impl Sources {
                     aws_is_away |= is_aws;
                 }
                 Err(SourceError::Denied { action, .. }) => looked.push(format!("{source} ({action} denied)")),
-                Err(SourceError::Missing { .. }) => looked.push(format!("{source} (nothing there)")),
+                Err(SourceError::Missing { .. }) => looked.push(format!("{source} (not found)")),
                 Err(e @ SourceError::Config { .. }) => {
-                    looked.push(format!("{source} (cannot be asked)"));
+                    looked.push(format!("{source} (can't be read)"));
                     unreachable.get_or_insert(e);
                 }
                 Err(SourceError::Io { operation, cause, .. }) => {
-                    looked.push(format!("{source} (cannot {operation}: {cause})"));
+                    looked.push(format!("{source} (can't {operation}: {cause})"));
                 }
                 Err(SourceError::Refused { detail, .. }) => looked.push(format!("{source} ({detail})")),
                 Err(_) => looked.push(format!("{source} (no key there)")),
@@ -210,7 +210,7 @@ mod tests {
         match sources.find(&places, |_| false).await.unwrap() {
             Search::Found { .. } => panic!("found"),
             Search::Nowhere { looked } => {
-                assert_eq!(looked[0], "env:REKEY_TEST_NOT_SET (nothing there)");
+                assert_eq!(looked[0], "env:REKEY_TEST_NOT_SET (not found)");
                 assert!(looked[1].ends_with("(another key)"));
             }
         }

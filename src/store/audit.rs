@@ -153,7 +153,8 @@ pub async fn append_to_application(
         Ok(_) => savepoint.commit().during(OP).await.map(|()| true),
         Err(error) => {
             savepoint.rollback().during(OP).await?;
-            tracing::warn!(%error, action, "the application's audit_logs did not take an entry; rekey.events has it");
+            tracing::warn!(%error, action, "Couldn't write an entry to the application's audit_logs; \
+                rekey.events has it");
             Ok(false)
         }
     }

@@ -68,8 +68,8 @@ impl Backend {
         };
         match tokio::time::timeout(CANCEL_LIMIT, asked).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "a statement was not cancelled"),
-            Err(_) => tracing::debug!("a statement was not cancelled: no answer"),
+            Ok(Err(error)) => tracing::debug!(%error, "Couldn't cancel a statement"),
+            Err(_) => tracing::debug!("Couldn't cancel a statement: no response"),
         }
     }
 

@@ -335,7 +335,7 @@ impl Connector {
         if since.elapsed() > self.retry_for {
             return Err(error);
         }
-        tracing::debug!(%error, "reading again");
+        tracing::debug!(%error, "Reading again");
         match error.class() {
             Class::Retry | Class::TookTooLong | Class::LockTimeout => {
                 tokio::time::sleep(jitter(Duration::from_millis(200))).await;

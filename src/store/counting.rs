@@ -100,7 +100,7 @@ pub async fn end(conn: &mut PgConnection, rotation: Uuid, began: &Began) -> Resu
             .await?;
     }
     if found.len() as i64 > MOST_YOUNG {
-        let what = "more rows are written meanwhile than can be verified; stop the writers".into();
+        let what = "more rows are being written than rekey can verify".into();
         return Err(StoreError::Sql { op: OP, source: sqlx::Error::Protocol(what) });
     }
     let filenode = now(&mut tx).await?.filenode;

@@ -57,8 +57,8 @@ pub enum StoreError {
     },
     /// SCRAM cannot take the password, or the user's name, to the server. Neither is shown.
     #[error(
-        "cannot connect to {server}: the password, or the user's name, has a character that SASLprep (RFC 4013) forbids: a control \
-         character, an emoji, or letters of two directions"
+        "can't connect to {server}: the password or the user's name has a character that SASLprep (RFC 4013) \
+         forbids: a control character, an emoji, or letters of two directions"
     )]
     Unpreparable {
         /// `user@host:port/database`.
@@ -67,22 +67,21 @@ pub enum StoreError {
     /// The server is not of the kind that `target_session_attrs` asks for, or not the primary that a verify began on; after
     /// a failover that may pass.
     #[error(
-        "{server} is not the kind of server that target_session_attrs in DATABASE_URL, or what was begun, asks for"
+        "{server} is not the kind of server that target_session_attrs in DATABASE_URL or this operation \
+         requires"
     )]
     WrongServer {
         /// `user@host:port/database`.
         server: String,
     },
     /// A name that leads to several servers led to another one this time.
-    #[error(
-        "{server} is another server than before, and what was begun on one is not gone on with on another"
-    )]
+    #[error("{server} is now a different server; this operation can't continue on it")]
     OtherServer {
         /// `user@host:port/database`.
         server: String,
     },
     /// Settings and locks of a session would not hold, and would be left to the application.
-    #[error("pooling: a pooler in transaction or statement mode stands in front of {server}")]
+    #[error("pooling: rekey is connected to {server} through a pooler in transaction or statement mode")]
     Pooled {
         /// `user@host:port/database`.
         server: String,
@@ -96,7 +95,7 @@ pub enum StoreError {
         source: sqlx::Error,
     },
     /// A statement had no answer in time; the connection must not be used again.
-    #[error("could not {op}: no answer within {} s", .limit.as_secs())]
+    #[error("could not {op}: no response within {} s", .limit.as_secs())]
     Timeout {
         /// What was being done.
         op: &'static str,
@@ -104,10 +103,10 @@ pub enum StoreError {
         limit: Duration,
     },
     /// The tables are of an older version of rekey.
-    #[error("the ledger in this database was made by an older rekey")]
+    #[error("an older version of rekey created schema rekey in this database")]
     OlderLedger,
     /// The tables are of a newer version of rekey.
-    #[error("this rekey is too old: the ledger in this database {needs}")]
+    #[error("this rekey is too old: schema rekey in this database {needs}")]
     NewerLedger {
         /// "needs rekey X or later".
         needs: String,
@@ -127,7 +126,7 @@ pub(super) const TOO_MANY_CONNECTIONS: &str = "53300";
 
 /// What to do about a pooler in transaction mode.
 pub(super) const NAME_THE_SERVER: &str =
-    "name the server itself in DATABASE_URL, or a pool in session mode (PgBouncer: pool_mode = session)";
+    "Name the server itself in DATABASE_URL, or a pool in session mode (PgBouncer: pool_mode = session)";
 
 /// The server's own message and SQLSTATE, without its DETAIL: a detail may hold a row's values.
 fn describe(e: &sqlx::Error) -> String {
@@ -142,9 +141,10 @@ fn describe(e: &sqlx::Error) -> String {
 
 fn unreadable(sqlstate: Option<&str>) -> String {
     match sqlstate {
-        Some(code) => format!("the server refuses (SQLSTATE {code}), in words that are not in UTF-8"),
-        None => "the server refuses the user, the password or the database, in words that are not in UTF-8"
-            .to_owned(),
+        Some(code) => format!("the server refuses (SQLSTATE {code}); its message is not UTF-8"),
+        None => {
+            "the server refuses the user, the password or the database; its message is not UTF-8".to_owned()
+        }
     }
 }
 
@@ -244,7 +244,8 @@ impl StoreError {
             triggers => format!("{self}; event trigger {} runs for such statements", triggers.join(", ")),
         };
         Some(Error::new(Exit::Preflight, message).hint(
-            "let a DBA, or the owner of schema rekey, apply the SQL of `rekey init --print-sql`, then run the same command again",
+            "Let a DBA or the owner of schema rekey apply the SQL of `rekey init --print-sql`, then run the \
+             same command again",
         ))
     }
 
@@ -268,7 +269,7 @@ impl From<StoreError> for Error {
         match e {
             StoreError::OlderLedger => {
                 return Error::new(Exit::Preflight, e.to_string()).hint(
-                    "Run `rekey init` as the owner of schema rekey: it updates the ledger and loses nothing",
+                    "Run `rekey init` as the owner of schema rekey. It upgrades the schema and loses nothing",
                 );
             }
             StoreError::NewerLedger { .. } => {
@@ -284,16 +285,19 @@ impl From<StoreError> for Error {
         if matches!(e.sqlstate().as_deref(), Some("42P05" | "26000")) {
             return Error::new(
                 Exit::Preflight,
-                format!("pooling: a pooler in transaction mode stands in between: {e}"),
+                format!("pooling: rekey is connected through a pooler in transaction mode: {e}"),
             )
             .hint(NAME_THE_SERVER);
         }
         if e.ledger_is_gone() {
             return Error::new(
                 Exit::Unavailable,
-                format!("this rotation is not in this database any more: {e}"),
+                format!("this rotation is no longer in this database: {e}"),
             )
-            .hint("after a restore, or a failover to a standby that had not got it yet: run the same command again, and `rekey status` shows what there is");
+            .hint(
+                "The database may have been restored, or failed over before this rotation replicated. \
+                Check `rekey status`, then rerun",
+            );
         }
         if let Some(refused) = e.refused_migration() {
             return refused;
@@ -301,31 +305,33 @@ impl From<StoreError> for Error {
         let (exit, hint) = match (e.class(), &e) {
             (Class::ConnectionLost | Class::LockTimeout | Class::Retry | Class::TookTooLong, _) => (
                 Exit::Unavailable,
-                "check that the database is up and reachable, then run the same command again",
+                "Check that the database is up and reachable, then run the same command again",
             ),
             (Class::Exhausted, _) => (
                 Exit::Unavailable,
-                "make room on the database server, then run the same command again: the checkpoint is saved",
+                "Free resources on the database server, then run the same command again. The checkpoint is \
+                 saved",
             ),
             (Class::Denied, StoreError::Tls { remedy, .. }) => (Exit::Usage, *remedy),
             (Class::Denied, StoreError::Unpreparable { .. }) => (
                 Exit::Usage,
-                "give the role another password, of letters, digits and signs (ALTER ROLE … PASSWORD)",
+                "Give the role a password of ASCII letters, digits and punctuation: `ALTER ROLE … PASSWORD`",
             ),
             (Class::Denied, StoreError::Refused { .. }) => (
                 Exit::Usage,
-                "check user, password and database name in DATABASE_URL; the server's log says why it refused",
+                "Check the user, password and database name in DATABASE_URL. The server's log shows the reason",
             ),
             (Class::Denied, StoreError::Connect { .. }) => {
-                (Exit::Usage, "check user, password, database name and TLS settings in DATABASE_URL")
+                (Exit::Usage, "Check the user, password, database name and TLS settings in DATABASE_URL")
             }
             (Class::Denied, _) => (
                 Exit::Preflight,
-                "grant what is missing: `rekey init --print-sql` shows the grants each role needs",
+                "Grant the missing privilege. Run `rekey init --print-sql` to see the grants that each role \
+                 needs",
             ),
             (Class::Data | Class::Fatal, _) => (
                 Exit::Internal,
-                "this is unexpected: please report it with the log; no data was lost, run again to resume",
+                "Report this bug with the log. No data was lost: run the same command again to resume",
             ),
         };
         Error::new(exit, e.to_string()).hint(hint)

@@ -147,7 +147,8 @@ async fn replicas(conn: &mut PgConnection) -> Result<(Vec<Replica>, Option<Strin
     let rows = all_replicas(conn).await?;
     if let Some(ReplicaNow { role, .. }) = rows.iter().find(|row| !row.visible) {
         let what = format!(
-            "role {role} may not see how far {} replicas lag; GRANT pg_monitor TO {role}, or --allow monitoring",
+            "role {role} can't see the lag of {} replicas; run `GRANT pg_monitor TO {role}` or add `--allow \
+             monitoring`",
             rows.len()
         );
         return Ok((Vec::new(), Some(what)));

@@ -66,8 +66,9 @@ impl Tls {
         Some(match error {
             TlsError::InvalidCertificate(error) => self.certificate(error),
             TlsError::AlertReceived(AlertDescription::ProtocolVersion) | TlsError::PeerIncompatible(_) => (
-                format!("{} offers no TLS version that rekey speaks (1.2 and 1.3)", self.host),
-                "on the server, set ssl_min_protocol_version and ssl_max_protocol_version to allow TLSv1.2 or later",
+                format!("{} offers no TLS version that rekey supports (1.2 and 1.3)", self.host),
+                "On the server, set ssl_min_protocol_version and ssl_max_protocol_version to allow TLSv1.2 \
+                 or later",
             ),
             TlsError::AlertReceived(
                 AlertDescription::UnknownCA
@@ -80,27 +81,26 @@ impl Tls {
                 | AlertDescription::AccessDenied,
             ) => (
                 match &self.client_cert {
-                    Some(file) => format!(
-                        "{} does not accept the client certificate, sslcert={file}: {error}",
-                        self.host
-                    ),
-                    None => format!("{} asks for a client certificate: {error}", self.host),
+                    Some(file) => {
+                        format!("{} rejects the client certificate, sslcert={file}: {error}", self.host)
+                    }
+                    None => format!("{} requires a client certificate: {error}", self.host),
                 },
-                "name a certificate and its key, which the server's ssl_ca_file vouches for, with sslcert and sslkey",
+                "Name a certificate that the server's ssl_ca_file signed, and its key, with sslcert and sslkey",
             ),
             TlsError::AlertReceived(
                 AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity,
             ) => (
                 format!("{} and rekey have no TLS cipher in common", self.host),
-                "on the server, allow a cipher with ECDHE and AES-GCM or ChaCha20-Poly1305 in ssl_ciphers",
+                "On the server, allow a cipher with ECDHE and AES-GCM or ChaCha20-Poly1305 in ssl_ciphers",
             ),
             TlsError::NoCertificatesPresented => (
-                format!("{} shows no certificate", self.host),
-                "give the server a certificate (ssl_cert_file)",
+                format!("{} presents no certificate", self.host),
+                "Give the server a certificate (ssl_cert_file)",
             ),
             TlsError::InconsistentKeys(_) => (
-                "sslkey is not the key of sslcert".to_owned(),
-                "name the key that belongs to the certificate",
+                "sslkey does not belong to sslcert".to_owned(),
+                "Name the key that belongs to the certificate",
             ),
             // Garbled bytes: the connection, and no setting.
             _ => return None,
@@ -112,49 +112,45 @@ impl Tls {
         match error {
             CertificateError::UnknownIssuer => match self.root_cert.as_deref() {
                 None | Some("system") => (
-                    format!(
-                        "the certificate of {host} is signed by an authority that is none of the public ones"
-                    ),
-                    "name the file with its authority's certificate: sslrootcert=…",
+                    format!("no public authority signed the certificate of {host}"),
+                    "Name the file with its authority's certificate: sslrootcert=…",
                 ),
                 Some(file) => (
-                    format!(
-                        "the certificate of {host} is signed by an authority that is not in sslrootcert={}",
-                        shown(file)
-                    ),
-                    "name the certificate of the authority that signed the server's, and of those in between, with sslrootcert",
+                    format!("no authority in sslrootcert={} signed the certificate of {host}", shown(file)),
+                    "Name a file with the authority that signed the server's certificate, and any \
+                     intermediates, with sslrootcert",
                 ),
             },
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => (
                 format!("the certificate of the server is not for {host}: {}", told(error)),
-                "use the name that is in the certificate as the host, or give the server a certificate for this name; \
-                 sslmode=verify-ca does not compare names",
+                "Use the name in the certificate as the host, or give the server a certificate for this \
+                 name. sslmode=verify-ca does not compare names",
             ),
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => (
                 format!("the certificate of {host} has expired: {}", told(error)),
-                "give the server a new certificate",
+                "Give the server a new certificate",
             ),
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => (
                 format!("the certificate of {host} is not valid yet: {}", told(error)),
-                "set this machine's clock right, or give the server another certificate",
+                "Correct this machine's clock, or give the server another certificate",
             ),
             CertificateError::Revoked => {
-                (format!("the certificate of {host} was revoked"), "give the server a new certificate")
+                (format!("the certificate of {host} was revoked"), "Give the server a new certificate")
             }
             CertificateError::Other(other) => match format!("{:?}", other.0).as_str() {
                 "CaUsedAsEndEntity" => (
                     format!(
-                        "the certificate of {host} is an authority's own (CA:TRUE), which libpq accepts and rekey does not"
+                        "the certificate of {host} is a CA certificate (CA:TRUE), which libpq accepts and \
+                         rekey does not"
                     ),
-                    "give the server a certificate that is signed by that authority and says CA:FALSE (`openssl req -x509` \
-                     makes CA:TRUE by default)",
+                    "Give the server a certificate with CA:FALSE that this authority signed (`openssl req \
+                     -x509` makes CA:TRUE by default)",
                 ),
                 "UnsupportedCertVersion" => (
                     format!(
-                        "the certificate of {host} is of version 1, which libpq accepts and rekey does not"
+                        "the certificate of {host} has version 1, which libpq accepts and rekey does not"
                     ),
-                    "give the server a certificate of version 3: with an extensions file, `openssl x509 -req -extfile FILE` makes \
-                     one",
+                    "Give the server a version 3 certificate, which `openssl x509 -req -extfile FILE` makes",
                 ),
                 other => (format!("the certificate of {host} is refused: {other}"), SETTINGS),
             },
@@ -164,7 +160,7 @@ impl Tls {
 }
 
 const SETTINGS: &str =
-    "check sslmode, sslrootcert, sslcert and sslkey in DATABASE_URL, and the server's certificate";
+    "Check sslmode, sslrootcert, sslcert and sslkey in DATABASE_URL, and the server's certificate";
 const CERTIFICATE: &str = "CERTIFICATE";
 const KEY: &str = "PRIVATE KEY";
 
@@ -181,13 +177,13 @@ fn look_at(name: &'static str, file: &str, label: &str) -> Option<Trouble> {
         Ok(bytes) => bytes,
         Err(error) => {
             let why = match error.kind() {
-                io::ErrorKind::NotFound => "there is no such file".to_owned(),
-                io::ErrorKind::PermissionDenied => "this user may not read it".to_owned(),
+                io::ErrorKind::NotFound => "the file does not exist".to_owned(),
+                io::ErrorKind::PermissionDenied => "this user can't read it".to_owned(),
                 _ => error.to_string(),
             };
             return Some((
-                format!("{name}={file} cannot be read: {why}"),
-                "name a file that is there and can be read",
+                format!("can't read {name}={file}: {why}"),
+                "Name a file that exists and is readable",
             ));
         }
     };
@@ -201,19 +197,20 @@ fn look_at(name: &'static str, file: &str, label: &str) -> Option<Trouble> {
     Some(match bytes.first() {
         // The tag of a SEQUENCE, with which every certificate and key begins.
         Some(0x30) => (
-            format!("{name}={file} is in DER, and rekey, as libpq, reads PEM"),
+            format!("{name}={file} is in DER; rekey reads PEM, as libpq does"),
             if label == KEY {
-                "convert it: openssl pkey -inform DER -in FILE -out FILE.pem"
+                "Convert it: `openssl pkey -inform DER -in FILE -out FILE.pem`"
             } else {
-                "convert it: openssl x509 -inform DER -in FILE -out FILE.pem"
+                "Convert it: `openssl x509 -inform DER -in FILE -out FILE.pem`"
             },
         ),
         _ if has("TRUSTED CERTIFICATE") || has("X509 CERTIFICATE") => (
             format!(
-                "{name}={file} holds OpenSSL's own form of a certificate, which libpq accepts and rekey does not"
+                "{name}={file} holds a certificate in OpenSSL's own format, which libpq accepts and rekey \
+                 does not"
             ),
-            "convert it: openssl x509 -in FILE -out FILE.pem",
+            "Convert it: `openssl x509 -in FILE -out FILE.pem`",
         ),
-        _ => (format!("{name}={file} holds no {} in PEM", label.to_lowercase()), "name the right file"),
+        _ => (format!("{name}={file} holds no {} in PEM", label.to_lowercase()), "Name the right file"),
     })
 }

@@ -161,10 +161,10 @@ impl Metrics {
     pub fn ready(&self, silence: Duration) -> Result<(), String> {
         let recorded = self.lock();
         match &recorded.progress {
-            None => Err("starting: nothing heard from the ledger yet".into()),
+            None => Err("starting: the database has not been read yet".into()),
             Some(_) if recorded.rested => Ok(()),
             Some((_, at)) if at.elapsed() > silence => {
-                Err(format!("the database has been silent for {} s", at.elapsed().as_secs()))
+                Err(format!("the last successful database check was {} s ago", at.elapsed().as_secs()))
             }
             Some((Progress { throttle: Some(why), waiting: true, .. }, _)) => Err(why.to_string()),
             Some(_) => Ok(()),

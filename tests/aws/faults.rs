@@ -63,11 +63,11 @@ async fn each_fault_has_its_code_and_says_what_to_do() {
         (fault(400, "ThrottlingException", "slow"), Exit::Unavailable, "ThrottlingException"),
         (fault(500, "InternalServiceError", "no"), Exit::Unavailable, "InternalServiceError"),
         (ResponseTemplate::new(503), Exit::Unavailable, "503"),
-        (ResponseTemplate::new(200).set_body_string(truncated), Exit::Unavailable, "could not be read"),
+        (ResponseTemplate::new(200).set_body_string(truncated), Exit::Unavailable, "response is unreadable"),
         (
             ResponseTemplate::new(200).set_body_string("<html>proxy</html>"),
             Exit::Unavailable,
-            "could not be read",
+            "response is unreadable",
         ),
         (ResponseTemplate::new(200).set_body_string("{}"), Exit::Unavailable, "incomplete"),
         (found().set_delay(Duration::from_secs(5)), Exit::Unavailable, "in time"),

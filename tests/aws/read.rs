@@ -89,7 +89,7 @@ async fn a_key_is_found_wherever_it_went() {
     match sources.find(&places, |_| false).await.unwrap() {
         Search::Found { .. } => panic!("found"),
         Search::Nowhere { looked } => {
-            assert_eq!(looked[0], "aws:absent (nothing there)");
+            assert_eq!(looked[0], "aws:absent (not found)");
             assert_eq!(looked[2], "aws:s (another key)");
         }
     }

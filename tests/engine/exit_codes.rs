@@ -29,7 +29,10 @@ fn an_internal_error_is_1() {
     db.execute("ALTER TABLE rekey.rotations RENAME COLUMN old_source TO gone");
     for command in ["run", "status", "verify"] {
         let outcome = rekey(&db, [command]).exits(1);
-        assert!(outcome.stderr.contains("report it") && !outcome.stderr.contains("panicked"), "{outcome}");
+        assert!(
+            outcome.stderr.contains("Report this bug") && !outcome.stderr.contains("panicked"),
+            "{outcome}"
+        );
     }
     db.execute("ALTER TABLE rekey.rotations RENAME COLUMN gone TO old_source");
     rekey(&db, ["run"]).exits(0);

@@ -213,5 +213,5 @@ fn odd_words_have_their_exit_code() {
     assert!(forever.stderr.contains("ten years"), "{forever}");
     assert!(!db.has_rekey_schema());
     let run = rekey(&db, ["run", "--allow", "slots, monitoring"]).env("RUST_LOG", "").exits(0);
-    assert!(run.stderr.contains("rotation started"), "{run}");
+    assert!(run.stderr.contains("Rotation started"), "{run}");
 }

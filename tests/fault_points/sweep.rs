@@ -165,7 +165,7 @@ pub fn armed(command: Rekey, n: u64, kind: &str, trace: &Path) -> Rekey {
 /// Whether a machine that has too much to do took longer than the short leases of these tests allow.
 fn cut_off(outcome: &Outcome) -> bool {
     outcome.code() == Some(69)
-        && ["57014", "25P03", "no answer"].iter().any(|limit| outcome.stderr.contains(limit))
+        && ["57014", "25P03", "no response"].iter().any(|limit| outcome.stderr.contains(limit))
 }
 
 /// Runs it to its end, and again where it was cut off.

@@ -192,7 +192,7 @@ fn the_passphrase_may_come_from_a_descriptor_or_a_person() {
     let mut person = person.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let (mut keyboard, mut display) = (person.stdin.take().unwrap(), person.stdout.take().unwrap());
     let mut screen = String::new();
-    for question in ["Passphrase of the backup: ", "The same again: "] {
+    for question in ["Backup passphrase: ", "Repeat the passphrase: "] {
         let mut byte = [0];
         while !screen.ends_with(question) && display.read(&mut byte).unwrap() == 1 {
             screen.push(char::from(byte[0]));
@@ -315,7 +315,7 @@ fn an_interrupt_at_the_prompt_restores_the_terminal() {
     let mut person = person.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let (mut keyboard, mut display) = (person.stdin.take().unwrap(), person.stdout.take().unwrap());
     let (mut screen, mut byte) = (String::new(), [0]);
-    while !screen.ends_with("Passphrase of the backup: ") && display.read(&mut byte).unwrap() == 1 {
+    while !screen.ends_with("Backup passphrase: ") && display.read(&mut byte).unwrap() == 1 {
         screen.push(char::from(byte[0]));
     }
     keyboard.write_all(b"\x03").unwrap();

@@ -29,11 +29,11 @@ fn placeholders_are_filled_and_keys_stay() {
         text.starts_with("# Dashtam\r\nDEBUG=true\r\nexport SECRET_KEY=") && text.contains(" # keep\r\n")
     );
     first.says_none_of(&[&secret, &encryption]);
-    assert!(first.stderr.contains("no audit entry"), "{first}");
+    assert!(first.stderr.contains("audit trail got no entry"), "{first}");
 
     let again = rekey_without_database(["keys", "generate", "--env-file", file]).exits(0);
     assert_eq!(fs::read_to_string(&path).unwrap(), text);
-    assert!(again.stdout.contains("is there already"), "{again}");
+    assert!(again.stdout.contains("already exists"), "{again}");
     assert!(
         rekey_without_database(["keys", "validate", "--env-file", file]).exits(0).stdout.contains("64 bytes")
     );

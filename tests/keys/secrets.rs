@@ -26,7 +26,7 @@ fn a_secret_is_created_kept_replaced_and_brought_back() {
     let first = at(&moto, &name, "AWSCURRENT").unwrap();
     assert_eq!(first.len(), 32);
     let kept = on_aws(&moto, ["keys", "generate", "encryption", "--to", &to]).exits(0);
-    assert!(kept.stdout.contains("is there already"), "{kept}");
+    assert!(kept.stdout.contains("already exists"), "{kept}");
     assert_eq!(at(&moto, &name, "AWSCURRENT").unwrap(), first);
 
     let forced = on_aws(&moto, ["keys", "generate", "encryption", "--to", &to, "--force"]).json(0);
@@ -42,7 +42,7 @@ fn a_secret_is_created_kept_replaced_and_brought_back() {
     // The guide's temporary secret after its deletion: back out of the recovery window, with the key that it had.
     block_on(moto.sdk().delete_secret().secret_id(&name).recovery_window_in_days(7).send()).unwrap();
     let kept = on_aws(&moto, ["keys", "generate", "encryption", "--to", &to]).exits(0);
-    assert!(kept.stdout.contains("is there already"), "{kept}");
+    assert!(kept.stdout.contains("already exists"), "{kept}");
     assert_eq!(at(&moto, &name, "AWSCURRENT").unwrap(), second);
     block_on(moto.sdk().delete_secret().secret_id(&name).recovery_window_in_days(7).send()).unwrap();
     on_aws(&moto, ["keys", "generate", "encryption", "--to", &to, "--force"]).exits(0);
@@ -115,7 +115,7 @@ fn a_json_secret_takes_a_field_that_it_had_not() {
     is_added(&now);
     assert_eq!(at(&moto, name, "AWSPREVIOUS").unwrap(), json);
     let kept = on_aws(&moto, ["keys", "generate", "--to", field]).exits(0);
-    assert!(kept.stdout.contains("is there already"), "{kept}");
+    assert!(kept.stdout.contains("already exists"), "{kept}");
     assert_eq!(at(&moto, name, "AWSCURRENT").unwrap(), now);
     // What is read has to be there.
     on_aws(&moto, ["keys", "fingerprint", "aws:dashtam/production#other"]).exits(3);

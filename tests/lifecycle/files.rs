@@ -120,7 +120,7 @@ fn an_owner_takes_over_a_promotion_that_could_not_be_written() {
     );
     let external = ["promote", "--external", "--yes"];
     let asked = d.rekey(&external).exits(7);
-    assert!(asked.stderr.contains("put the key with fingerprint"), "{asked}");
+    assert!(asked.stderr.contains("write the key with fingerprint"), "{asked}");
     assert_eq!(d.read(), before());
     fs::write(d.path(), after()).unwrap();
     d.rekey(&external).exits(0);
@@ -149,7 +149,7 @@ fn the_way_back_loses_no_key() {
     d.rekey(&["promote", "--yes"]).exits(0);
     let back = |d: &Deployment| {
         let done = d.rekey(&["rollback", "--yes"]).without("NEW_ENCRYPTION_KEY").exits(0);
-        assert!(done.stderr.contains("new key is kept in"), "{done}");
+        assert!(done.stderr.contains("is the only known copy of the new key"), "{done}");
         let kept = d.backups();
         assert_eq!((kept.len(), fs::read_to_string(&kept[0]).unwrap()), (1, after()));
         assert_eq!(fs::metadata(&kept[0]).unwrap().permissions().mode() & 0o777, 0o600);
@@ -175,7 +175,7 @@ fn a_promotion_by_hand_is_taken_back_by_hand() {
     let back =
         |code| d.rekey(&["rollback", "--yes", "--old-key", "env:FORMER"]).env("FORMER", OLD).exits(code);
     let refused = back(7);
-    assert!(refused.stderr.contains("does not yield that key yet"), "{refused}");
+    assert!(refused.stderr.contains("does not hold that key yet"), "{refused}");
     assert_eq!((d.state().as_str(), d.read()), ("rolling_back", after()));
     fs::write(d.path(), before()).unwrap();
     back(0);
@@ -255,7 +255,7 @@ fn a_folder_that_cannot_be_written_to() {
         let now = d.read();
         let _ = Command::new("umount").arg("-l").arg(d.dir.path()).status();
         let refused = refused.expect(2);
-        assert!(refused.stderr.contains("nothing was changed"), "{refused}");
+        assert!(refused.stderr.contains("Nothing was changed"), "{refused}");
         assert_eq!((content, left, state.as_str()), (before(), vec![], "migrated"), "{options}");
         promoted.expect(0);
         assert_eq!(now, after());

@@ -50,7 +50,7 @@ fn a_table_cell_that_names_another_secret() {
     let stranger = format!("{}/stripe_key", app.name);
     block_on(app.moto.create(&stranger, NEW));
     app.db.execute(&format!("UPDATE rekey.rotations SET new_arn = '{}'", arn(&app, &stranger)));
-    finalizes_and_leaves(&app, &stranger, "does not bear the label");
+    finalizes_and_leaves(&app, &stranger, "does not have the label");
     assert!(!is_deleted(&app, &app.temporary()));
 }
 

@@ -18,13 +18,13 @@ use crate::secrets::backup::Short;
 /// `keys backup`
 #[derive(Args)]
 pub struct BackupArgs {
-    /// Where the keys are
+    /// Sources of the keys
     #[arg(required = true, value_name = "SOURCE")]
     pub sources: Vec<String>,
-    /// The file to write, mode 0600; one that exists is left alone
+    /// File to create, mode 0600; never overwritten
     #[arg(long, env = "REKEY_OUT", hide_env_values = true, value_name = "FILE")]
     pub out: PathBuf,
-    /// Take a passphrase of fewer than 12 characters
+    /// Accept a passphrase of fewer than 12 characters
     #[arg(long, env = "REKEY_ALLOW_WEAK_PASSPHRASE", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub allow_weak_passphrase: bool,
     #[command(flatten)]
@@ -48,11 +48,14 @@ pub async fn run(args: BackupArgs, context: &Context) -> Result<Exit> {
         1 => "1 key".to_owned(),
         n => format!("{n} keys"),
     };
-    println!("{}: {keys} encrypted, opened again and compared", args.out.display());
+    println!("{}: {keys} encrypted, decrypted again and compared", args.out.display());
     for key in &done.keys {
         println!("  {} {}", key.fingerprint, key.source);
     }
-    println!("next: store it away from this machine; rekey keys restore FILE --to SOURCE brings a key back");
+    println!(
+        "next: copy the file to another machine. To restore a key, run `rekey keys restore FILE --to \
+        SOURCE`"
+    );
     print_head(done.head.as_deref());
     Ok(Exit::Ok)
 }

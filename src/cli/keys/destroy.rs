@@ -15,12 +15,12 @@ use crate::secrets::AppKey;
 /// `keys destroy`
 #[derive(Args)]
 pub struct DestroyArgs {
-    /// The retired key
+    /// Fingerprint of the retired key
     #[arg(long, env = "REKEY_FINGERPRINT", hide_env_values = true, value_name = "FINGERPRINT")]
     pub fingerprint: String,
-    /// The secret that holds it [default: where the application's settings say]
+    /// Secret that holds the key [default: from the application's settings]
     pub source: Option<String>,
-    /// Don't ask. There is no environment variable for it: what cannot be undone is agreed to each time
+    /// Don't ask for confirmation. Has no environment variable, because this can't be undone
     #[arg(long)]
     pub yes: bool,
     #[command(flatten)]
@@ -30,17 +30,17 @@ pub struct DestroyArgs {
 /// Runs the command.
 pub async fn run(args: DestroyArgs, context: &Context) -> Result<Exit> {
     let fingerprint: Fingerprint = args.fingerprint.parse().map_err(|e: ParseFingerprintError| {
-        Error::new(Exit::Usage, e.to_string()).hint("rekey keys status lists the retired keys")
+        Error::new(Exit::Usage, e.to_string()).hint("Run `rekey keys status` to list the retired keys")
     })?;
     let place = subject(args.source.as_deref(), None, (AppKey::Encryption, &args.layout), context)?.source;
     let Some(secret) = place.aws() else {
-        return Err(Error::new(Exit::Usage, format!("{place} keeps no retired keys"))
-            .hint("name the secret: rekey keys destroy --fingerprint F aws:SECRET_ID"));
+        return Err(Error::new(Exit::Usage, format!("{place} can't hold retired keys"))
+            .hint("Name the secret: `rekey keys destroy --fingerprint F aws:SECRET_ID`"));
     };
     if confirm::is_needed(args.yes)? {
         let question = format!(
-            "This destroys the retired key {fingerprint} in {place}.\n\
-             Database backups from its time can never be read again without a backup of the key."
+            "This destroys the retired key {fingerprint} in {place}.\nWithout a backup of the key, the \
+             credentials in database backups from its time are lost."
         );
         confirm::ask(&question, Answer::Word(&fingerprint.to_string()))?;
     }
@@ -51,11 +51,14 @@ pub async fn run(args: DestroyArgs, context: &Context) -> Result<Exit> {
         context.print_json(&done)?;
         return Ok(Exit::Ok);
     }
-    println!("{} is off version {}", done.label, done.version);
+    println!("{} was removed from version {}", done.label, done.version);
     if done.still_at.is_empty() {
-        println!("no label holds the version any more: AWS deletes it in its own time");
+        println!("No staging label holds the version now. AWS will delete it");
     } else {
-        println!("still at {}: AWS deletes the version once that moves on", done.still_at.join(", "));
+        println!(
+            "The version still has {}. AWS will delete it after that label moves",
+            done.still_at.join(", ")
+        );
     }
     print_head(done.head.as_deref());
     Ok(Exit::Ok)

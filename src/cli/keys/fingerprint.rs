@@ -13,7 +13,7 @@ use crate::secrets::KeySource;
 /// `keys fingerprint`
 #[derive(Args)]
 pub struct FingerprintArgs {
-    /// Where the key is
+    /// Source of the key
     pub source: String,
 }
 
@@ -30,7 +30,7 @@ pub async fn run(args: FingerprintArgs, context: &Context) -> Result<Exit> {
     }
     println!("{}", seen.fingerprint);
     if seen.bytes != KEY_LEN {
-        tracing::info!("{source} holds {} bytes: no ENCRYPTION_KEY, which has {KEY_LEN}", seen.bytes);
+        tracing::info!("{source} holds {} bytes; an ENCRYPTION_KEY has {KEY_LEN}", seen.bytes);
     }
     if let Some(version) = &seen.version {
         tracing::info!("version {version} of {}", seen.arn.as_deref().unwrap_or("the secret"));

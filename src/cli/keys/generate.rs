@@ -21,12 +21,12 @@ use crate::secrets::{AppKey, KeySource};
 /// `keys generate`
 #[derive(Args)]
 pub struct GenerateArgs {
-    /// Which key [default: both]
+    /// Key to generate [default: both]
     #[arg(value_enum)]
     pub kind: Option<Kind>,
     #[command(flatten)]
     pub destination: Destination,
-    /// Replace keys that are there; the former ones stay in PATH.bak, or at AWSPREVIOUS
+    /// Replace existing keys; the previous ones stay in PATH.bak or at AWSPREVIOUS
     #[arg(long, env = "REKEY_FORCE", hide_env_values = true, value_parser = BoolishValueParser::new(), conflicts_with = "stdout")]
     pub force: bool,
 }
@@ -35,13 +35,13 @@ pub struct GenerateArgs {
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 pub struct Destination {
-    /// A dotenv file: SECRET_KEY and ENCRYPTION_KEY in it
+    /// Dotenv file with SECRET_KEY and ENCRYPTION_KEY
     #[arg(long, env = "REKEY_ENV_FILE", hide_env_values = true, value_name = "PATH")]
     pub env_file: Option<PathBuf>,
-    /// One key's place: file:PATH, dotenv:PATH#VAR, aws:SECRET_ID[#JSON_FIELD][@AWSPENDING]
+    /// Where to write one key: file:PATH, dotenv:PATH#VAR, aws:SECRET_ID[#JSON_FIELD][@AWSPENDING]
     #[arg(long, env = "REKEY_TO", hide_env_values = true, value_name = "SOURCE")]
     pub to: Option<String>,
-    /// Print the keys; refuses a terminal
+    /// Print the keys to a file or pipe, never to a terminal
     #[arg(long, env = "REKEY_STDOUT", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub stdout: bool,
 }
@@ -77,7 +77,7 @@ pub async fn run(args: GenerateArgs, context: &Context) -> Result<Exit> {
         text(s, w, args.force);
     }
     if keys.iter().any(|(s, w)| w.changed && s.kind == Some(AppKey::Encryption)) {
-        println!("32 URL-safe characters carry 192 random bits, the most that they can; that is ample");
+        println!("32 URL-safe characters carry 192 random bits, which is ample");
     }
     print_head(head.as_deref());
     failed.map_or(Ok(Exit::Ok), Err)
@@ -86,13 +86,13 @@ pub async fn run(args: GenerateArgs, context: &Context) -> Result<Exit> {
 fn text(subject: &Subject, w: &Written, forced: bool) {
     let title = subject.title();
     if !w.changed {
-        let why = if forced { "is the same" } else { "is there already and stays (--force replaces it)" };
+        let why = if forced { "is the same" } else { "already exists and is kept (`--force` replaces it)" };
         println!("{title} in {}: a key {why}, fingerprint {}", w.target, w.fingerprint);
         return;
     }
     println!("{title} in {}: generated, fingerprint {}", w.target, w.fingerprint);
     if let Some(backup) = &w.backup {
-        println!("  the file as it was is {}", backup.display());
+        println!("  The previous file is {}", backup.display());
     }
     match (&w.version, &w.former_version) {
         (Some(version), Some(former)) => println!("  version {version}; before: {former}"),

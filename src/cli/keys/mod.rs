@@ -27,28 +27,28 @@ use crate::error::{Exit, Result};
 /// `rekey keys …`
 #[derive(Subcommand)]
 pub enum KeysCommand {
-    /// Make new keys where there are none, or only placeholders
+    /// Generate keys where none exist, or only placeholders
     #[command(after_long_help = examples::KEYS_GENERATE)]
     Generate(generate::GenerateArgs),
     /// Check keys against every rule of the key management guide
     #[command(after_long_help = examples::KEYS_VALIDATE)]
     Validate(validate::ValidateArgs),
-    /// Show where keys are, how old, and when they are due
+    /// Show where each key is, its age, and when it is due for rotation
     #[command(after_long_help = examples::KEYS_STATUS)]
     Status(status::StatusArgs),
     /// Show the fingerprint of the key in a source, never the key
     #[command(after_long_help = examples::KEYS_FINGERPRINT)]
     Fingerprint(fingerprint::FingerprintArgs),
-    /// Replace SECRET_KEY; every user is signed out
+    /// Replace SECRET_KEY; signs every user out
     #[command(after_long_help = examples::KEYS_ROTATE_SECRET_KEY)]
     RotateSecretKey(rotate_secret_key::RotateSecretKeyArgs),
     /// Write keys into an encrypted file that gpg reads too
     #[command(after_long_help = examples::KEYS_BACKUP)]
     Backup(backup::BackupArgs),
-    /// Put a key from an encrypted file back into its place
+    /// Restore a key from an encrypted file
     #[command(after_long_help = examples::KEYS_RESTORE)]
     Restore(restore::RestoreArgs),
-    /// Let go of a retired key for good
+    /// Destroy a retired key permanently
     #[command(after_long_help = examples::KEYS_DESTROY)]
     Destroy(destroy::DestroyArgs),
 }

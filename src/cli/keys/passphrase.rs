@@ -15,7 +15,7 @@ use crate::secrets::backup::{Passphrase, Short};
 /// Where the passphrase comes from: this, else REKEY_BACKUP_PASSPHRASE, else a prompt.
 #[derive(Args)]
 pub struct PassphraseArgs {
-    /// Read the passphrase from this file descriptor, up to its first line end [default: REKEY_BACKUP_PASSPHRASE, or a prompt]
+    /// File descriptor to read the passphrase from, up to the first newline [default: REKEY_BACKUP_PASSPHRASE, or a prompt]
     #[arg(long, env = "REKEY_PASSPHRASE_FD", hide_env_values = true, value_name = "FD")]
     pub passphrase_fd: Option<u32>,
 }
@@ -25,9 +25,9 @@ pub async fn to_make(args: &PassphraseArgs, short: Short, stop: &mut Stop) -> Re
     let raw = match given(args)? {
         Some(raw) => raw,
         None => {
-            let first = ask("Passphrase of the backup: ", stop).await?;
-            if *ask("The same again: ", stop).await? != *first {
-                return Err(Error::new(Exit::Usage, "the two passphrases differ; nothing was written"));
+            let first = ask("Backup passphrase: ", stop).await?;
+            if *ask("Repeat the passphrase: ", stop).await? != *first {
+                return Err(Error::new(Exit::Usage, "the passphrases differ; nothing was written"));
             }
             first
         }
@@ -39,7 +39,7 @@ pub async fn to_make(args: &PassphraseArgs, short: Short, stop: &mut Stop) -> Re
 pub async fn to_open(args: &PassphraseArgs, stop: &mut Stop) -> Result<Passphrase> {
     let raw = match given(args)? {
         Some(raw) => raw,
-        None => ask("Passphrase of the backup: ", stop).await?,
+        None => ask("Backup passphrase: ", stop).await?,
     };
     Ok(Passphrase::to_open(raw)?)
 }
@@ -48,16 +48,19 @@ pub async fn to_open(args: &PassphraseArgs, stop: &mut Stop) -> Result<Passphras
 fn given(args: &PassphraseArgs) -> Result<Option<Zeroizing<Vec<u8>>>> {
     if let Some(fd) = args.passphrase_fd {
         let read = File::open(format!("/dev/fd/{fd}")).and_then(Passphrase::read_line);
-        let failed = |e| usage(&format!("cannot read the passphrase from file descriptor {fd}: {e}"));
+        let failed = |e| usage(&format!("can't read the passphrase from file descriptor {fd}: {e}"));
         return read.map(Some).map_err(failed);
     }
     match std::env::var_os("REKEY_BACKUP_PASSPHRASE") {
         Some(value) => Ok(Some(Zeroizing::new(value.into_vec()))),
         None if is_possible() => Ok(None),
-        None => Err(usage("there is no passphrase, and nobody can be asked here")),
+        None => Err(usage("a passphrase is required, but there is no terminal to ask on")),
     }
 }
 
 fn usage(what: &str) -> Error {
-    Error::new(Exit::Usage, what).hint("--passphrase-fd FD, REKEY_BACKUP_PASSPHRASE, or a terminal to ask on")
+    Error::new(Exit::Usage, what).hint(
+        "Pass `--passphrase-fd FD`, set REKEY_BACKUP_PASSPHRASE, or run the \
+        command on a terminal",
+    )
 }

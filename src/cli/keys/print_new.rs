@@ -15,9 +15,9 @@ pub async fn print_new(kind: Option<AppKey>, context: &Context, stop: &mut Stop)
     if std::io::stdout().is_terminal() {
         return Err(Error::new(
             Exit::Usage,
-            "keys are not printed on a terminal, whose scroll-back keeps them",
+            "rekey does not print keys on a terminal, because its scrollback would keep them",
         )
-        .hint("send stdout into a file or a pipe, or use --env-file PATH or --to SOURCE"));
+        .hint("Redirect stdout to a file or pipe, or use `--env-file PATH` or `--to SOURCE`"));
     }
     let new = to_hand_out(context, kind, stop).await?;
     let mut out = Zeroizing::new(Vec::with_capacity(512));
@@ -37,7 +37,7 @@ pub async fn print_new(kind: Option<AppKey>, context: &Context, stop: &mut Stop)
     }
     let mut stdout = std::io::stdout().lock();
     let written = stdout.write_all(&out).and_then(|()| stdout.flush());
-    written.map_err(|e| Error::new(Exit::Usage, format!("cannot write the keys: {e}")))?;
+    written.map_err(|e| Error::new(Exit::Usage, format!("can't write the keys: {e}")))?;
     // Stdout is the keys' alone.
     if let Some(head) = new.head {
         eprintln!("audit chain head: {head}");

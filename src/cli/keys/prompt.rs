@@ -18,7 +18,7 @@ pub fn is_possible() -> bool {
 
 /// Asks. The line end comes along.
 pub async fn ask(question: &str, stop: &mut Stop) -> Result<Zeroizing<Vec<u8>>> {
-    let failed = |e: std::io::Error| Error::new(Exit::Usage, format!("cannot ask for the passphrase: {e}"));
+    let failed = |e: std::io::Error| Error::new(Exit::Usage, format!("can't ask for the passphrase: {e}"));
     let quiet = NoEcho::on().map_err(failed)?;
     eprint!("{question}");
     let _ = stderr().flush();

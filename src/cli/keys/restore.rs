@@ -19,15 +19,15 @@ use crate::secrets::KeySource;
 /// `keys restore`
 #[derive(Args)]
 pub struct RestoreArgs {
-    /// A file made by `keys backup`, or by gpg --symmetric
+    /// File made by `rekey keys backup` or `gpg --symmetric`
     pub file: PathBuf,
-    /// Where the key goes
+    /// Where to write the key
     #[arg(long, env = "REKEY_TO", hide_env_values = true, value_name = "SOURCE")]
     pub to: String,
-    /// Which key of a backup that holds several: the source it was read from [default: the one named by --to]
+    /// In a backup of several keys, the source the key was read from [default: the one that --to names]
     #[arg(long, env = "REKEY_FROM", hide_env_values = true, value_name = "SOURCE")]
     pub from: Option<String>,
-    /// Do not ask
+    /// Don't ask for confirmation
     #[arg(long, env = "REKEY_YES", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub yes: bool,
     #[command(flatten)]
@@ -40,7 +40,7 @@ pub async fn run(args: RestoreArgs, context: &Context) -> Result<Exit> {
     let from = args.from.as_deref().map(KeySource::parse).transpose()?;
     refuse_place(&target)?;
     let shown = args.file.display();
-    confirm(args.yes, &format!("Put the key in {shown} into {target}, in place of the one that is there?"))?;
+    confirm(args.yes, &format!("Replace the key in {target} with the one from {shown}?"))?;
     let backup = SealedBackup::read(args.file)?;
     let mut stop = signals::listen()?;
     let passphrase = passphrase::to_open(&args.passphrase, &mut stop).await?;
@@ -58,22 +58,22 @@ pub async fn run(args: RestoreArgs, context: &Context) -> Result<Exit> {
 fn text(done: &Written) {
     let Written { target, fingerprint, .. } = done;
     if !done.changed {
-        println!("{target} holds this key already, fingerprint {fingerprint}");
+        println!("{target} already holds this key, fingerprint {fingerprint}");
         return;
     }
     println!("{target}: restored, fingerprint {fingerprint}");
     if let Some(former) = done.former_fingerprint {
-        println!("  before: fingerprint {former}");
+        println!("  previous key: fingerprint {former}");
     }
     if let Some(backup) = &done.backup {
-        println!("  the file as it was is {}", backup.display());
+        println!("  The previous file is {}", backup.display());
     }
     match &done.former_version {
-        Some(version) if target.is_live() => println!("  the version before is {version}, at AWSPREVIOUS"),
+        Some(version) if target.is_live() => println!("  The previous version is {version}, at AWSPREVIOUS"),
         Some(version) => {
-            println!("  the version before is {version}; no label keeps it, and AWS may delete it");
+            println!("  The previous version is {version}. It has no staging label, so AWS may delete it");
         }
         None => {}
     }
-    println!("next: restart the application; rekey cache purge; rekey verify");
+    println!("next: restart the application, then run `rekey cache purge` and `rekey verify`");
 }

@@ -19,9 +19,9 @@ use crate::secrets::AppKey;
 /// `keys rotate-secret-key`
 #[derive(Args)]
 pub struct RotateSecretKeyArgs {
-    /// Where SECRET_KEY is [default: where the application's settings say]
+    /// Source of SECRET_KEY [default: from the application's settings]
     pub source: Option<String>,
-    /// A dotenv file: SECRET_KEY in it
+    /// Dotenv file with SECRET_KEY
     #[arg(
         long,
         env = "REKEY_ENV_FILE",
@@ -30,10 +30,10 @@ pub struct RotateSecretKeyArgs {
         conflicts_with = "source"
     )]
     pub env_file: Option<PathBuf>,
-    /// Bring the former SECRET_KEY back
+    /// Restore the previous SECRET_KEY
     #[arg(long, env = "REKEY_ROLLBACK", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub rollback: bool,
-    /// Do not ask
+    /// Don't ask for confirmation
     #[arg(long, env = "REKEY_YES", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub yes: bool,
     #[command(flatten)]
@@ -46,11 +46,11 @@ pub async fn run(args: RotateSecretKeyArgs, context: &Context) -> Result<Exit> {
     let target = subject(source, env_file, (AppKey::Secret, &args.layout), context)?.source;
     refuse_place(&target)?;
     let (change, what) = match args.rollback {
-        true => (Change::BringBack, "Bring the former SECRET_KEY back"),
+        true => (Change::BringBack, "Restore the previous SECRET_KEY"),
         false => (Change::Replace, "Replace SECRET_KEY"),
     };
     // Said first, whether or not anybody is asked.
-    eprintln!("Every user will be signed out: tokens signed with the present SECRET_KEY stop working.");
+    eprintln!("Every user will be signed out: tokens signed with the current SECRET_KEY stop working.");
     confirm(args.yes, &format!("{what} in {target}?"))?;
     let mut stop = signals::listen()?;
     let done = rotate(context, &target, change, &mut stop).await?;
@@ -66,25 +66,28 @@ pub async fn run(args: RotateSecretKeyArgs, context: &Context) -> Result<Exit> {
 fn text(done: &Written, change: Change) {
     let Written { target, fingerprint, .. } = done;
     if !done.changed {
-        println!("the former SECRET_KEY is back in {target} already, fingerprint {fingerprint}");
+        println!("{target} already holds the previous SECRET_KEY again, fingerprint {fingerprint}");
         return;
     }
     let what = match change {
-        Change::BringBack => "the former one is back",
+        Change::BringBack => "the previous one is restored",
         Change::Replace => "replaced",
     };
     println!("SECRET_KEY in {target}: {what}, fingerprint {fingerprint}");
     if let Some(former) = done.former_fingerprint {
-        println!("  before: fingerprint {former}");
+        println!("  previous key: fingerprint {former}");
     }
     if let (Some(version), Some(former)) = (&done.version, &done.former_version) {
-        println!("  version {version}; before: {former}");
+        println!("  version {version}; previous version: {former}");
     }
     if let Some(backup) = &done.backup {
-        println!("  the file as it was is {}: remove it when you will not go back", backup.display());
+        println!(
+            "  The previous file is {}. Remove it when you no longer need to undo this",
+            backup.display()
+        );
     }
-    println!("next: rekey cache purge; restart the application");
+    println!("next: run `rekey cache purge` and restart the application");
     if change == Change::Replace {
-        println!("back: rekey keys rotate-secret-key --rollback, with the same arguments");
+        println!("undo: run `rekey keys rotate-secret-key --rollback` with the same arguments");
     }
 }

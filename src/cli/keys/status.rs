@@ -16,10 +16,10 @@ use crate::secrets::KeySource;
 /// `keys status`
 #[derive(Args)]
 pub struct StatusArgs {
-    /// Key sources [default: both keys, where the application's settings say]
+    /// Key sources [default: both keys, from the application's settings]
     #[arg(value_name = "SOURCE")]
     pub sources: Vec<String>,
-    /// A dotenv file: SECRET_KEY and ENCRYPTION_KEY in it
+    /// Dotenv file with SECRET_KEY and ENCRYPTION_KEY
     #[arg(
         long,
         env = "REKEY_ENV_FILE",
@@ -65,20 +65,21 @@ fn text(s: &KeyStatus) {
     }
     match (&s.since, s.age_days, &s.due, s.due_in_days) {
         (Some(since), Some(days), Some(due), Some(left)) => {
-            line("age", &format!("{days} days at least, since {since}"));
+            line("age", &format!("at least {days} days, since {since}"));
             let when = match s.overdue {
-                Some(true) => format!("overdue for {} days", -left),
+                Some(true) => format!("{} days overdue", -left),
                 _ => format!("in {left} days"),
             };
             line("due", &format!("{due}, {when} (every {CRYPTOPERIOD_DAYS} days)"));
         }
-        _ if s.problem.is_none() => line("age", "not known here"),
+        _ if s.problem.is_none() => line("age", "unknown"),
         _ => {}
     }
     match s.automatic_rotation {
         Some(true) => line(
             "automatic rotation",
-            "on: AWS would change the key without re-encrypting; aws secretsmanager cancel-rotate-secret ends it",
+            "on: AWS would replace the key without re-encrypting rows. Run `aws secretsmanager \
+             cancel-rotate-secret`",
         ),
         Some(false) => line("automatic rotation", "off"),
         None => {}

@@ -30,7 +30,7 @@ impl From<Kind> for AppKey {
 /// How secrets are named.
 #[derive(Args)]
 pub struct Layout {
-    /// How the application's secrets are laid out in Secrets Manager
+    /// How the application lays out its secrets in Secrets Manager
     #[arg(long, env = "REKEY_SECRET_LAYOUT", hide_env_values = true, value_enum)]
     pub secret_layout: Option<SecretLayout>,
 }

@@ -17,9 +17,9 @@ use crate::secrets::{AppKey, KeySource};
 /// `keys validate`
 #[derive(Args)]
 pub struct ValidateArgs {
-    /// One key's source [default: both keys, where the application's settings say]
+    /// Source of one key [default: both keys, from the application's settings]
     pub source: Option<String>,
-    /// A dotenv file: SECRET_KEY and ENCRYPTION_KEY in it
+    /// Dotenv file with SECRET_KEY and ENCRYPTION_KEY
     #[arg(
         long,
         env = "REKEY_ENV_FILE",
@@ -28,7 +28,7 @@ pub struct ValidateArgs {
         conflicts_with = "source"
     )]
     pub env_file: Option<PathBuf>,
-    /// Which key SOURCE is [default: as its name says]
+    /// Kind of key in SOURCE [default: from its name]
     #[arg(
         long = "as",
         env = "REKEY_AS",
@@ -59,8 +59,10 @@ pub async fn run(args: ValidateArgs, context: &Context) -> Result<Exit> {
         }
         match errors {
             0 => println!("all keys are valid"),
-            1 => println!("1 error; next: rekey keys generate --env-file PATH, or --to SOURCE"),
-            n => println!("{n} errors; next: rekey keys generate --env-file PATH, or --to SOURCE"),
+            1 => println!("1 error; next: run `rekey keys generate --env-file PATH`, or with `--to SOURCE`"),
+            n => {
+                println!("{n} errors; next: run `rekey keys generate --env-file PATH`, or with `--to SOURCE`")
+            }
         }
         print_head(done.head.as_deref());
     }

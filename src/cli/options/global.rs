@@ -16,10 +16,10 @@ use crate::telemetry::logging::Verbosity;
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// How results are printed on stdout
+    /// Format of results on stdout
     #[arg(long, global = true, env = "REKEY_OUTPUT", hide_env_values = true, value_enum, default_value_t)]
     pub output: Output,
-    /// How logs and progress are printed on stderr
+    /// Format of logs and progress on stderr
     #[arg(
         long,
         global = true,
@@ -30,7 +30,7 @@ pub struct Global {
         default_value_t
     )]
     pub log_format: LogFormat,
-    /// Colours on stderr
+    /// When to color stderr
     #[arg(
         long,
         global = true,
@@ -42,13 +42,13 @@ pub struct Global {
         value_name = "WHEN"
     )]
     pub color: Color,
-    /// Log warnings and errors only, and show no progress
+    /// Log only warnings and errors; show no progress
     #[arg(short, long, global = true, env = "REKEY_QUIET", hide_env_values = true, hide_short_help = true, value_parser = BoolishValueParser::new())]
     pub quiet: bool,
-    /// Log more: what each worker does; twice for everything
+    /// Log what each worker does; give it twice to log everything
     #[arg(short, long, global = true, env = "REKEY_VERBOSE", hide_env_values = true, hide_short_help = true, action = ArgAction::Count, conflicts_with = "quiet")]
     pub verbose: u8,
-    /// Who does this, for the audit trail [default: the OS user, or pod and service account]
+    /// Operator's name for the audit trail [default: the OS user, or pod and service account]
     #[arg(
         long,
         global = true,
@@ -58,7 +58,7 @@ pub struct Global {
         value_name = "NAME"
     )]
     pub operator: Option<String>,
-    /// Why, for the audit trail
+    /// Reason for the audit trail
     #[arg(
         long,
         global = true,
@@ -69,13 +69,13 @@ pub struct Global {
         value_name = "TEXT"
     )]
     pub reason: Option<String>,
-    /// How long an unreachable database, Redis or Secrets Manager is waited for, at most
+    /// Maximum time to retry an unreachable database, Redis or Secrets Manager
     #[arg(long, global = true, env = "REKEY_RETRY_FOR", hide_env_values = true, hide_short_help = true, default_value = "60s", value_parser = duration, value_name = "DURATION")]
     pub retry_for: Duration,
-    /// How long a worker that fell silent keeps its rows
+    /// Lease duration: how long a silent worker keeps its rows
     #[arg(long, global = true, env = "REKEY_LEASE_TTL", hide_env_values = true, hide_short_help = true, default_value = "30s", value_parser = lease_ttl, value_name = "DURATION")]
     pub lease_ttl: Duration,
-    /// Where this runs; decides how weak a new key may be
+    /// Environment, which decides how weak a new key may be
     #[arg(
         long,
         global = true,
@@ -86,7 +86,7 @@ pub struct Global {
         default_value_t
     )]
     pub environment: Environment,
-    /// Serve /metrics, /livez and /readyz here, e.g. 0.0.0.0:9090
+    /// Address to serve /metrics, /livez and /readyz on, such as 0.0.0.0:9090
     #[arg(
         long,
         global = true,
@@ -96,7 +96,7 @@ pub struct Global {
         value_name = "ADDR"
     )]
     pub metrics_listen: Option<SocketAddr>,
-    /// Write the metrics to this file at the end, for node_exporter's textfile collector
+    /// File to write the metrics to on exit, for node_exporter's textfile collector
     #[arg(
         long,
         global = true,
@@ -123,10 +123,10 @@ impl Global {
 /// `--output`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// For people.
+    /// Text for people
     #[default]
     Text,
-    /// For scripts.
+    /// JSON for scripts
     Json,
 }
 
@@ -141,7 +141,7 @@ impl ValueEnum for Environment {
 }
 
 fn reason(text: &str) -> Result<String, String> {
-    if text.trim().is_empty() { Err("blanks are no reason".into()) } else { Ok(text.to_owned()) }
+    if text.trim().is_empty() { Err("the reason is blank".into()) } else { Ok(text.to_owned()) }
 }
 
 fn lease_ttl(text: &str) -> Result<Duration, String> {
@@ -149,6 +149,6 @@ fn lease_ttl(text: &str) -> Result<Duration, String> {
     if (Duration::from_secs(2)..=Duration::from_secs(3600)).contains(&ttl) {
         Ok(ttl)
     } else {
-        Err("a lease lives between 2s and 1h".into())
+        Err("write a duration between 2s and 1h".into())
     }
 }

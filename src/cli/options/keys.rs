@@ -11,13 +11,13 @@ use crate::secrets::{KeySource, SecretLayout};
 #[derive(Args, Clone, Default)]
 #[command(next_help_heading = "Keys")]
 pub struct KeyArgs {
-    /// Source of the key rows are on [default: the application's own setting]
+    /// Source of the old key [default: from the application's settings]
     #[arg(long, env = "REKEY_OLD_KEY", hide_env_values = true, value_name = "SOURCE")]
     pub old_key: Option<String>,
-    /// Source of the key rows go to [default: env:NEW_ENCRYPTION_KEY, or AWS_SECRET_NAME's]
+    /// Source of the new key [default: env:NEW_ENCRYPTION_KEY, or from AWS_SECRET_NAME]
     #[arg(long, env = "REKEY_NEW_KEY", hide_env_values = true, value_name = "SOURCE")]
     pub new_key: Option<String>,
-    /// How the application's secrets are laid out in Secrets Manager
+    /// How the application lays out its secrets in Secrets Manager
     #[arg(long, env = "REKEY_SECRET_LAYOUT", hide_env_values = true, value_enum)]
     pub secret_layout: Option<SecretLayout>,
 }

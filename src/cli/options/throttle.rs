@@ -16,22 +16,23 @@ pub struct Limit<T>(Option<T>);
 /// Limits of `run`, `rollback` and `quarantine retry`.
 #[derive(Args, Clone)]
 #[command(
-    next_help_heading = "Throttle (slower from half of a limit, waiting at it; `off` switches one off)"
+    next_help_heading = "Throttle (rekey slows down from half of a limit and waits at the limit; `off` \
+        disables one)"
 )]
 pub struct ThrottleArgs {
-    /// Work only in these hours of the day, e.g. "01:00-05:00 Europe/Berlin"; without a zone, UTC
+    /// Work only during these hours, such as "01:00-05:00 Europe/Berlin"; the default zone is UTC
     #[arg(long, env = "REKEY_WINDOW", hide_env_values = true, value_parser = Window::parse, value_name = "HH:MM-HH:MM ZONE")]
     pub window: Option<Window>,
-    /// Rows a second that this process writes, at most
+    /// Maximum rows per second that this process writes
     #[arg(long, env = "REKEY_MAX_RATE", hide_env_values = true, value_parser = rate, value_name = "ROWS/S")]
     pub max_rate: Option<Rate>,
-    /// Time a replica may be behind
+    /// Maximum replica lag in time
     #[arg(long, env = "REKEY_MAX_REPLICA_LAG", hide_env_values = true, default_value = "10s", value_parser = time, value_name = "DURATION")]
     pub max_replica_lag: Limit<Duration>,
-    /// WAL a replica may be behind
+    /// Maximum replica lag in WAL
     #[arg(long, env = "REKEY_MAX_REPLICA_LAG_BYTES", hide_env_values = true, default_value = "256MiB", value_parser = size, value_name = "SIZE")]
     pub max_replica_lag_bytes: Limit<u64>,
-    /// Don't wait for this replica, by its application_name (it applies late on purpose, say); repeatable
+    /// Ignore the lag of this replica (application_name), such as a delayed one; repeatable
     #[arg(
         long,
         env = "REKEY_IGNORE_REPLICA",
@@ -40,19 +41,19 @@ pub struct ThrottleArgs {
         value_name = "NAME"
     )]
     pub ignore_replica: Vec<String>,
-    /// WAL a replication slot may retain
+    /// Maximum WAL that a replication slot may retain
     #[arg(long, env = "REKEY_MAX_SLOT_WAL", hide_env_values = true, default_value = "4GiB", value_parser = size, value_name = "SIZE")]
     pub max_slot_wal: Limit<u64>,
-    /// Transactions a slot's xmin may be old
+    /// Maximum age of a replication slot's xmin, in transactions
     #[arg(long, env = "REKEY_MAX_SLOT_XMIN_AGE", hide_env_values = true, default_value = "1000000", value_parser = count::<u64>, value_name = "N")]
     pub max_slot_xmin_age: Limit<u64>,
-    /// WAL that may wait to be archived; while archiving fails, every batch pauses
+    /// Maximum WAL waiting to be archived; while archiving fails, rekey pauses after every batch
     #[arg(long, env = "REKEY_MAX_ARCHIVE_BACKLOG", hide_env_values = true, default_value = "1GiB", value_parser = size, value_name = "SIZE")]
     pub max_archive_backlog: Limit<u64>,
-    /// Sessions that may wait for our locks; beyond it batches pause, ever longer
+    /// Maximum sessions waiting for rekey's locks; above it, rekey pauses longer and longer
     #[arg(long, env = "REKEY_MAX_BLOCKED_SESSIONS", hide_env_values = true, default_value = "4", value_parser = count::<u32>, value_name = "N")]
     pub max_blocked_sessions: Limit<u32>,
-    /// Checkpoints a minute that WAL may force; beyond it batches pause, ever longer
+    /// Maximum PostgreSQL checkpoints per minute forced by WAL; above it, rekey pauses longer and longer
     #[arg(long, env = "REKEY_MAX_CHECKPOINTS", hide_env_values = true, default_value = "60", value_parser = count::<u32>, value_name = "N")]
     pub max_checkpoints: Limit<u32>,
 }
@@ -91,7 +92,7 @@ fn count<T: FromStr>(text: &str) -> Result<Limit<T>, String> {
 
 fn rate(text: &str) -> Result<Rate, String> {
     let rate = text.parse::<u32>().ok().and_then(|rate| Rate::new(rate.into()));
-    rate.ok_or_else(|| "write rows a second, a whole number from 1 on".to_owned())
+    rate.ok_or_else(|| "write rows per second as a whole number, at least 1".to_owned())
 }
 
 /// Bytes; the units are PostgreSQL's, of 1024 each.

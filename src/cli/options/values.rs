@@ -8,7 +8,7 @@ use crate::rotation::{Deadline, DeadlineAt};
 pub fn duration(text: &str) -> Result<Duration, String> {
     let parsed: jiff::SignedDuration =
         text.parse().map_err(|_| "write a duration like 500ms, 30s, 5m or 2h".to_owned())?;
-    Duration::try_from(parsed).map_err(|_| "a duration cannot be negative".to_owned())
+    Duration::try_from(parsed).map_err(|_| "a duration can't be negative".to_owned())
 }
 
 /// A duration from now, or a time.

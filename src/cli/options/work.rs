@@ -19,22 +19,22 @@ pub struct WorkArgs {
     /// Workers in this process
     #[arg(long, env = "REKEY_WORKERS", hide_env_values = true, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64), value_name = "N")]
     pub workers: u16,
-    /// Rows a worker leases at a time [default: by rows per page and bytes, 12k to 48k]
+    /// Rows that a worker leases at a time [default: 12k to 48k, by rows per page and bytes]
     #[arg(long, env = "REKEY_CHUNK_ROWS", hide_env_values = true, value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "N")]
     pub chunk_rows: Option<u32>,
-    /// Rows of one transaction, at most; of more than two workers, over all processes, each takes fewer
+    /// Maximum rows per transaction; reduced above two workers in total
     #[arg(long, env = "REKEY_BATCH_ROWS", hide_env_values = true, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=5000), value_name = "N")]
     pub batch_rows: u32,
-    /// How long a batch should hold its row locks
+    /// Target time for a batch to hold its row locks
     #[arg(long, env = "REKEY_LOCK_TARGET", hide_env_values = true, default_value = "50ms", value_parser = duration, value_name = "DURATION")]
     pub lock_target: Duration,
-    /// End of the window: a duration, or a time (RFC 3339); past it workers save and exit 9
+    /// Stop after this duration or at this RFC 3339 time: save a checkpoint, exit 9
     #[arg(long, env = "REKEY_DEADLINE", hide_env_values = true, value_parser = deadline, value_name = "WHEN")]
     pub deadline: Option<Deadline>,
-    /// Sweeps for late writers before giving up on them
+    /// Maximum sweeps for rows that writers keep saving under the wrong key
     #[arg(long, env = "REKEY_MAX_SWEEPS", hide_env_values = true, default_value_t = 40, value_name = "N")]
     pub max_sweeps: i32,
-    /// Let a named preflight finding pass; repeatable
+    /// Allow a refused preflight finding by name; repeatable
     #[arg(long, env = "REKEY_ALLOW", hide_env_values = true, value_name = "FINDING", value_delimiter = ',')]
     pub allow: Vec<String>,
     #[command(flatten)]

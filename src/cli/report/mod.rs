@@ -16,7 +16,7 @@ use pages::Pages;
 /// `--format` of `report`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum ReportFormat {
-    /// For machines.
+    /// JSON for scripts
     #[default]
     Json,
     /// For people: one page that needs nothing else, to be read, printed and filed.
@@ -29,19 +29,19 @@ pub enum ReportFormat {
 
 #[derive(Args)]
 pub struct ReportArgs {
-    /// How
+    /// Format of the report
     #[arg(long, env = "REKEY_FORMAT", hide_env_values = true, value_enum, default_value_t)]
     pub format: ReportFormat,
-    /// Which rotation [default: the active one, or the latest]
+    /// Id of the rotation [default: the active one, or the latest]
     #[arg(long, env = "REKEY_ROTATION", hide_env_values = true, value_name = "ID", conflicts_with = "all")]
     pub rotation: Option<Uuid>,
     /// All rotations
     #[arg(long, env = "REKEY_ALL", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub all: bool,
-    /// Users and providers whose credentials were under the old key, and should reconnect after a compromise
+    /// List users and providers whose credentials were on the old key and who should reconnect after a leak
     #[arg(long, env = "REKEY_AFFECTED", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub affected: bool,
-    /// A head of the audit chain that you noted earlier; exit 6 if the chain does not contain it
+    /// Audit chain head that you noted earlier; exit 6 if the chain does not contain it
     #[arg(long, env = "REKEY_EXPECT", hide_env_values = true, value_name = "SEQ:HASH")]
     pub expect: Option<Head>,
 }
@@ -73,11 +73,15 @@ pub async fn run(args: ReportArgs, context: &Context) -> Result<Exit> {
     // The report is the result; a refusal beside it would be a second one.
     let broken = match &report.expected {
         _ if !report.chain.intact => Error::new(Exit::VerifyFailed, "the audit trail's hash chain is broken")
-            .hint("Compare it with the chain heads in shipped logs"),
-        Some(noted) if !noted.contained => {
-            Error::new(Exit::VerifyFailed, format!("the audit trail does not contain the head {}", noted.head))
-                .hint("Check that DATABASE_URL names the right database. If it does, the trail was rewritten or restored")
-        }
+            .hint("Compare it with the chain heads in your stored logs"),
+        Some(noted) if !noted.contained => Error::new(
+            Exit::VerifyFailed,
+            format!("the audit trail does not contain the head {}", noted.head),
+        )
+        .hint(
+            "Check that DATABASE_URL names the right database. If it does, the trail was rewritten \
+                    or restored",
+        ),
         _ => return Ok(Exit::Ok),
     };
     refusal::tell(&broken, context.global.console());

@@ -56,9 +56,9 @@ pub async fn is_settled(target: &Target<'_>) -> Result<bool> {
         Yields::New => Ok(true),
         _ if r.state != State::Finalizing => Err(Error::new(
             Exit::State,
-            format!("{} does not yield the new key ({})", target.source, r.new_fingerprint),
+            format!("{} does not hold the new key ({})", target.source, r.new_fingerprint),
         )
-        .hint("rekey promote")),
+        .hint("Run `rekey promote`")),
         _ if r.external || !target.is_writable() => Err(target.by_hand(r.new_fingerprint, Command::Finalize)),
         _ => Ok(false),
     }
@@ -114,7 +114,8 @@ pub async fn finalize(alone: &mut Exclusive<'_>, target: &Target<'_>, end: End<'
             Ok(_) => ending.retired_label = Some(retired),
             // There is no way back from here: an end that waits for a secret that is gone would never come.
             Err(error @ SourceError::Missing { .. }) => {
-                tracing::warn!(secret = arn, %error, "the old key's version is gone: it is kept nowhere");
+                tracing::warn!(secret = arn, %error, "Old key version not found, so it isn't retained. Older \
+                    database backups need your own copy");
             }
             Err(e) => return Err(e.into()),
         }

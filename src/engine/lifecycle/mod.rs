@@ -42,7 +42,7 @@ impl<'c> Exclusive<'c> {
                 Exit::Busy,
                 "another process is promoting, finalizing or rolling back this rotation",
             )
-            .hint("wait for it to end; rekey status")),
+            .hint("Wait for it to end: run `rekey status`")),
         }
     }
 
@@ -55,8 +55,11 @@ impl<'c> Exclusive<'c> {
         let started = Instant::now();
         while !locks::try_take(conn, Lock::Rollbacks).await? {
             if started.elapsed() > PATIENCE {
-                return Err(Error::new(Exit::Busy, "another process is turning this rotation round")
-                    .hint("wait for it to end; rekey status"));
+                return Err(Error::new(
+                    Exit::Busy,
+                    "another process is starting a rollback of this rotation",
+                )
+                .hint("Wait for it to end: run `rekey status`"));
             }
             tokio::time::sleep(jitter(Duration::from_millis(200))).await;
             if !needed(conn).await? {

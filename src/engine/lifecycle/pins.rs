@@ -21,7 +21,7 @@ pub async fn pin(sources: &Sources, rotation: &Rotation) -> Result<(), SourceErr
                 tracing::warn!(
                     secret = arn,
                     version,
-                    "the new key's first version is gone: nothing is pinned there"
+                    "The new key's first version no longer exists; rekey can't label it"
                 );
             }
             done => drop(done?),
@@ -58,7 +58,7 @@ pub async fn clean_up(target: &Target<'_>) {
     secrets.dedup();
     for secret in secrets {
         if let Err(error) = unpin_one(sources, secret, rotation.id).await {
-            tracing::warn!(secret, %error, "our labels could not be taken off");
+            tracing::warn!(secret, %error, "Couldn't remove rekey's staging labels");
         }
     }
 }

@@ -47,11 +47,11 @@ pub async fn promote(
     match pinned {
         Ok(()) => {}
         Err(e @ SourceError::Denied { .. }) if external => {
-            tracing::warn!(error = %e, "the key versions could not be pinned")
+            tracing::warn!(error = %e, "Couldn't add staging labels to the key versions")
         }
         // Promoted before, and somebody deleted the temporary secret since: the new key is in the target.
         Err(e @ SourceError::Missing { .. }) if r.promoting_at.is_some() => {
-            tracing::warn!(error = %e, "a key version is gone and could not be pinned")
+            tracing::warn!(error = %e, "A key version no longer exists; rekey can't label it")
         }
         Err(e) => return Err(e.into()),
     }
@@ -79,7 +79,7 @@ pub async fn promote(
     if !rotation::advance(&mut tx, r.id, &from, State::Promoted, actor, detail.clone()).await?
         && before == Yields::Old
     {
-        detail["again"] = json!("the old key had been made current meanwhile");
+        detail["again"] = json!("Another process had made the old key current again");
         rotation::record(&mut tx, r.id, State::Promoted, actor, detail).await?;
     }
     tx.commit().during("record the promotion").await?;
@@ -108,7 +108,10 @@ async fn is_possible(target: &Target<'_>, new: &EncryptionKey) -> Result<()> {
 fn or_by_hand(e: SourceError) -> Error {
     let e = Error::from(e);
     let hint = e.hint.unwrap_or_default();
-    Error { hint: Some(format!("{hint}; or run `rekey promote --external`, which says what to change")), ..e }
+    Error {
+        hint: Some(format!("{hint}. Or run `rekey promote --external`, which prints what to change")),
+        ..e
+    }
 }
 
 /// Settles a `promoting` whose verify found rows that are not on the new key, so that `run` may sweep them up: what the place

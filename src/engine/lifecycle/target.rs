@@ -76,11 +76,11 @@ impl<'a> Target<'a> {
         Err(Error::new(
             Exit::Key,
             format!(
-                "{source} yields neither this rotation's old key ({}) nor its new key ({})",
+                "{source} holds neither this rotation's old key ({}) nor its new key ({})",
                 r.old_fingerprint, r.new_fingerprint
             ),
         )
-        .hint("find out who changed it and put the right key back, or name another place with --target"))
+        .hint("Find out what changed it and restore the right key, or name another place with `--target`"))
     }
 
     /// Makes a key current there, while the rotation is in one of these states; who lost the lock (its session was
@@ -97,9 +97,9 @@ impl<'a> Target<'a> {
             state if while_in.contains(&state) => Ok(()),
             state => Err(Error::new(
                 Exit::State,
-                format!("rotation {id} is {state} by now: the key that the application reads is left alone"),
+                format!("rotation {id} has become {state}; the application's key was not changed"),
             )
-            .hint("rekey status")),
+            .hint("Run `rekey status`")),
         };
         let judge = |value: &[u8]| match self.judge(value) {
             Yields::Neither => Seen::Foreign,
@@ -155,12 +155,12 @@ impl<'a> Target<'a> {
         };
         if !is_elsewhere {
             tracing::warn!(
-                "the new key is kept in {}, and nowhere else that rekey knows of: remove it once the application is \
-                 restarted and rekey verify is clean",
+                "{} is the only known copy of the new key. Delete it after an application restart and clean \
+                 `rekey verify`",
                 copy.display()
             );
         } else if let Err(error) = dotenv::remove_backup(path, &dotenv::new_key_suffix(self.rotation.id)) {
-            tracing::warn!(%error, "{} could not be removed: remove it by hand", copy.display());
+            tracing::warn!(%error, "Couldn't remove {}. Remove it by hand", copy.display());
         }
     }
 
@@ -177,14 +177,16 @@ impl<'a> Target<'a> {
         if let Some(DotenvVariable { path, .. }) = self.source.dotenv()
             && let Err(error) = dotenv::remove_backup(path, &self.backup_suffix())
         {
-            tracing::warn!(%error, "the backup of the dotenv file could not be removed: remove it by hand");
+            tracing::warn!(%error, "Couldn't remove the backup of the dotenv file. Remove it by hand");
         }
     }
 
     /// What has to be changed by hand, and the command to finish with then (7).
     pub fn by_hand(&self, fingerprint: Fingerprint, then: Command) -> Error {
         let what = self.source.instruction(fingerprint);
-        Error::new(Exit::State, format!("{} does not yield that key yet: {what}", self.source))
-            .hint(format!("change it there; once that source yields the key, run `{}`", Step::Finish(then)))
+        Error::new(Exit::State, format!("{} does not hold that key yet: {what}", self.source)).hint(format!(
+            "Change it there. Then, in an environment where that source holds the key, run `{}`",
+            Step::Finish(then)
+        ))
     }
 }

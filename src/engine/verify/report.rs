@@ -61,19 +61,21 @@ impl VerifyReport {
         let (exit, hint) = match self.exit() {
             Exit::Quarantined if !self.both_keys => (
                 Exit::Quarantined,
-                "name the other key too (--old-key SOURCE): what was accepted may have been saved under it since",
+                "Name the other key too with `--old-key SOURCE`: the application may have saved an accepted \
+                 row under it",
             ),
-            Exit::Quarantined => (Exit::Quarantined, "rekey quarantine list"),
+            Exit::Quarantined => (Exit::Quarantined, "Run `rekey quarantine list`"),
             _ => (
                 Exit::VerifyFailed,
-                "rekey run moves rows that late writers left on the old key; rekey verify says more",
+                "Run `rekey run` to re-encrypt rows that were saved under the old key. Run `rekey verify` \
+                 for details",
             ),
         };
         let trouble = [
             ("on the wrong key", self.wrong_key),
-            ("that no key opens", self.unreadable),
-            ("with other bytes", self.other_bytes),
-            ("not seen", self.unseen),
+            ("that no key decrypts", self.unreadable),
+            ("with changed contents", self.other_bytes),
+            ("not found by index", self.unseen),
         ];
         let found: Vec<String> =
             trouble.iter().filter(|(_, n)| *n > 0).map(|(what, n)| format!("{n} rows {what}")).collect();

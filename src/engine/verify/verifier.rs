@@ -43,5 +43,5 @@ pub(super) struct Verifier {
 /// A signal came first.
 pub(super) fn given_up() -> Error {
     Error::new(Exit::Signalled, "stopped by a signal before every row was verified")
-        .hint("run `rekey verify` again")
+        .hint("Run `rekey verify` again")
 }

@@ -181,9 +181,15 @@ impl Writer {
                     if attempt.unmoved > 2 {
                         return Err(Error::new(
                             Exit::Preflight,
-                            format!("connection {id} cannot be updated although nobody changes it: a trigger or a policy suppresses the UPDATE"),
+                            format!(
+                                "UPDATE of row {id} has no effect: a trigger or row-level security \
+                                policy suppresses it"
+                            ),
                         )
-                        .hint("see `rekey plan`, findings user-triggers and row-security; disable what suppresses it and run again")
+                        .hint(
+                            "Run `rekey plan` and read findings user-triggers and row-security. Disable \
+                            what suppresses the UPDATE, then run the same command again",
+                        )
                         .into());
                     }
                 }
@@ -197,7 +203,7 @@ impl Writer {
             Err(Fault::Store(e)) if e.class() == Class::Data => {
                 self.roll_back().await?;
                 if let [row] = part {
-                    tracing::warn!(id = %row.id, error = %e, "the server rejects this row");
+                    tracing::warn!(id = %row.id, error = %e, "The server rejects this row");
                     let length = row.envelope.len() as i32;
                     left.quarantine.push(BadRow { id: row.id, reason: QuarantineReason::Rejected, length });
                     pending.remove(&row.id);
@@ -218,9 +224,12 @@ impl Writer {
             batch.roll_back().await?;
             return Err(Error::new(
                 Exit::Preflight,
-                format!("connection {id} does not hold what was written to it: a trigger changes encrypted_credentials"),
+                format!("row {id} does not hold what rekey wrote: a trigger changes encrypted_credentials"),
             )
-            .hint("see `rekey plan`, finding user-triggers; disable that trigger and run again")
+            .hint(
+                "Run `rekey plan` and read finding user-triggers. Disable that trigger, then run the same \
+                command again",
+            )
             .into());
         }
         if done.written.is_empty() {

@@ -51,8 +51,8 @@ pub fn refuse_existing(out: &Path) -> Result<()> {
 }
 
 fn exists(out: &Path) -> Error {
-    Error::new(Exit::Usage, format!("{} exists, and backups are never overwritten", out.display()))
-        .hint("name another file")
+    Error::new(Exit::Usage, format!("{} exists; rekey never overwrites a backup", out.display()))
+        .hint("Name another file")
 }
 
 /// Writes the backup, opened again and compared.
@@ -74,7 +74,7 @@ pub async fn backup(session: &Session, request: BackupRequest, stop: &mut Stop) 
     if *decrypt(&message, passphrase.read_again()?.bytes())? != *content {
         return Err(Error::new(
             Exit::Internal,
-            "the backup does not open to what was put in; nothing was written",
+            "the backup didn't decrypt to its contents; nothing was written",
         ));
     }
     drop((content, fetched, passphrase));

@@ -43,8 +43,8 @@ pub async fn destroy(session: &Session, secret: &AwsSource, fingerprint: Fingerp
     let labels = [retired_label(fingerprint), former_label(fingerprint)];
     let held = labels.into_iter().find_map(|label| Some((info.holder(&label)?.to_owned(), label)));
     let Some((version, label)) = held else {
-        return Err(Error::new(Exit::Key, format!("{source} keeps no retired key {fingerprint}"))
-            .hint("rekey keys status lists the retired keys"));
+        return Err(Error::new(Exit::Key, format!("{source} has no retired key {fingerprint}"))
+            .hint("Run `rekey keys status` to list the retired keys"));
     };
     needed.add_pins(&session.sources, secret).await?;
     needed.refuse(&source, fingerprint)?;
@@ -52,9 +52,9 @@ pub async fn destroy(session: &Session, secret: &AwsSource, fingerprint: Fingerp
     if let Some(holds) = still_at.iter().find(|l| *l == "AWSCURRENT" || (is_pin(l) && !needed.is_over(l))) {
         return Err(Error::new(
             Exit::State,
-            format!("the key {fingerprint} is in use: its version is at {holds}"),
+            format!("key {fingerprint} is in use: its version is at {holds}"),
         )
-        .hint("rekey status, rekey keys status"));
+        .hint("Run `rekey status` and `rekey keys status`"));
     }
     client.detach(&secret.secret_id, &label).await?;
     let detail = json!({

@@ -39,8 +39,8 @@ pub struct Generated {
 pub async fn generate(session: &Session, request: GenerateRequest, stop: &mut Stop) -> Result<Generated> {
     for s in &request.subjects {
         if s.kind.is_none() {
-            return Err(Error::new(Exit::Usage, format!("{} does not say which key it is for", s.source))
-                .hint("rekey keys generate encryption --to …, or rekey keys generate secret --to …"));
+            return Err(Error::new(Exit::Usage, format!("{} doesn't show which key it is for", s.source))
+                .hint("Run `rekey keys generate encryption --to …` or `rekey keys generate secret --to …`"));
         }
         writable(&s.source)?;
     }
@@ -86,7 +86,8 @@ pub async fn generate(session: &Session, request: GenerateRequest, stop: &mut St
     for (_, w) in keys.iter().filter(|(s, w)| w.changed && s.kind == Some(AppKey::Encryption)) {
         if let Some(former) = w.former_fingerprint {
             tracing::warn!(
-                "credentials encrypted with the former key ({former}) open with that key alone: keep it, or rekey run"
+                "Existing credentials still need the previous key ({former}). Keep it until `rekey run` \
+                 re-encrypts them"
             );
         }
     }

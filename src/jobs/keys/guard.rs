@@ -45,7 +45,7 @@ impl Needed {
         for (version, labels) in &info.versions {
             if let Some(pin) = labels.iter().find(|l| is_pin(l) && !self.is_over(l)) {
                 let pinned = client.key_if_any(&target.at(version)).await?;
-                self.keys.push((Fingerprint::of(&pinned), format!("the rotation that pinned it ({pin})")));
+                self.keys.push((Fingerprint::of(&pinned), format!("the rotation that labeled it ({pin})")));
             }
         }
         Ok(())
@@ -73,14 +73,20 @@ impl Needed {
         if let Some(by) = self.by(key) {
             return Err(Error::new(
                 Exit::State,
-                format!("{place} holds a key ({key}) that an unfinished rotation needs: {by}; nothing was overwritten"),
+                format!(
+                    "{place} holds key {key}, which an unfinished rotation needs: {by}; nothing was \
+                    overwritten"
+                ),
             )
-            .hint("end that rotation first: rekey status says how; rekey finalize, or rekey rollback"));
+            .hint(
+                "End that rotation first with `rekey finalize` or `rekey rollback`. Run `rekey status` to \
+                see its state",
+            ));
         }
         let Some(error) = &self.unknown else { return Ok(()) };
         let message = format!(
-            "{place} holds a key ({key}), and the database can't be asked whether an unfinished rotation needs it; \
-             nothing was overwritten: {}",
+            "{place} holds key {key}, and rekey can't check in the database whether an unfinished rotation \
+             needs it; nothing was overwritten: {}",
             error.message
         );
         Err(Error { message, ..error.clone() })

@@ -36,8 +36,8 @@ impl SealedBackup {
     /// Reads a file made by `keys backup`, or by gpg.
     pub fn read(file: PathBuf) -> Result<SealedBackup> {
         let failed = |e: std::io::Error| {
-            Error::new(Exit::Key, format!("{}: cannot read the backup: {e}", file.display()))
-                .hint("name the backup's file")
+            Error::new(Exit::Key, format!("{}: can't read the backup: {e}", file.display()))
+                .hint("Name the file of the backup")
         };
         let mut message = Vec::new();
         let opened = File::open(&file).map_err(failed)?;
@@ -126,9 +126,9 @@ fn chosen(bundle: Bundle, target: &KeySource, from: Option<&KeySource>) -> Resul
             let holds = held.join(", ");
             return Err(Error::new(
                 Exit::Key,
-                format!("the backup holds no key from {wanted}; it holds {holds}"),
+                format!("the backup has no key from {wanted}; it has {holds}"),
             )
-            .hint("say which with --from SOURCE"));
+            .hint("Name one with `--from SOURCE`"));
         }
     };
     exported::key_in(found.value()?, target)
@@ -144,10 +144,10 @@ fn fits(target: &KeySource, value: &[u8]) -> Result<()> {
     Err(Error::new(
         Exit::Key,
         format!(
-            "the backup's key has {} bytes (fingerprint {}), and {target} needs {wrong}; nothing was changed",
+            "the backup's key has {} bytes (fingerprint {}), but {target} needs {wrong}; nothing was changed",
             value.len(),
             Fingerprint::of(value)
         ),
     )
-    .hint("this is probably the backup of another key"))
+    .hint("Check the file: this is probably the backup of another key"))
 }

@@ -47,8 +47,8 @@ pub struct SecretKeyChanged {
 pub fn refuse_place(target: &KeySource) -> Result<()> {
     writable(target)?;
     if kind_of(target) == Some(AppKey::Encryption) {
-        return Err(Error::new(Exit::Usage, format!("{target} is an encryption key: rows depend on it"))
-            .hint("rekey run moves every row to a new one"));
+        return Err(Error::new(Exit::Usage, format!("{target} is an encryption key, and rows depend on it"))
+            .hint("Run `rekey run` to re-encrypt every row under a new encryption key"));
     }
     Ok(())
 }
@@ -96,7 +96,7 @@ async fn replace(target: &KeySource, session: &Session, needed: &mut Needed) -> 
     match settle(target) {
         Ok(kept) => done.backup = kept.or(done.backup),
         // The key is in place; the next try, or bringing the former back, settles it.
-        Err(error) => tracing::warn!(%error, "the former key stays where {PENDING} says"),
+        Err(error) => tracing::warn!(%error, "The previous key stays at staging label {PENDING}"),
     }
     Ok(done)
 }
@@ -143,7 +143,7 @@ fn is_pending(target: &KeySource) -> bool {
 fn settle(target: &KeySource) -> Result<Option<PathBuf>> {
     let Some(path) = target.file().filter(|_| is_pending(target)) else { return Ok(None) };
     if let Some(aside) = set_aside(path, BACKUP)? {
-        tracing::info!("the backup that was there is now {}", aside.display());
+        tracing::info!("The existing backup was renamed to {}", aside.display());
         warn_of_git(&aside);
     }
     let kept = rename_backup(path, PENDING, BACKUP)?;
@@ -154,15 +154,17 @@ fn settle(target: &KeySource) -> Result<Option<PathBuf>> {
 async fn former(target: &KeySource, session: &Session) -> Result<Zeroizing<Vec<u8>>> {
     let copy = || target.in_copy(&dotenv::backup_path(target.file()?, BACKUP));
     let place = target.aws().map(|aws| aws.at(LABEL).into()).or_else(copy);
-    let place = place.ok_or_else(|| Error::new(Exit::Usage, format!("{target} keeps no former key")))?;
+    let place =
+        place.ok_or_else(|| Error::new(Exit::Usage, format!("{target} doesn't keep the previous key")))?;
     match session.sources.fetch(&place).await {
         Ok(fetched) => Ok(fetched.value),
         Err(SourceError::Missing { .. }) => Err(Error::new(
             Exit::Key,
-            format!("no former SECRET_KEY is kept in {place}"),
+            format!("{place} has no previous SECRET_KEY"),
         )
         .hint(
-            "only rekey keys rotate-secret-key keeps one; rekey keys restore brings one back from a backup",
+            "Only `rekey keys rotate-secret-key` keeps one. To restore a key from a backup, run `rekey keys \
+             restore`",
         )),
         Err(e) => Err(e.into()),
     }

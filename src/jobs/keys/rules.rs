@@ -42,10 +42,10 @@ pub fn judge(title: &str, kind: AppKey, value: &[u8], environment: Environment) 
     let length = value.len();
     match kind {
         AppKey::Encryption if length != 32 => {
-            add(Severity::Error, "length", format!("{length} bytes, and AES-256 takes exactly 32"));
+            add(Severity::Error, "length", format!("{length} bytes; AES-256 takes exactly 32"));
         }
         AppKey::Secret if length < 32 => {
-            add(Severity::Error, "length", format!("{length} bytes, and at least 32 are needed"));
+            add(Severity::Error, "length", format!("{length} bytes; at least 32 are required"));
         }
         AppKey::Secret if length < 64 => {
             add(Severity::Warning, "length", format!("{length} bytes; 64 are recommended"));
@@ -54,20 +54,21 @@ pub fn judge(title: &str, kind: AppKey, value: &[u8], environment: Environment) 
     }
     let url_safe = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
     if std::str::from_utf8(value).is_err() {
-        add(Severity::Error, "characters", "it is not UTF-8 text, which the application needs".into());
+        add(Severity::Error, "characters", "it is not UTF-8 text, which the application requires".into());
     } else if !value.is_ascii() {
         let characters = String::from_utf8_lossy(value).chars().count();
         let says = format!(
-            "it has characters outside ASCII: {characters} characters are {length} bytes, and the application counts characters"
+            "it has non-ASCII characters: {characters} characters are {length} bytes, and the application \
+             counts characters"
         );
         add(Severity::Error, "characters", says);
     } else if value.iter().any(u8::is_ascii_control) {
-        add(Severity::Error, "characters", "it has a line end or another control character".into());
+        add(Severity::Error, "characters", "it has a newline or another control character".into());
     } else if !value.iter().all(url_safe) {
         add(
             Severity::Warning,
             "characters",
-            "it has characters outside A-Z a-z 0-9 - _, which shells and files may change".into(),
+            "it has characters other than A-Z a-z 0-9 - _, which shells and files may change".into(),
         );
     }
     if let Some(weak) = weakness(value) {

@@ -71,8 +71,8 @@ pub fn writable(source: &KeySource) -> Result<()> {
     if source.is_writable() {
         return Ok(());
     }
-    Err(Error::new(Exit::Usage, format!("{source} cannot be written: it belongs to this process")).hint(
-        "name the file or the secret that the variable comes from: --env-file PATH, file:PATH, aws:SECRET_ID",
+    Err(Error::new(Exit::Usage, format!("rekey can't write {source}: it belongs to this process")).hint(
+        "Name the file or secret that sets the variable: `--env-file PATH`, `file:PATH` or `aws:SECRET_ID`",
     ))
 }
 

@@ -96,8 +96,10 @@ fn used_twice(a: &CheckedKey, b: &mut CheckedKey) {
     let (Some(x), Some(y)) = (&a.value, &b.value) else { return };
     let common = x.len().min(y.len());
     if common > 0 && x[..common] == y[..common] {
-        let says =
-            format!("it is the same as {}, or a part of it: each key has one purpose", a.subject.title());
+        let says = format!(
+            "it equals {} or is a part of it; use a separate key for each purpose",
+            a.subject.title()
+        );
         b.findings.push(finding(&b.subject.title(), Severity::Error, "purpose", says));
     }
 }
@@ -120,7 +122,8 @@ fn used_elsewhere(c: &mut CheckedKey, environment: Environment) {
     }
     if !others.is_empty() {
         let others: Vec<String> = others.into_iter().collect();
-        let says = format!("the same key is in {}: each environment has keys of its own", others.join(", "));
+        let says =
+            format!("{} holds the same key; use separate keys for each environment", others.join(", "));
         c.findings.push(finding(&c.subject.title(), severity, "reuse", says));
     }
 }

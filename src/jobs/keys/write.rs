@@ -135,7 +135,7 @@ impl Write<'_> {
         match (self.target.aws(), self.target.file()) {
             (Some(target), _) => self.to_aws(session, needed, target).await,
             (None, Some(path)) => self.to_file(session, needed, path).await,
-            (None, None) => Err(Error::new(Exit::Usage, format!("{} cannot be written", self.target))),
+            (None, None) => Err(Error::new(Exit::Usage, format!("rekey can't write {}", self.target))),
         }
     }
 
@@ -154,7 +154,7 @@ impl Write<'_> {
             && !self.is_backed_up(path)
             && let Some(aside) = set_aside(path, self.backup)?
         {
-            tracing::info!("the backup that was there is now {}", aside.display());
+            tracing::info!("The existing backup was renamed to {}", aside.display());
             warn_of_git(&aside);
         }
         let done = match self.target.dotenv() {

@@ -156,15 +156,15 @@ async fn open(session: &Session, which: Which) -> Result<(Connector, PgConnectio
         Which::Latest => rotation::latest(&mut conn).await?.map(|r| r.id).into_iter().collect(),
         Which::One(id) if known.contains(&id) => vec![id],
         Which::One(unknown) => {
-            return Err(Error::new(Exit::Usage, format!("there is no rotation {unknown}"))
-                .hint("rekey report --all lists them"));
+            return Err(Error::new(Exit::Usage, format!("rotation {unknown} does not exist"))
+                .hint("Run `rekey report --all` to list every rotation"));
         }
     };
     Ok((connector, conn, ids))
 }
 
 fn nothing() -> Error {
-    Error::new(Exit::State, "there is nothing to report on").hint("rekey run starts a rotation")
+    Error::new(Exit::State, "there is no rotation to report").hint("Run `rekey run` to start a rotation")
 }
 
 async fn made(session: &Session, connector: &Connector, conn: &mut PgConnection) -> Result<Made> {

@@ -68,10 +68,10 @@ impl fmt::Display for Fact {
             },
             Fact::Unfit { id, state, command } => {
                 let done = if command == Command::Finalize { "finalized" } else { "promoted" };
-                write!(f, "rotation {id} is {state}: it cannot be {done}")
+                write!(f, "rotation {id} is {state} and can't be {done}")
             }
             Fact::NoRollback { id, state } => {
-                write!(f, "rotation {id} is {state}: it can no longer be rolled back")
+                write!(f, "rotation {id} is {state} and can no longer be rolled back")
             }
             Fact::Compromised { id } => write!(f, "the old key of rotation {id} is compromised"),
             Fact::Busy { id } => {
@@ -85,7 +85,7 @@ impl fmt::Display for Fact {
 /// Rows are on both keys, and the application has one of them.
 const fn cannot_read(mixed: bool) -> &'static str {
     if mixed {
-        ": rows are on both keys, and the application decrypts only those on the key it reads"
+        "; rows are on both keys, and the application decrypts only those on the key it reads"
     } else {
         ""
     }

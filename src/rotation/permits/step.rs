@@ -109,7 +109,7 @@ impl Command {
             Command::Resume => "resume",
             Command::Abort => "abort",
             Command::QuarantineList | Command::QuarantineRetry { .. } | Command::QuarantineAccept => {
-                "quarantine rows of"
+                "list quarantined rows of"
             }
             Command::Report => "report on",
             Command::Plan | Command::DryRun | Command::Run { .. } => "run",
@@ -173,12 +173,12 @@ impl fmt::Display for Instruction {
             Instruction::RestartApplication => "restart the application",
             Instruction::StopWriters => "stop the writers",
             Instruction::RepairRows => {
-                "repair the listed rows, name their key with --also-key, or let the run quarantine them"
+                "repair the listed rows, name their key with `--also-key`, or let the run quarantine them"
             }
             Instruction::FixFindings => "fix the refused findings",
-            Instruction::WaitSomeDays => "wait a few days: until you finalize, you can roll back",
-            Instruction::GiveNewKey => "make the new key the one that the application reads",
-            Instruction::GiveOldKey => "make the old key the one that the application reads",
+            Instruction::WaitSomeDays => "wait a few days: you can roll back until you finalize",
+            Instruction::GiveNewKey => "give the application the new key",
+            Instruction::GiveOldKey => "give the application the old key",
         })
     }
 }

@@ -36,7 +36,7 @@ fn the_ordinary_way() {
             &[
                 "restart the application",
                 "rekey verify",
-                "wait a few days: until you finalize, you can roll back",
+                "wait a few days: you can roll back until you finalize",
                 "rekey finalize",
             ],
         ),
@@ -81,7 +81,7 @@ fn what_a_plan_or_a_dry_run_found_comes_first() {
     assert_eq!(just(JustDone::DryRun(Dry::Clean), None), ["rekey run"]);
     assert_eq!(just(JustDone::DryRun(Dry::Clean), Some(State::Migrated)), ["rekey verify", "rekey promote"]);
     let bad = [
-        "repair the listed rows, name their key with --also-key, or let the run quarantine them",
+        "repair the listed rows, name their key with `--also-key`, or let the run quarantine them",
         "rekey run --dry-run",
         "rekey run",
     ];

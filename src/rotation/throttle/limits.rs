@@ -60,7 +60,7 @@ impl Limits {
         let delay =
             self.replica_delay.map_or_else(|| "off".to_owned(), |d| format!("{:.0} s", d.as_secs_f64()));
         format!(
-            "{} is {} and {:.1} s behind, the limits are {bytes} and {delay}",
+            "{} lags by {} and {:.1} s; the limits are {bytes} and {delay}",
             replica.name,
             mib(replica.behind_bytes),
             replica.behind.as_secs_f64()

@@ -45,7 +45,7 @@ words! {
         /// WAL waits to be archived.
         WalArchive = "WAL archive backlog",
         /// Sessions wait for our locks.
-        Blocked = "sessions blocked by us",
+        Blocked = "sessions blocked by rekey",
         /// WAL forces checkpoints.
         Checkpoints = "checkpoint pressure",
         /// `--max-rate`.
@@ -181,7 +181,8 @@ impl Throttle {
         }
         if let Some((name, since)) = self.known.missing(now, signals) {
             let detail = format!(
-                "{name} was streaming and has not been for {} s; if it is gone for good, stop this process and run again",
+                "{name} stopped streaming {} s ago; if it was removed permanently, stop this process and \
+                 start it again",
                 (now - since).as_secs()
             );
             return Some((Pace::Wait, Reason::ReplicaGone, detail));
@@ -201,9 +202,9 @@ impl Throttle {
             let retained = wal.map_or(0, |s| s.retained_bytes);
             let pace = self.slot_wal.pace(now, share(retained, limit));
             if let Some(slot) = wal.filter(|_| pace > found.0) {
-                let read = if slot.active { "" } else { ", which nobody reads," };
+                let read = if slot.active { "" } else { ", which has no consumer," };
                 let detail =
-                    format!("{}{read} keeps {}, the limit is {}", slot.name, mib(retained), mib(limit));
+                    format!("{}{read} retains {}; the limit is {}", slot.name, mib(retained), mib(limit));
                 found = (pace, Reason::SlotWal, detail);
             }
         }
@@ -212,7 +213,7 @@ impl Throttle {
             let pace = self.slot_xmin.pace(now, share(age, limit));
             if let Some(slot) = xmin.filter(|_| pace > found.0) {
                 let detail =
-                    format!("the xmin of {} is {age} transactions old, the limit is {limit}", slot.name);
+                    format!("the xmin of {} is {age} transactions old; the limit is {limit}", slot.name);
                 found = (pace, Reason::SlotXmin, detail);
             }
         }
@@ -230,16 +231,16 @@ impl Throttle {
             pressure = pressure.max(FAILING_ARCHIVE);
         }
         let pace = self.archive.pace(now, pressure);
-        let failing = if archive.failing { ", archive_command fails" } else { "" };
+        let failing = if archive.failing { " and archive_command fails" } else { "" };
         let detail =
-            format!("{waiting} segments, {}, wait{failing}; the limit is {}", mib(bytes), mib(limit));
+            format!("{waiting} segments ({}) wait{failing}; the limit is {}", mib(bytes), mib(limit));
         Some((pace, Reason::WalArchive, detail))
     }
 
     fn blocked(&mut self, now: Duration, signals: &Signals) -> Option<(Pace, Reason, String)> {
         let limit = self.limits.blocked_sessions?;
         let pace = self.blocked.pace(now, signals.blocked > limit, Duration::ZERO);
-        let detail = format!("{} sessions wait for our locks, the limit is {limit}", signals.blocked);
+        let detail = format!("{} sessions wait for rekey's locks; the limit is {limit}", signals.blocked);
         Some((pace, Reason::Blocked, detail))
     }
 
@@ -257,7 +258,10 @@ impl Throttle {
         let a_minute = (signals.checkpoints_requested - first) as f64 * 60.0 / CHECKPOINT_SPAN.as_secs_f64();
         let too_many = a_minute > f64::from(limit);
         let pace = self.checkpoints.pace(now, too_many, CHECKPOINT_SPAN / 3);
-        let detail = format!("{a_minute:.0} checkpoints a minute were forced by WAL, the limit is {limit}");
+        let detail = format!(
+            "WAL forced {a_minute:.0} PostgreSQL checkpoints per minute; the limit is \
+            {limit}"
+        );
         Some((pace, Reason::Checkpoints, detail))
     }
 }

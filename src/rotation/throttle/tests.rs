@@ -87,27 +87,27 @@ fn what_was_measured_is_told_with_its_limit() {
         told(
             |s| (s.replicas[0].behind_bytes, s.replicas[0].behind) = (101 * MIB, Duration::from_millis(1500))
         ),
-        "replication lag: a is 101.0 MiB and 1.5 s behind, the limits are 100.0 MiB and 10 s; waiting"
+        "replication lag: a lags by 101.0 MiB and 1.5 s; the limits are 100.0 MiB and 10 s; waiting"
     );
     assert_eq!(
         told(|s| s.slots[0].retained_bytes = 1001 * MIB),
-        "slot retains WAL: s keeps 1001.0 MiB, the limit is 1000.0 MiB; waiting"
+        "slot retains WAL: s retains 1001.0 MiB; the limit is 1000.0 MiB; waiting"
     );
     assert_eq!(
         told(|s| s.slots[0].xmin_age = 1001),
-        "slot holds back xmin: the xmin of s is 1001 transactions old, the limit is 1000; waiting"
+        "slot holds back xmin: the xmin of s is 1001 transactions old; the limit is 1000; waiting"
     );
     assert_eq!(
         told(|s| s.segment = 110),
-        "WAL archive backlog: 10 segments, 160.0 MiB, wait; the limit is 160.0 MiB; waiting"
+        "WAL archive backlog: 10 segments (160.0 MiB) wait; the limit is 160.0 MiB; waiting"
     );
     assert_eq!(
         told(|s| s.blocked = 3),
-        "sessions blocked by us: 3 sessions wait for our locks, the limit is 2; slowed down"
+        "sessions blocked by rekey: 3 sessions wait for rekey's locks; the limit is 2; slowed down"
     );
     assert_eq!(
         told(|s| s.checkpoints_requested += 3),
-        "checkpoint pressure: 12 checkpoints a minute were forced by WAL, the limit is 8; slowed down"
+        "checkpoint pressure: WAL forced 12 PostgreSQL checkpoints per minute; the limit is 8; slowed down"
     );
 }
 
@@ -169,9 +169,9 @@ fn who_is_gone_is_told_and_for_how_long() {
         verdict.why.map_or_else(String::new, |why| why.to_string())
     };
     assert_eq!(look(1, &["a", "b", "b"]), "");
-    assert!(look(2, &["a", "b"]).starts_with("replica vanished: one of 2 replicas b was streaming"));
-    assert!(look(7, &["b", "b"]).starts_with("replica vanished: a was streaming and has not been for 0 s"));
-    assert!(look(9, &["b", "b"]).starts_with("replica vanished: a was streaming and has not been for 2 s"));
+    assert!(look(2, &["a", "b"]).starts_with("replica vanished: one of 2 replicas b stopped streaming"));
+    assert!(look(7, &["b", "b"]).starts_with("replica vanished: a stopped streaming 0 s ago"));
+    assert!(look(9, &["b", "b"]).starts_with("replica vanished: a stopped streaming 2 s ago"));
 }
 
 #[test]

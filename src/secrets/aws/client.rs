@@ -49,8 +49,8 @@ impl SecretsManager {
         let config = aws_config::defaults(BehaviorVersion::v2026_01_12()).load().await;
         if config.region().is_none() {
             return Err(SourceError::Config {
-                what: "the AWS region is not known".into(),
-                hint: "set AWS_REGION to the region the secret is in".into(),
+                what: "the AWS region is not set".into(),
+                hint: "Set AWS_REGION to the region of the secret".into(),
             });
         }
         Ok(SecretsManager::new(&config, limits))
@@ -79,8 +79,8 @@ impl SecretsManager {
 fn trust() -> std::result::Result<(), SourceError> {
     if rustls_native_certs::load_native_certs().certs.is_empty() {
         return Err(SourceError::Config {
-            what: "this system has no root certificates, by which AWS could be trusted".into(),
-            hint: "install ca-certificates, or name a bundle of them in SSL_CERT_FILE".into(),
+            what: "this system has no root certificates to verify AWS with".into(),
+            hint: "Install ca-certificates, or name a certificate bundle in SSL_CERT_FILE".into(),
         });
     }
     Ok(())
@@ -117,9 +117,10 @@ const LOUD: [&str; 2] = ["LOG_SENSITIVE_BODIES", "LOG_SIGNABLE_BODY"];
 pub fn refuse_sensitive_logging() -> Result<()> {
     match LOUD.into_iter().find(|name| std::env::var_os(name).is_some()) {
         None => Ok(()),
-        Some(name) => {
-            Err(Error::new(Exit::Usage, format!("{name} is set: the AWS SDK would write secrets to the log"))
-                .hint(format!("unset {name}")))
-        }
+        Some(name) => Err(Error::new(
+            Exit::Usage,
+            format!("{name} is set, so the AWS SDK would write secrets to the log"),
+        )
+        .hint(format!("Unset {name}"))),
     }
 }

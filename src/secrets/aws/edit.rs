@@ -15,13 +15,13 @@ pub enum EditError {
     #[error(transparent)]
     Field(#[from] JsonFieldError),
     /// The content is a JSON object, and no field was named.
-    #[error("the secret is a JSON object, and no field is named")]
+    #[error("the secret is a JSON object, but the source names no field")]
     FieldNotNamed,
     /// The value is a JSON object, and would make one of a secret that is the key itself.
-    #[error("the value is a JSON object, and the secret is to be the key itself")]
+    #[error("the value is a JSON object, not a plain key")]
     ValueIsObject,
     /// A secret's string has to be UTF-8; what is binary need not.
-    #[error("the value is not UTF-8, which a secret's string must be")]
+    #[error("the value is not UTF-8, as a secret's string must be")]
     NotUtf8,
 }
 

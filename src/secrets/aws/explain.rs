@@ -46,24 +46,24 @@ impl Call<'_> {
             SdkError::ServiceError(service) => {
                 match (service.err().code(), service.raw().status().as_u16()) {
                     (Some(code), _) => self.service(code, service.err().message().unwrap_or_default()),
-                    (None, 200..300) => self.unavailable("the answer could not be read"),
+                    (None, 200..300) => self.unavailable("the response is unreadable"),
                     (None, status) => self.unavailable(&format!("HTTP status {status}")),
                 }
             }
-            SdkError::TimeoutError(_) => self.unavailable("no answer in time"),
-            SdkError::ResponseError(_) => self.unavailable("the answer could not be read"),
+            SdkError::TimeoutError(_) => self.unavailable("no response in time"),
+            SdkError::ResponseError(_) => self.unavailable("the response is unreadable"),
             SdkError::DispatchFailure(failure) => {
                 let error = failure.as_connector_error();
                 let chain = error.map(|e| chain(e)).unwrap_or_default();
                 if failure.is_timeout() {
-                    self.unavailable("no answer in time")
+                    self.unavailable("no response in time")
                 } else if failure.is_io() {
                     self.unavailable(&format!("no connection: {chain}"))
                 } else {
                     self.no_credentials(&chain)
                 }
             }
-            _ => self.no_credentials("the request could not be built"),
+            _ => self.no_credentials("couldn't build the request"),
         }
     }
 
@@ -81,14 +81,14 @@ impl Call<'_> {
             "ResourceNotFoundException" => SourceError::Missing {
                 source_name: format!("aws:{}", self.secret_id.replace('@', "%40")),
                 what: "Secrets Manager has no such secret, version or label".into(),
-                hint: "check the name, AWS_REGION and the account (`aws sts get-caller-identity`)".into(),
+                hint: "Check the name, AWS_REGION and the account (`aws sts get-caller-identity`)".into(),
             },
             "InvalidRequestException" if message.contains("deletion") || message.contains("deleted") => {
                 SourceError::Missing {
                     source_name: format!("aws:{}", self.secret_id.replace('@', "%40")),
                     what: "the secret is scheduled for deletion".into(),
                     hint: format!(
-                        "`aws secretsmanager restore-secret --secret-id {resource}` brings it back"
+                        "Restore it with `aws secretsmanager restore-secret --secret-id {resource}`"
                     ),
                 }
             }
@@ -120,8 +120,8 @@ impl Call<'_> {
             | "InvalidClientTokenId"
             | "IncompleteSignature"
             | "MissingAuthenticationTokenException" => SourceError::Config {
-                what: format!("AWS does not accept these credentials: {code}"),
-                hint: "renew them (`aws sts get-caller-identity` shows who you are), and check the clock"
+                what: format!("AWS rejects these credentials: {code}"),
+                hint: "Renew them (`aws sts get-caller-identity` shows whose they are), and check the clock"
                     .into(),
             },
             other => SourceError::Refused { action: self.action, resource, detail: printable(other) },
@@ -143,9 +143,9 @@ impl Call<'_> {
             return self.unavailable("no credentials in time");
         }
         SourceError::Config {
-            what: format!("no AWS credentials to call {} with", self.action),
-            hint: "give this process a role (IRSA, pod identity, instance profile), AWS_PROFILE, or AWS_ACCESS_KEY_ID \
-                   and AWS_SECRET_ACCESS_KEY"
+            what: format!("no AWS credentials to call {}", self.action),
+            hint: "Give this process a role (IRSA, pod identity, instance profile), or set AWS_PROFILE, or \
+                AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
                 .into(),
         }
     }

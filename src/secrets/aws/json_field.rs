@@ -17,13 +17,13 @@ pub enum JsonFieldError {
     #[error("the secret is not a JSON object")]
     NotAnObject,
     /// The object has no such field.
-    #[error("the secret has no field of this name")]
+    #[error("the secret has no field with this name")]
     NoSuchField,
     /// The field is a number, an object, …
     #[error("the field is not a string")]
     NotAString,
     /// The new value is not UTF-8.
-    #[error("the value is not UTF-8, which a JSON string must be")]
+    #[error("the value is not UTF-8, as a JSON string must be")]
     NotUtf8,
 }
 

@@ -46,13 +46,14 @@ impl SecretInfo {
         Err(Error::new(
             Exit::State,
             format!(
-                "secret {} would bear {labels} staging labels, and AWS takes {MAX_LABELS} on all its versions together",
+                "secret {} would have {labels} staging labels, but AWS allows {MAX_LABELS} over all its \
+                 versions",
                 self.name
             ),
         )
         .hint(
-            "rekey keys status lists the retired keys; rekey keys destroy --fingerprint F lets go of one that no database \
-             backup needs any more",
+            "Run `rekey keys status` to list the retired keys. Destroy one that no database backup needs \
+             with `rekey keys destroy --fingerprint F`",
         ))
     }
 

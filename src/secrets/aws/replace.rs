@@ -279,11 +279,10 @@ pub fn request_token(id: Uuid, action: Action, from_version: &str) -> String {
 fn foreign(target: &AwsSource) -> SourceError {
     SourceError::Malformed {
         source_name: target.to_string(),
-        what: "the current value is neither of this rotation's keys; it was not touched".into(),
-        hint:
-            "find out who changed the secret (CloudTrail: PutSecretValue, UpdateSecretVersionStage), and put \
-               the right version back"
-                .into(),
+        what: "the current value is neither of this rotation's keys and was not changed".into(),
+        hint: "Find out what changed the secret (CloudTrail: PutSecretValue, UpdateSecretVersionStage), and \
+             restore the right version"
+            .into(),
     }
 }
 

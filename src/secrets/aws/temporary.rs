@@ -30,12 +30,12 @@ impl fmt::Display for Stays {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Stays::Read => f.write_str("the application reads its key from it"),
-            Stays::KeepsOldKey => f.write_str("it keeps the old key of this rotation"),
-            Stays::KeepsRetiredKey(label) => write!(f, "it keeps a retired key, labelled {label}"),
-            Stays::Needed(label) => write!(f, "another rotation needs it, as its label {label} says"),
-            Stays::NotLabelled => f.write_str("it does not bear the label of this rotation's new key"),
+            Stays::KeepsOldKey => f.write_str("it holds the old key of this rotation"),
+            Stays::KeepsRetiredKey(label) => write!(f, "it holds a retired key, labeled {label}"),
+            Stays::Needed(label) => write!(f, "its label {label} shows that another rotation needs it"),
+            Stays::NotLabelled => f.write_str("it does not have the label of this rotation's new key"),
             Stays::OtherKey => f.write_str("its current value is not the new key of this rotation"),
-            Stays::Shared => f.write_str("only one of its fields is the key"),
+            Stays::Shared => f.write_str("it has other fields besides the key"),
         }
     }
 }

@@ -117,12 +117,12 @@ impl KeyProvider for SecretValue<'_> {
 pub(super) fn malformed(source: &AwsSource, error: &EditError) -> SourceError {
     let whole = AwsSource { field: None, ..source.clone() };
     let hint = match error {
-        EditError::FieldNotNamed => format!("name the field: {whole}#encryption_key"),
-        EditError::ValueIsObject => format!("name the field that the key is in: {whole}#encryption_key"),
+        EditError::FieldNotNamed => format!("Name the key's field: {whole}#encryption_key"),
+        EditError::ValueIsObject => format!("Name the key's field: {whole}#encryption_key"),
         EditError::Field(_) => {
-            format!("check the field's name and the secret's content; a plain secret is {whole}")
+            format!("Check the field's name and the secret's content. For a plain secret, write {whole}")
         }
-        EditError::NotUtf8 => "use a key of printable characters (`rekey keys generate`)".to_owned(),
+        EditError::NotUtf8 => "Use a key of printable characters (`rekey keys generate`)".to_owned(),
     };
     SourceError::Malformed { source_name: source.to_string(), what: error.to_string(), hint }
 }
@@ -131,6 +131,6 @@ fn incomplete(secret_id: &str) -> SourceError {
     SourceError::Unavailable {
         action: "secretsmanager:GetSecretValue",
         resource: secret_id.to_owned(),
-        detail: "the answer is incomplete".into(),
+        detail: "the response is incomplete".into(),
     }
 }

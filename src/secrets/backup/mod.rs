@@ -20,55 +20,59 @@ pub use passphrase::{Passphrase, PassphraseError, Short};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ThisError)]
 pub enum BackupError {
     /// Making the message failed.
-    #[error("the backup could not be encrypted")]
+    #[error("couldn't encrypt the backup")]
     Encrypt,
     /// The file is something else.
-    #[error("this is not an OpenPGP message")]
+    #[error("it is not an OpenPGP message")]
     NotOpenPgp,
     /// The file is OpenPGP, but not encrypted to a passphrase.
-    #[error("this OpenPGP message is not encrypted to a passphrase")]
+    #[error("it is not encrypted with a passphrase")]
     NoPassphrase,
     /// The two cannot be told apart for certain.
     #[error("the passphrase is wrong, or the backup is damaged")]
     WrongPassphrase,
     /// Encrypted in the old way, which anybody can change without being noticed.
-    #[error("this OpenPGP message has no integrity protection, so nobody knows whether it was changed")]
+    #[error("it has no integrity protection, so a change can't be detected")]
     NoIntegrity,
     /// A common setting of gpg's, which would need another library.
-    #[error("the message is compressed with bzip2, which rekey does not read")]
+    #[error("it is compressed with bzip2, which rekey can't read")]
     Bzip2,
     /// More than any number of keys needs.
-    #[error("the message is larger than a backup of keys can be")]
+    #[error("it is too large for a backup of keys")]
     TooLarge,
     /// A list of keys of ours that cannot be read.
-    #[error("the backup's content cannot be read")]
+    #[error("its content is unreadable")]
     Content,
 }
 
 impl From<BackupError> for Error {
     fn from(e: BackupError) -> Error {
         let (exit, hint) = match e {
-            BackupError::Encrypt => (Exit::Internal, "this is unexpected: please report it"),
+            BackupError::Encrypt => (Exit::Internal, "Report this bug"),
             BackupError::NotOpenPgp => (
                 Exit::Key,
-                "name a file made by rekey keys backup, or by gpg --symmetric --cipher-algo AES256",
+                "Name a file made by `rekey keys backup` or `gpg --symmetric --cipher-algo AES256`",
             ),
             BackupError::NoPassphrase => (
                 Exit::Key,
-                "decrypt it with gpg, then encrypt it again: gpg --symmetric --cipher-algo AES256",
+                "Decrypt it with gpg, then encrypt it again with `gpg --symmetric --cipher-algo AES256`",
             ),
             BackupError::WrongPassphrase => {
-                (Exit::Key, "try the passphrase of that day, or another copy of the backup")
+                (Exit::Key, "Try another passphrase, or another copy of the backup")
             }
             BackupError::NoIntegrity => {
-                (Exit::Key, "use another copy; gpg --decrypt shows this one at your own risk")
+                (Exit::Key, "Use another copy. `gpg --decrypt` reads this one, at your own risk")
             }
             BackupError::Bzip2 => (
                 Exit::Key,
-                "make it again without: `gpg --decrypt FILE | gpg --symmetric --cipher-algo AES256 --compress-algo zlib \
-                 --output OTHER`",
+                "Make it again without bzip2: `gpg --decrypt FILE | gpg --symmetric --cipher-algo AES256 \
+                 --compress-algo zlib --output OTHER`",
             ),
-            BackupError::TooLarge | BackupError::Content => (Exit::Key, "gpg --decrypt shows what is in it"),
+            BackupError::TooLarge | BackupError::Content => (
+                Exit::Key,
+                "Run `gpg --decrypt FILE` to see its \
+                content",
+            ),
         };
         Error::new(exit, e.to_string()).hint(hint)
     }

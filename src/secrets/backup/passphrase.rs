@@ -33,10 +33,10 @@ pub enum PassphraseError {
     #[error("the passphrase is empty")]
     Empty,
     /// It could not be typed again, and not every reader passes it on.
-    #[error("the passphrase has a line end or another control character in it")]
+    #[error("the passphrase has a newline or another control character")]
     Control,
     /// Fewer than [`MIN_CHARACTERS`].
-    #[error("the passphrase has {characters} characters, and at least {MIN_CHARACTERS} are needed")]
+    #[error("the passphrase has {characters} characters; at least {MIN_CHARACTERS} are required")]
     TooShort {
         /// How many it has.
         characters: usize,
@@ -97,11 +97,13 @@ impl From<PassphraseError> for Error {
     fn from(e: PassphraseError) -> Error {
         let hint = match e {
             PassphraseError::Empty => {
-                "--passphrase-fd FD, REKEY_BACKUP_PASSPHRASE, or a terminal to ask on".to_owned()
+                "Pass `--passphrase-fd FD`, set REKEY_BACKUP_PASSPHRASE, or run the command on a terminal"
+                    .to_owned()
             }
-            PassphraseError::Control => "use one that can be typed on one line".to_owned(),
+            PassphraseError::Control => "Use a passphrase that fits on one line".to_owned(),
             PassphraseError::TooShort { .. } => {
-                "use a longer one, or pass `--allow-weak-passphrase`: whoever gets the backup can guess for years"
+                "Use a longer one, or pass `--allow-weak-passphrase`: a thief of the backup could guess for \
+                 years"
                     .to_owned()
             }
         };

@@ -66,7 +66,7 @@ impl KeyProvider for DotenvVariable {
         let missing = |what: &str| SourceError::Missing {
             source_name: self.to_string(),
             what: what.to_owned(),
-            hint: format!("put {} into {}, or name another source", self.var, self.path.display()),
+            hint: format!("Set {} in {}, or name another source", self.var, self.path.display()),
         };
         let file = DotenvFile::parse(read_whole("dotenv", &self.path)?);
         match file.get(&self.var) {
@@ -76,7 +76,7 @@ impl KeyProvider for DotenvVariable {
             Err(e) => Err(SourceError::Malformed {
                 source_name: self.to_string(),
                 what: e.to_string(),
-                hint: format!("put that line of {} right", self.path.display()),
+                hint: format!("Fix that line of {}", self.path.display()),
             }),
         }
     }

@@ -171,15 +171,15 @@ impl Change<'_> {
         SourceError::Malformed {
             source_name: format!("dotenv:{}#{}", self.path.display(), self.var),
             what: error.to_string(),
-            hint: "put that right in the file; nothing was changed".into(),
+            hint: "Fix that in the file. Nothing was changed".into(),
         }
     }
 
     fn foreign(&self) -> SourceError {
         SourceError::Malformed {
             source_name: format!("dotenv:{}#{}", self.path.display(), self.var),
-            what: "the value there is not one that may be replaced; it was not touched".into(),
-            hint: "find out who changed it, and put the right value back".into(),
+            what: "the value is neither of the keys that rekey may replace, and was not changed".into(),
+            hint: "Find out what changed it, and restore the right value".into(),
         }
     }
 
@@ -349,7 +349,7 @@ mod tests {
         let full = failed(Path::new(".env"), "write")(std::io::ErrorKind::StorageFull.into());
         let error = Error::from(full);
         assert_eq!(error.exit, Exit::Usage);
-        assert!(error.hint.unwrap().contains("nothing was changed: free some disk space"));
+        assert!(error.hint.unwrap().contains("Nothing was changed. Free some disk space"));
     }
 
     /// Runs as a process of its own and dies at the n-th gap between two effects.

@@ -80,7 +80,7 @@ impl Place for AwsSource {
         if text.contains('@') {
             return bad_name(
                 "aws",
-                "SECRET_ID[#JSON_FIELD][@STAGE_OR_VERSION_ID] (write an @ inside a name as %40)",
+                "SECRET_ID[#JSON_FIELD][@LABEL_OR_VERSION_ID] (write an @ inside a name as %40)",
             );
         }
         let secret_id = id.replace("%40", "@");

@@ -41,10 +41,7 @@ impl Place for EnvVariable {
     }
 
     fn instruction(&self, fingerprint: Fingerprint) -> String {
-        format!(
-            "set {} to the key with fingerprint {fingerprint} where the application is started",
-            self.name
-        )
+        format!("set {} to the key with fingerprint {fingerprint} where the application starts", self.name)
     }
 }
 

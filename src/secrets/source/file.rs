@@ -45,7 +45,7 @@ impl Place for KeyFile {
     }
 
     fn instruction(&self, fingerprint: Fingerprint) -> String {
-        format!("put the key with fingerprint {fingerprint} into {}", self.path.display())
+        format!("write the key with fingerprint {fingerprint} to {}", self.path.display())
     }
 }
 

@@ -111,7 +111,7 @@ trait Place: fmt::Display {
 
     /// What a person has to do so that it yields the key with this fingerprint.
     fn instruction(&self, fingerprint: Fingerprint) -> String {
-        format!("put the key with fingerprint {fingerprint} into {self}")
+        format!("write the key with fingerprint {fingerprint} to {self}")
     }
 }
 

@@ -9,8 +9,8 @@ use crate::store::{ledger, schema};
 pub(super) const ACTIVE: About = About {
     name: "active-rotation",
     may_be_allowed: true,
-    meaning: "a rotation is under way",
-    remedy: "`rekey status` shows it; `rekey run` joins or resumes it",
+    meaning: "A rotation is active",
+    remedy: "Run `rekey status` to see it, or `rekey run` to join or resume it",
 };
 
 pub(super) async fn look(conn: &mut PgConnection, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
@@ -21,7 +21,7 @@ pub(super) async fn look(conn: &mut PgConnection, findings: &mut Vec<Finding>) -
     findings.extend(active.map(|r| {
         Finding::note(
             Kind::ActiveRotation,
-            format!("rotation {} is active, in state {}, since {}", r.id, r.state, r.created_at),
+            format!("Rotation {} is active, in state {}, since {}", r.id, r.state, r.created_at),
             ACTIVE.remedy,
         )
     }));

@@ -61,10 +61,10 @@ pub(super) async fn reached(
     for replica in stuck {
         found(
             Kind::ReplicaLag,
-            format!("replica {} and comes no nearer: a run would only wait", limits.tell_lag(&replica)),
+            format!("Replica {} and is not catching up; a run would stall", limits.tell_lag(&replica)),
             format!(
-                "if it applies WAL late on purpose (recovery_min_apply_delay), or will never catch up, do not wait for it: \
-                 --ignore-replica {}. Otherwise fix its replay, or raise --max-replica-lag",
+                "Fix its replay or raise `--max-replica-lag`. If it delays WAL on purpose \
+                 (recovery_min_apply_delay) or will never catch up, ignore it with `--ignore-replica {}`",
                 replica.name
             ),
         );
@@ -75,21 +75,22 @@ pub(super) async fn reached(
             found(
                 Kind::Slots,
                 format!(
-                    "slot {} keeps {}, more than --max-slot-wal: a run would only wait",
+                    "Inactive slot {} retains {} of WAL, above `--max-slot-wal`; a run would stall",
                     slot.name,
                     mib(slot.retained_bytes)
                 ),
-                format!("start its consumer, or {drop}, or raise --max-slot-wal"),
+                format!("Start its consumer, drop it with `{drop}`, or raise `--max-slot-wal`"),
             );
         }
         if limits.slot_xmin_age.is_some_and(|limit| slot.xmin_age >= limit) {
             found(
                 Kind::Slots,
                 format!(
-                    "the xmin of slot {} is {} transactions old, more than --max-slot-xmin-age: a run would only wait",
+                    "The xmin of inactive slot {} is {} transactions old, above `--max-slot-xmin-age`; a run \
+                     would stall",
                     slot.name, slot.xmin_age
                 ),
-                format!("start its consumer, or {drop}, or raise --max-slot-xmin-age"),
+                format!("Start its consumer, drop it with `{drop}`, or raise `--max-slot-xmin-age`"),
             );
         }
     }
@@ -99,10 +100,10 @@ pub(super) async fn reached(
         found(
             Kind::WalArchive,
             format!(
-                "archiving WAL fails and {} wait, more than --max-archive-backlog: a run would only wait",
+                "WAL archiving fails and {} of WAL waits, above `--max-archive-backlog`; a run would stall",
                 mib(backlog)
             ),
-            "mend archive_command, or raise --max-archive-backlog".to_owned(),
+            "Fix archive_command, or raise `--max-archive-backlog`".to_owned(),
         );
     }
     Ok(())

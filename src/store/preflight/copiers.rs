@@ -9,9 +9,10 @@ use crate::store::TABLE;
 pub(super) const COPIER: About = About {
     name: "table-copier",
     may_be_allowed: true,
-    meaning: "a tool copies the table by triggers: pg_repack or another one that swaps tables, or trigger-based replication",
-    remedy: "Wait until a tool that swaps tables has finished; give the new key to whoever reads a replicated copy. Never \
-             disable the tool's trigger: rows would return to the old key",
+    meaning: "A tool copies the table by triggers: pg_repack or another tool that swaps tables, or \
+        trigger-based replication",
+    remedy: "Wait until a table-swapping tool has finished. Give the new key to readers of a replicated \
+        copy. Never disable the tool's trigger: the copy would bring rows back to the old key",
 };
 
 /// What becomes of the copy.
@@ -64,24 +65,30 @@ pub(super) fn look(trigger: &Trigger) -> Option<Option<Finding>> {
     let Trigger { name, fires, .. } = trigger;
     let (message, remedy) = match becomes {
         Becomes::TheTable if *fires => (
-            format!("{tool} is copying {TABLE} (trigger {name}) and will put its copy in the table's place"),
+            format!("{tool} is copying {TABLE} (trigger {name}) and will replace the table with its copy"),
             format!(
-                "wait until {tool} has finished, then run the same command again. Do not disable or drop its trigger while it \
-                 works: all rows would return to the old key. If no {tool} is running, remove what an earlier one left behind, \
-                 as its manual says"
+                "Wait until {tool} has finished, then run the same command again. Do not disable or drop its \
+                 trigger while it works: the copy would bring all rows back to the old key. If no {tool} is \
+                 running, remove the remains of an earlier one as its manual describes"
             ),
         ),
         Becomes::TheTable => (
             format!(
-                "{tool} has copied {TABLE} and its trigger {name} is disabled: once the copy takes the table's place, every \
-                 row is what it was before"
+                "{tool} has copied {TABLE}, but its trigger {name} is disabled. After the swap, every row \
+                 would be back on the old key"
             ),
-            format!("stop {tool} before it swaps the tables, and remove its trigger and its copy, as its manual says"),
+            format!(
+                "Stop {tool} before it swaps the tables, and remove its trigger and its copy as its \
+                manual describes"
+            ),
         ),
         Becomes::Replica if *fires => (
-            format!("{tool} replicates {TABLE} (trigger {name}): its subscribers get every re-encrypted row, and need the new key"),
-            "give the subscribers the new key when the application gets it, and let it pass with --allow table-copier. Do not \
-             disable the trigger: the subscribers would keep rows on the old key"
+            format!(
+                "{tool} replicates {TABLE} (trigger {name}). Its subscribers get every re-encrypted row \
+                and need the new key"
+            ),
+            "Give the subscribers the new key when the application gets it, and add `--allow table-copier`. \
+             Do not disable the trigger: the subscribers would keep rows on the old key"
                 .to_owned(),
         ),
         Becomes::Replica => return Some(None),

@@ -185,9 +185,9 @@ impl Allowed {
                 Some(about) => {
                     return Err(Error::new(
                         Exit::Usage,
-                        format!("--allow {name}: this cannot be let pass: {}", about.meaning),
+                        format!("--allow {name}: this finding can't be allowed: {}", about.meaning),
                     )
-                    .hint("rekey plan names the remedy"));
+                    .hint("Run `rekey plan` to see the remedy"));
                 }
                 None => {
                     let known: Vec<&str> = FINDINGS
@@ -199,8 +199,8 @@ impl Allowed {
                     let like_one =
                         name.len() < 24 && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
                     let name = if like_one { name } else { "(not shown)" };
-                    return Err(Error::new(Exit::Usage, format!("--allow {name}: there is no such finding"))
-                        .hint(format!("the findings that may be let pass are {}", known.join(", "))));
+                    return Err(Error::new(Exit::Usage, format!("--allow {name}: no finding has this name"))
+                        .hint(format!("These findings can be allowed: {}", known.join(", "))));
                 }
             }
         }

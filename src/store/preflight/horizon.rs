@@ -9,14 +9,14 @@ use crate::store::statement::statements;
 pub(super) const MONITORING: About = About {
     name: "monitoring",
     may_be_allowed: true,
-    meaning: "the role may not see what the throttle watches",
+    meaning: "The role can't see what the throttle watches",
     remedy: "GRANT pg_monitor to the role",
 };
 
 pub(super) const OLD_SNAPSHOT: About = About {
     name: "old-snapshot",
     may_be_allowed: true,
-    meaning: "something holds back the horizon: dead rows cannot be pruned",
+    meaning: "Something holds back the xmin horizon, blocking pruning of dead rows",
     remedy: "End the old transaction",
 };
 
@@ -58,7 +58,7 @@ pub(super) async fn held_back(
 
 fn costs(who: &str) -> String {
     format!(
-        "{who} holds back the horizon: no dead row can be pruned, so expect half the rate and a table twice as large"
+        "{who} holds back the xmin horizon, blocking pruning. Expect half the speed, twice the table size"
     )
 }
 
@@ -68,7 +68,10 @@ async fn sight(conn: &mut PgConnection) -> Result<Option<Finding>, StoreError> {
     Ok(blind.map(|role| {
         Finding::note(
             Kind::Monitoring,
-            format!("role {role} may not see other sessions' transactions: who holds back the horizon is not known"),
+            format!(
+                "Role {role} can't see other sessions' transactions, so rekey can't check what holds \
+                back the xmin horizon"
+            ),
             format!("GRANT pg_monitor TO {role}"),
         )
     }))
@@ -77,11 +80,11 @@ async fn sight(conn: &mut PgConnection) -> Result<Option<Finding>, StoreError> {
 async fn sessions(conn: &mut PgConnection, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
     for (pid, user, state, age, application) in old_transactions(conn, SECONDS).await? {
         let who =
-            format!("session {pid} of {user} ({application}), {state}, in a transaction for {age:.0} s,");
+            format!("Session {pid} of {user} ({application}), {state}, in a transaction for {age:.0} s,");
         findings.push(Finding::warn(
             Kind::OldSnapshot,
             costs(&who),
-            format!("end its transaction, or SELECT pg_terminate_backend({pid})"),
+            format!("End its transaction, or run `SELECT pg_terminate_backend({pid})`"),
         ));
     }
     Ok(())

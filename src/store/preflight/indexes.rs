@@ -10,8 +10,8 @@ use crate::store::statement::statements;
 pub(super) const INDEXED: About = About {
     name: "indexed-column",
     may_be_allowed: true,
-    meaning: "an index covers the credential column: no update can stay on its page, and every index of the table grows",
-    remedy: "Drop the index for the time of the rotation, or expect a third of the rate",
+    meaning: "An index contains the credential column, so no update is HOT and every index of the table grows",
+    remedy: "Drop the index during the rotation, or expect a third of the rate",
 };
 
 statements! {
@@ -43,10 +43,11 @@ pub(super) async fn look(
         findings.push(Finding::warn(
             Kind::IndexedColumn,
             format!(
-                "index {} holds encrypted_credentials: no update can stay on its page (0 % HOT), and every index of the table grows",
+                "Index {} contains encrypted_credentials, so no update is HOT and every index of the table \
+                 grows",
                 names.join(", ")
             ),
-            "drop it for the time of the rotation, or expect a third of the rate and several times the WAL",
+            "Drop it during the rotation, or expect a third of the rate and several times the WAL",
         ));
     }
     Ok(())

@@ -11,15 +11,16 @@ use crate::store::{grants, schema};
 pub(super) const LEDGER: About = About {
     name: "ledger",
     may_be_allowed: false,
-    meaning: "schema rekey cannot be created, upgraded or used as it is: it belongs to another role, holds something else, or \
-              row-level security hides its rows",
-    remedy: "Let a DBA, or the schema's owner, apply the SQL of `rekey init --print-sql`",
+    meaning: "rekey can't create, upgrade or use schema rekey: another role owns it, it contains other \
+        objects, or row-level security hides its rows",
+    remedy: "Let a DBA or the schema's owner apply the SQL of `rekey init --print-sql`",
 };
 
 pub(super) const EVENT_TRIGGERS: About = About {
     name: "event-trigger",
     may_be_allowed: true,
-    meaning: "an event trigger runs when rekey creates or upgrades its own schema, and may forbid that or change the tables",
+    meaning: "An event trigger runs when rekey creates or upgrades its schema, and may forbid that or change \
+        the tables",
     remedy: "If it forbids DDL, let a DBA apply the SQL of `rekey init --print-sql`",
 };
 
@@ -73,15 +74,16 @@ pub(super) async fn look(
         if !taken.is_empty() {
             refuse(
                 format!(
-                    "schema rekey belongs to {owner} and is not this program's: it has {}, and no table chain",
+                    "Schema rekey belongs to {owner} and was not created by this program: it has {}, and no \
+                     table chain",
                     taken.join(", ")
                 ),
-                "rename that schema, or drop it if it is the rest of a failed attempt".to_owned(),
+                "Rename that schema, or drop it if a failed attempt left it behind".to_owned(),
             );
         } else if !may_create {
             refuse(
                 format!(
-                    "schema rekey exists, belongs to {owner}, and role {role} may not create tables in it"
+                    "Schema rekey exists and belongs to {owner}, and role {role} can't create tables in it"
                 ),
                 format!(
                     "let {owner} run `rekey init`, or let a DBA apply `rekey init --print-sql`; or GRANT USAGE, CREATE ON SCHEMA \
@@ -92,8 +94,8 @@ pub(super) async fn look(
     }
     if let (Some(owner), true, false, false) = (&owner, exists, current, owns_tables) {
         refuse(
-            format!("schema rekey is of an older version, and only its owner, {owner}, can upgrade it"),
-            format!("run `rekey init` as {owner}"),
+            format!("Schema rekey has an older version, and only its owner {owner} can upgrade it"),
+            format!("Run `rekey init` as {owner}"),
         );
     }
     if !hidden.is_empty() {
@@ -101,11 +103,11 @@ pub(super) async fn look(
             hidden.iter().map(|table| format!("ALTER TABLE {table} DISABLE ROW LEVEL SECURITY")).collect();
         refuse(
             format!(
-                "row-level security on {} hides rekey's own rows from role {role}{}",
+                "Row-level security on {} hides rekey's own rows from role {role}{}",
                 hidden.join(", "),
                 by(&schema::event_triggers(conn).await?)
             ),
-            format!("as the owner of schema rekey: {}", disable.join("; ")),
+            format!("As the owner of schema rekey, run `{}`", disable.join("; ")),
         );
     }
     if !current {
@@ -121,10 +123,12 @@ async fn event_triggers(conn: &mut PgConnection) -> Result<Option<Finding>, Stor
         Finding::warn(
             Kind::EventTrigger,
             format!(
-                "event trigger {} runs when rekey creates or upgrades its schema: it may forbid that, or change rekey's tables",
+                "Event trigger {} runs when rekey creates or upgrades its schema, and may forbid that or \
+                 change rekey's tables",
                 triggers.join(", ")
             ),
-            "run `rekey init` before the window; if it is refused, let a DBA apply `rekey init --print-sql`",
+            "Run `rekey init` before the window. If it is refused, let a DBA apply the SQL of `rekey init \
+             --print-sql`",
         )
     }))
 }

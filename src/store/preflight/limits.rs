@@ -12,15 +12,15 @@ use crate::store::{report, schema};
 pub(super) const DISK: About = About {
     name: "disk",
     may_be_allowed: true,
-    meaning: "the disk may be too small for the growth, or its free space cannot be read",
+    meaning: "The disk may be too small for the growth, or its free space is unknown",
     remedy: "Free some space, or enlarge the disk",
 };
 
 pub(super) const IVS: About = About {
     name: "iv-limit",
     may_be_allowed: true,
-    meaning: "the new key nears the 2^32 encryptions with random IVs of NIST SP 800-38D",
-    remedy: "Rotate to a fresh key: `rekey keys generate encryption`",
+    meaning: "The new key nears the limit of 2^32 encryptions with random IVs (NIST SP 800-38D)",
+    remedy: "Generate a fresh key with `rekey keys generate encryption`",
 };
 
 statements! {
@@ -52,13 +52,13 @@ pub(super) async fn room(
     findings.push(match free {
         None => Finding::note(
             Kind::Disk,
-            format!("free disk space cannot be asked through this connection; keep {needs} free"),
-            "look on the server: df -h on its data directory",
+            format!("Can't check free disk space over this connection. Keep {needs} free"),
+            "Run `df -h` on the server's data directory",
         ),
         Some(free) if free < needed => Finding::refuse(
             Kind::Disk,
-            format!("{} are free on the server's disk, and the rotation may need {needs}", mib(free)),
-            "free some space, or enlarge the disk",
+            format!("The server's disk has {} free, but the rotation may need {needs}", mib(free)),
+            "Free some space, or enlarge the disk",
         ),
         Some(_) => return Ok(()),
     });
@@ -90,17 +90,21 @@ fn judge_source(sealed: i64) -> Option<Finding> {
     (sealed >= IV_LIMIT / 2).then(|| {
         Finding::warn(
             Kind::IvLimit,
-            format!("about {sealed} messages were sealed with the key that rows are on; random IVs allow 2^32 (NIST SP 800-38D §8.3)"),
-            "leave that key: rekey run, and never rotate back to it",
+            format!(
+                "The current key has made about {sealed} encryptions; random IVs allow 2^32 (NIST SP \
+                800-38D §8.3)"
+            ),
+            "Replace this key with `rekey run`, and never rotate back to it",
         )
     })
 }
 
 fn judge_ivs(sealed: i64) -> Option<Finding> {
     let message = format!(
-        "with this rotation about {sealed} messages will be sealed with the target key; random IVs allow 2^32 (NIST SP 800-38D §8.3)"
+        "After this rotation, the target key will have made about {sealed} encryptions; random IVs allow \
+         2^32 (NIST SP 800-38D §8.3)"
     );
-    let remedy = "rotate to a fresh key: rekey keys generate encryption";
+    let remedy = "Generate a fresh key with `rekey keys generate encryption`";
     if sealed > IV_LIMIT {
         Some(Finding::refuse(Kind::IvLimit, message, remedy))
     } else if sealed >= IV_LIMIT / 2 {

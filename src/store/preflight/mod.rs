@@ -89,7 +89,8 @@ pub async fn examine(
     if pooled {
         findings.push(Finding::refuse(
             Kind::Pooling,
-            "a pooler in transaction or statement mode stands in between: settings and locks of a session do not hold",
+            "rekey is connected through a pooler in transaction or statement mode, where session settings \
+             and locks have no effect",
             NAME_THE_SERVER,
         ));
     }
@@ -105,7 +106,7 @@ pub async fn examine(
                 if matches!(e.class(), Class::LockTimeout | Class::Retry | Class::TookTooLong)
                     && started.elapsed() < connector.retry_for =>
             {
-                tracing::debug!(error = %e, "asking again");
+                tracing::debug!(error = %e, "Repeating the query");
                 tokio::time::sleep(jitter(Duration::from_millis(250))).await;
             }
             _ => {
@@ -145,7 +146,7 @@ pub async fn changed_table(connector: &Connector) -> Option<Error> {
     tokio::time::timeout(Duration::from_secs(10), looked).await.ok()?.ok()?;
     let found = findings.into_iter().find(Finding::refuses)?;
     let message = format!(
-        "{}: {}; this changed while the command was at work, and the last committed batch stands",
+        "{}: {}. This changed during the command; everything up to the last committed batch is saved",
         found.name, found.message
     );
     Some(

@@ -10,8 +10,9 @@ use crate::store::statement::statements;
 pub(super) const OTHERS: About = About {
     name: "other-credentials",
     may_be_allowed: true,
-    meaning: "other tables have a column encrypted_credentials: rekey does not re-encrypt them, and they stay on the old key",
-    remedy: "Find out whether the application reads them, and keep the old key for as long as it does",
+    meaning: "Other tables have a column encrypted_credentials; rekey does not re-encrypt them, so they stay \
+        on the old key",
+    remedy: "Find out whether the application reads them, and keep the old key as long as it does",
 };
 
 /// Named at most.
@@ -39,11 +40,11 @@ pub async fn look(conn: &mut PgConnection) -> Result<Option<Finding>, StoreError
         Finding::warn(
             Kind::OtherCredentials,
             format!(
-                "{named}{more}: column encrypted_credentials; rekey re-encrypts {TABLE} only, and these rows stay on the key they \
-                 are on"
+                "{named}{more} also have a column encrypted_credentials. rekey re-encrypts only {TABLE}, so \
+                 their rows stay on their key"
             ),
-            "find out whether the application reads them; keep the old key, and do not run `rekey keys destroy`, as long as it \
-             does",
+            "Find out whether the application reads them. As long as it does, keep the old key and do not \
+             run `rekey keys destroy`",
         )
     }))
 }

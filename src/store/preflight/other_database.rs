@@ -14,9 +14,9 @@ use crate::store::schema;
 pub(super) const OTHER: About = About {
     name: "other-database",
     may_be_allowed: true,
-    meaning: "the rotation was begun in another database, of which this one is a copy: acting on it could change the original's \
-              keys",
-    remedy: "Act on the original. If this database has taken its place for good, let it pass",
+    meaning: "The rotation began in another database, of which this one is a copy; acting on it could change \
+        the original's keys",
+    remedy: "Run commands on the original. If this database has replaced it permanently, allow the finding",
 };
 
 /// Of the rotation that a run would join, or a rollback would roll back.
@@ -40,10 +40,11 @@ pub async fn of(conn: &mut PgConnection, rotation: Uuid) -> Result<Option<Findin
     Ok(Some(Finding::refuse(
         Kind::OtherDatabase,
         format!(
-            "rotation {rotation} was begun in {origin}, and this is {}, a copy of it",
+            "Rotation {rotation} began in {origin}, and this is {}, a copy of it",
             Origin::here(conn).await?
         ),
-        "point DATABASE_URL at the original. In a copy for tests, DROP SCHEMA rekey CASCADE and begin a rotation of its own. If \
-         this database has taken the original's place for good (a restored dump, another cluster), let it pass",
+        "Name the original in DATABASE_URL. In a copy for tests, run `DROP SCHEMA rekey CASCADE` and start a \
+         new rotation. If this database has replaced the original permanently (a restored dump, another \
+         cluster), allow the finding",
     )))
 }

@@ -14,8 +14,8 @@ use crate::store::{TABLE, schema};
 pub(super) const PRIVILEGES: About = About {
     name: "privileges",
     may_be_allowed: false,
-    meaning: "the role lacks a privilege",
-    remedy: "`rekey init --print-sql` shows the grants that each role needs",
+    meaning: "The role lacks a privilege",
+    remedy: "Run `rekey init --print-sql` to see the grants that each role needs",
 };
 
 statements! {
@@ -73,7 +73,7 @@ impl Lacking {
             For::Run | For::Rollback => what
                 .into_iter()
                 .map(|(what, grant)| {
-                    Finding::refuse(Kind::Privileges, format!("role {role} lacks {what}"), grant)
+                    Finding::refuse(Kind::Privileges, format!("Role {role} lacks {what}"), grant)
                 })
                 .collect(),
             For::Reading if what.is_empty() => Vec::new(),
@@ -81,9 +81,10 @@ impl Lacking {
                 let what: Vec<String> = what.into_iter().map(|(what, _)| what).collect();
                 vec![Finding::note(
                     Kind::Privileges,
-                    format!("role {role} may look, but not run: it lacks {}", what.join("; ")),
+                    format!("Role {role} can read but not run: it lacks {}", what.join("; ")),
                     format!(
-                        "rekey init --print-sql shows role {RUNNER} with its grants; GRANT {RUNNER} TO the role that runs"
+                        "Run `rekey init --print-sql` to see role {RUNNER} and its grants, then `GRANT \
+                         {RUNNER} TO` the role that runs rekey"
                     ),
                 )]
             }
@@ -121,7 +122,7 @@ async fn on_table(
         let grant = format!("GRANT USAGE ON SCHEMA public TO {role}");
         findings.push(Finding::refuse(
             Kind::Privileges,
-            format!("role {role} lacks USAGE on schema public"),
+            format!("Role {role} lacks USAGE on schema public"),
             grant,
         ));
     }

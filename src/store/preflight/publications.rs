@@ -12,15 +12,16 @@ use crate::store::{TABLE, schema};
 pub(super) const PUBLICATION: About = About {
     name: "publication",
     may_be_allowed: true,
-    meaning: "logical replication carries every re-encrypted row: subscribers need the new key, too",
-    remedy: "Give the subscribers the new key when the application gets it; stop a subscriber that must not follow",
+    meaning: "Logical replication sends every re-encrypted row, so subscribers need the new key too",
+    remedy: "Give the subscribers the new key when the application gets it. Disable a subscription that must \
+        not follow",
 };
 
 pub(super) const ALL_TABLES: About = About {
     name: "all-tables",
     may_be_allowed: true,
-    meaning: "a publication for all tables would publish rekey's own tables: a subscriber that has no such tables stops \
-              replicating",
+    meaning: "A publication for all tables would publish rekey's own tables; a subscriber without those \
+        tables stops replicating",
     remedy: "Publish the application's schema instead of all tables, or create rekey's tables on each subscriber first",
 };
 
@@ -50,14 +51,14 @@ pub(super) async fn look(
         return Ok(());
     }
     let cost = if whole {
-        "with REPLICA IDENTITY FULL each row goes into the WAL and to subscribers twice, old and new"
+        "with REPLICA IDENTITY FULL, WAL and subscribers get each row twice, old and new"
     } else {
-        "each re-encrypted row is sent to its subscribers, which then need the new key"
+        "its subscribers get each re-encrypted row and then need the new key"
     };
     findings.push(Finding::warn(
         Kind::Publication,
-        format!("publication {} carries {TABLE}: {cost}", names.join(", ")),
-        "watch the subscribers' lag; stop a subscriber that must not follow",
+        format!("Publication {} sends {TABLE}: {cost}", names.join(", ")),
+        "Watch the subscribers' lag. Disable a subscription that must not follow",
     ));
     Ok(())
 }
@@ -82,7 +83,10 @@ pub(super) async fn of_our_own(
     findings.push(match (slots.as_slice(), purpose) {
         ([], _) => Finding::warn(
             Kind::AllTables,
-            format!("publication {names} is for all tables, so rekey's own tables will be published, too; no subscriber has a slot now"),
+            format!(
+                "Publication {names} is for all tables, so it will publish rekey's own tables too; no \
+                subscriber has a slot now"
+            ),
             remedy,
         ),
         (slots, For::Rollback) => Finding::warn(Kind::AllTables, told(&names, slots), remedy),
@@ -93,8 +97,8 @@ pub(super) async fn of_our_own(
 
 fn told(names: &str, slots: &[String]) -> String {
     format!(
-        "publication {names} is for all tables: it would publish schema rekey, and a subscriber without rekey's tables stops \
-         replicating (logical slots here: {})",
+        "Publication {names} is for all tables, so it would publish schema rekey; a subscriber without \
+         rekey's tables stops replicating (logical slots here: {})",
         slots.join(", ")
     )
 }

@@ -12,8 +12,8 @@ use crate::store::statement::{Query, row, statements};
 pub(super) const REJECTED: About = About {
     name: "rejected-rows",
     may_be_allowed: true,
-    meaning: "a constraint of the table rejects the update of rows that are in it already: they would be quarantined",
-    remedy: "Repair the rows, or replace the constraint for the time of the rotation",
+    meaning: "A constraint of the table rejects the update of existing rows, which would be quarantined",
+    remedy: "Repair the rows, or replace the constraint during the rotation",
 };
 
 const OP: &str = "count the rows that a constraint rejects";
@@ -61,7 +61,7 @@ pub(super) async fn look(
             findings.push(Finding::warn(
                 Kind::RejectedRows,
                 format!(
-                    "rows that constraint {} may reject could not be counted: {error}",
+                    "Couldn't count the rows that constraint {} may reject: {error}",
                     constraints.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", ")
                 ),
                 format!("SELECT count(*) FROM {TABLE} WHERE NOT ({})", expressions.join(" AND ")),
@@ -98,7 +98,7 @@ fn tell(constraint: &Constraint, rows: u64) -> Finding {
     let why = if *validated { "whose function has changed" } else { "added NOT VALID" };
     Finding::warn(
         Kind::RejectedRows,
-        format!("constraint {name}, {why}, rejects the update of {rows} rows: they would be quarantined"),
+        format!("Constraint {name}, {why}, rejects the update of {rows} rows, which would be quarantined"),
         format!(
             "repair them (SELECT id FROM {TABLE} WHERE NOT ({expression})), or drop the constraint for the time of the rotation"
         ),

@@ -12,8 +12,8 @@ use crate::store::statement::{row, statements};
 pub(super) const IDENTITY: About = About {
     name: "replica-identity",
     may_be_allowed: false,
-    meaning: "a publication sends updates of the table, and the table's replica identity is missing or does not fit the \
-              publication's row filter or column list: PostgreSQL refuses every update",
+    meaning: "A publication sends updates of the table, but the table's replica identity is missing or does \
+        not fit the publication's row filter or column list; PostgreSQL refuses every update",
     remedy: "Give the table a replica identity, or change the publication's row filter or column list",
 };
 
@@ -59,7 +59,7 @@ fn judge(p: Published) -> Option<Finding> {
     let (why, remedy) = if p.missing {
         let why = match p.kind.as_str() {
             "i" => "the index of its replica identity was dropped",
-            "d" => "its primary key is deferrable and cannot be its replica identity",
+            "d" => "its primary key is deferrable and can't be its replica identity",
             _ => "it has no replica identity",
         };
         let remedy = match p.kind.as_str() {
@@ -87,7 +87,7 @@ fn judge(p: Published) -> Option<Finding> {
     };
     Some(Finding::refuse(
         Kind::ReplicaIdentity,
-        format!("publication {name} sends updates of {TABLE}, and {why}: every update fails"),
+        format!("Publication {name} sends updates of {TABLE}, but {why}; every update fails"),
         remedy,
     ))
 }

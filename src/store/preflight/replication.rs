@@ -11,22 +11,22 @@ use crate::store::statement::{row, statements};
 pub(super) const LAG: About = About {
     name: "replica-lag",
     may_be_allowed: true,
-    meaning: "a replica lags",
-    remedy: "Let it catch up before the rotation adds to it",
+    meaning: "A replica lags",
+    remedy: "Wait until it has caught up",
 };
 
 pub(super) const SLOTS: About = About {
     name: "slots",
     may_be_allowed: true,
-    meaning: "a replication slot keeps WAL and nobody reads it",
+    meaning: "A replication slot retains WAL and has no consumer",
     remedy: "Start its consumer, or drop the slot",
 };
 
 pub(super) const ARCHIVE: About = About {
     name: "wal-archive",
     may_be_allowed: true,
-    meaning: "archiving WAL fails",
-    remedy: "Fix archive_command; the server's log says what fails",
+    meaning: "WAL archiving fails",
+    remedy: "Fix archive_command; the server's log shows the error",
 };
 
 struct Replica {
@@ -75,7 +75,7 @@ pub(super) async fn replicas(
     let attached = attached(conn).await?;
     if let Some(Replica { role, .. }) = attached.iter().find(|replica| !replica.visible) {
         let message =
-            format!("{} replicas are attached, and role {role} may not see how far they lag", attached.len());
+            format!("{} replicas are attached, and role {role} can't see their lag", attached.len());
         let remedy = format!("GRANT pg_monitor TO {role}");
         findings.push(match purpose {
             _ if !limits.watches_replicas() => Finding::note(Kind::Monitoring, message, remedy),
@@ -87,11 +87,11 @@ pub(super) async fn replicas(
     for Replica { name, state, bytes, seconds, .. } in attached {
         let state = state.unwrap_or_default();
         let (bytes, seconds) = (bytes.unwrap_or(0), seconds.unwrap_or(0.0));
-        let message = format!("replica {name} is {state} and lags by {}, {seconds:.1} s", mib(bytes));
+        let message = format!("Replica {name} is {state} and lags by {}, {seconds:.1} s", mib(bytes));
         findings.push(if bytes > LAG_BYTES || seconds > 10.0 || state == "catchup" {
-            Finding::warn(Kind::ReplicaLag, message, "let it catch up before the rotation adds to it")
+            Finding::warn(Kind::ReplicaLag, message, "Wait until it has caught up")
         } else {
-            Finding::note(Kind::ReplicaLag, message, "nothing to do; watch it during the run")
+            Finding::note(Kind::ReplicaLag, message, "Do nothing; watch it during the run")
         });
     }
     Ok(())
@@ -106,7 +106,7 @@ pub(super) async fn slots(conn: &mut PgConnection, findings: &mut Vec<Finding>) 
         findings.push(Finding::warn(
             Kind::Slots,
             format!(
-                "nobody reads replication slot {name} ({status}): it keeps {} of WAL, {bound}",
+                "Replication slot {name} ({status}) has no consumer and retains {} of WAL, {bound}",
                 mib(bytes.unwrap_or(0))
             ),
             format!("start its consumer, or SELECT pg_drop_replication_slot('{}')", name.replace('\'', "''")),
@@ -122,8 +122,8 @@ pub(super) async fn wal_archive(
     if let Some(file) = failing(conn).await? {
         findings.push(Finding::warn(
             Kind::WalArchive,
-            format!("archiving WAL fails since {file}: the rotation's WAL will pile up in pg_wal"),
-            "mend archive_command (the server's log says what fails) before the rotation",
+            format!("WAL archiving has failed since {file}; the rotation's WAL will accumulate in pg_wal"),
+            "Fix archive_command before the rotation; the server's log shows the error",
         ));
     }
     Ok(())

@@ -62,14 +62,14 @@ pub fn refuse(findings: &[Finding]) -> Result<(), Error> {
         return Ok(());
     }
     let told: Vec<String> = refusals.iter().map(|f| tell(f)).collect();
-    let message = format!("preflight refuses, and nothing was written\n{}", told.join("\n"));
+    let message = format!("preflight refused; nothing was written\n{}", told.join("\n"));
     let mut allowable: Vec<&str> = refusals.iter().filter(|f| f.may_be_allowed()).map(|f| f.name).collect();
     allowable.dedup();
     let hint = if allowable.is_empty() {
-        "mend what is named above; rekey plan shows the whole picture".to_owned()
+        "Fix the refused findings. Run `rekey plan` to see every finding".to_owned()
     } else {
         let flags: Vec<String> = allowable.iter().map(|name| format!("--allow {name}")).collect();
-        format!("mend what is named above, or let it pass with {}", flags.join(" "))
+        format!("Fix the refused findings, or allow them with `{}`", flags.join(" "))
     };
     Err(Error::new(exit, message).hint(hint))
 }

@@ -11,8 +11,8 @@ use crate::store::statement::statements;
 pub(super) const RULES: About = About {
     name: "rules",
     may_be_allowed: false,
-    meaning: "a rule rewrites updates of the table",
-    remedy: "Disable the rule for the time of the rotation, if that is safe",
+    meaning: "A rule rewrites updates of the table",
+    remedy: "Disable the rule during the rotation, if that is safe",
 };
 
 statements! {
@@ -29,9 +29,9 @@ pub(super) async fn look(
     if !names.is_empty() {
         findings.push(Finding::refuse(
             Kind::Rules,
-            format!("rule {} rewrites updates of {TABLE}", names.join(", ")),
+            format!("Rule {} rewrites updates of {TABLE}", names.join(", ")),
             format!(
-                "for the time of the rotation, if that is safe: {}",
+                "If that is safe, run this for the time of the rotation: `{}`",
                 names
                     .iter()
                     .map(|name| format!("ALTER TABLE {TABLE} DISABLE RULE {name}"))

@@ -14,22 +14,23 @@ use crate::store::statement::statements;
 pub(super) const KEYS: About = About {
     name: "keys",
     may_be_allowed: false,
-    meaning: "a key is missing, malformed, or not this rotation's",
-    remedy: "Name the keys with --old-key and --new-key; `rekey keys fingerprint SOURCE` shows which key a source holds",
+    meaning: "A key is missing, malformed, or not this rotation's",
+    remedy: "Name the keys with `--old-key` and `--new-key`. Run `rekey keys fingerprint SOURCE` to see \
+        which key a source holds",
 };
 
 pub(super) const WRONG_KEY: About = About {
     name: "wrong-key",
     may_be_allowed: false,
-    meaning: "the keys do not open a sample of the rows",
-    remedy: "Name the key that the application uses now with --old-key",
+    meaning: "The keys don't decrypt a sample of the rows",
+    remedy: "Name the key that the application uses now with `--old-key`",
 };
 
 pub(super) const FIRST_BATCH: About = About {
     name: "first-batch",
     may_be_allowed: true,
-    meaning: "most of the first rows open with neither key: a wrong key, or rows nobody can read any more",
-    remedy: "Check the old key; rows on a still older key are moved by `rekey quarantine retry --also-key SOURCE`",
+    meaning: "Neither key decrypts most of the first rows: the old key is wrong, or these rows are unreadable",
+    remedy: "Check the old key. For rows on an even older key, use `rekey quarantine retry --also-key SOURCE`",
 };
 
 /// Rows looked at from either end of the primary key.
@@ -199,8 +200,8 @@ impl Sample {
         let Sample { on_source, on_target, neither, .. } = *self;
         let filled = self.filled();
         let remedy = format!(
-            "name the key the application uses now with --old-key; rekey keys fingerprint SOURCE shows which key a source \
-             holds (here: from {}, to {})",
+            "Name the key that the application uses now with `--old-key` (now: from {}, to {}). Run `rekey \
+             keys fingerprint SOURCE` to see which key a source holds",
             keys.source.fingerprint(),
             keys.target.fingerprint(),
         );
@@ -208,34 +209,42 @@ impl Sample {
         if neither * 2 <= filled && bad * 2 > first {
             findings.push(Finding::refuse_key(
                 Kind::FirstBatch,
-                format!("neither key opens {bad} of the first {first} credentials, though most of all others"),
-                "rekey quarantine retry --also-key SOURCE moves rows of a still older key, after a run with --allow first-batch, which \
-                 leaves rows that no key opens as they are; else name the right key with --old-key",
+                format!(
+                    "Neither key decrypts {bad} of the first {first} credentials, but at least half the \
+                    sample decrypts"
+                ),
+                "Name the right key with `--old-key`. If these rows are on an even older key or unreadable, \
+                 run `rekey run --allow first-batch`, which leaves them unchanged, then `rekey quarantine \
+                 retry --also-key SOURCE`",
             ));
         }
         if neither * 2 > filled {
-            let message = format!("neither key opens {neither} of {filled} sampled credentials");
+            let message = format!("Neither key decrypts {neither} of {filled} sampled credentials");
             findings.push(Finding::refuse_key(Kind::WrongKey, message, remedy));
         } else if keys.fresh && on_source == 0 && on_target > 0 {
             findings.push(Finding::refuse_key(
                 Kind::WrongKey,
                 format!(
-                    "the old key opens none of {filled} sampled credentials and the new key opens {on_target}: \
-                     the two may be swapped, or the rows are on the new key already"
+                    "The old key decrypts none of {filled} sampled credentials and the new key decrypts \
+                     {on_target}. The keys may be swapped, or the rows may already be on the new key"
                 ),
                 remedy,
             ));
         } else if neither > 0 {
             findings.push(Finding::warn(
                 Kind::WrongKey,
-                format!("neither key opens {neither} of {filled} sampled credentials: such rows will be quarantined"),
-                "if they are on a still older key, rekey quarantine retry --also-key SOURCE moves them afterwards",
+                format!(
+                    "Neither key decrypts {neither} of {filled} sampled credentials. rekey will \
+                    quarantine such rows"
+                ),
+                "If they are on an even older key, run `rekey quarantine retry --also-key SOURCE` after the \
+                 run",
             ));
         } else if keys.fresh && on_target > 0 {
             findings.push(Finding::warn(
                 Kind::WrongKey,
-                format!("the new key already opens {on_target} of {filled} sampled credentials"),
-                "an earlier rotation may have been left half-way; such rows stay as they are",
+                format!("The new key already decrypts {on_target} of {filled} sampled credentials"),
+                "An earlier rotation may be unfinished. rekey leaves such rows unchanged",
             ));
         }
     }

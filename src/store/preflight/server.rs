@@ -18,21 +18,21 @@ pub(super) const VERSION: About = About {
 pub(super) const RECOVERY: About = About {
     name: "in-recovery",
     may_be_allowed: false,
-    meaning: "the server is a standby and takes no writes",
+    meaning: "The server is a standby and accepts no writes",
     remedy: "Name the primary in DATABASE_URL",
 };
 
 pub(super) const POOLING: About = About {
     name: "pooling",
     may_be_allowed: false,
-    meaning: "a pooler in transaction mode stands between rekey and the server",
+    meaning: "rekey is connected to the server through a pooler in transaction mode",
     remedy: "Name the server itself in DATABASE_URL, or a pool in session mode",
 };
 
 pub(super) const TLS: About = About {
     name: "tls",
     may_be_allowed: true,
-    meaning: "the connection is not encrypted and leaves this machine",
+    meaning: "The connection is not encrypted and leaves this machine",
     remedy: "Add sslmode=verify-full and sslrootcert to DATABASE_URL",
 };
 
@@ -46,15 +46,15 @@ pub(super) const DURABILITY: About = About {
 pub(super) const SYNC_STANDBY: About = About {
     name: "sync-standby",
     may_be_allowed: true,
-    meaning: "commits wait for synchronous standbys",
-    remedy: "Expect a lower rate; a standby that is away stops every commit",
+    meaning: "Commits wait for synchronous standbys",
+    remedy: "Expect a lower rate; an unreachable standby blocks every commit",
 };
 
 pub(super) const ISOLATION: About = About {
     name: "isolation",
     may_be_allowed: true,
-    meaning: "the role or database has another default isolation or is read-only",
-    remedy: "Nothing; rekey sets what it needs for its own sessions",
+    meaning: "The role or database has another default isolation level or is read-only",
+    remedy: "Do nothing; rekey sets what it needs for its own sessions",
 };
 
 statements! {
@@ -78,15 +78,15 @@ const SUPPORTED: std::ops::RangeInclusive<i32> = 15..=18;
 pub(super) fn version(server: Server, purpose: For, findings: &mut Vec<Finding>) -> bool {
     let (major, minor) = (server.version / 10_000, server.version % 10_000);
     let (oldest, newest) = (SUPPORTED.start(), SUPPORTED.end());
-    let message = format!("this is PostgreSQL {major}.{minor}; rekey is tested on {oldest} to {newest}");
+    let message = format!("This is PostgreSQL {major}.{minor}; rekey is tested on {oldest} to {newest}");
     if major > *newest {
         findings.push(Finding::warn(
             Kind::ServerVersion,
             message,
-            "look for a newer release of rekey, or rehearse the whole rotation in staging first",
+            "Use a newer release of rekey, or rehearse the whole rotation in staging first",
         ));
     } else if major < *oldest {
-        let remedy = format!("upgrade the server to PostgreSQL {oldest} or later");
+        let remedy = format!("Upgrade the server to PostgreSQL {oldest} or later");
         findings.push(match purpose {
             For::Rollback => Finding::warn(Kind::ServerVersion, message, remedy),
             For::Run | For::Reading => Finding::refuse(Kind::ServerVersion, message, remedy),
@@ -99,11 +99,11 @@ pub(super) fn recovery(server: Server, purpose: For, findings: &mut Vec<Finding>
     if !server.in_recovery {
         return;
     }
-    let message = "this server is in recovery: a standby takes no writes";
-    let remedy = "name the primary in DATABASE_URL";
+    let message = "This server is in recovery, and a standby accepts no writes";
+    let remedy = "Name the primary in DATABASE_URL";
     findings.push(match purpose {
         For::Reading => {
-            Finding::note(Kind::InRecovery, message, "for rekey run, name the primary in DATABASE_URL")
+            Finding::note(Kind::InRecovery, message, "For `rekey run`, name the primary in DATABASE_URL")
         }
         For::Run | For::Rollback => Finding::refuse(Kind::InRecovery, message, remedy),
     });
@@ -115,25 +115,28 @@ pub(super) async fn settings(conn: &mut PgConnection, findings: &mut Vec<Finding
         match (name.as_str(), value.as_str()) {
             ("fsync" | "full_page_writes", "off") => findings.push(Finding::warn(
                 Kind::Durability,
-                format!("{name} is off: a crash of the machine can corrupt credentials, checkpoints and proofs alike"),
+                format!(
+                    "{name} is off, so a crash of the machine can corrupt credentials, checkpoints and \
+                    proofs"
+                ),
                 format!("ALTER SYSTEM SET {name} = on; SELECT pg_reload_conf()"),
             )),
             ("synchronous_standby_names", names) if !names.is_empty() => findings.push(Finding::note(
                 Kind::SyncStandby,
-                format!("synchronous_standby_names is '{names}': each batch waits for a standby"),
-                "expect a lower rate; a standby that is away stops every commit",
+                format!("synchronous_standby_names is '{names}', so each batch waits for a standby"),
+                "Expect a lower rate; an unreachable standby blocks every commit",
             )),
             ("default_transaction_isolation", isolation) if isolation != "read committed" => {
                 findings.push(Finding::note(
                     Kind::Isolation,
-                    format!("sessions start in isolation '{isolation}'"),
-                    "rekey sets read committed for its own sessions; nothing to do",
+                    format!("Sessions start with isolation level '{isolation}'"),
+                    "Do nothing; rekey sets read committed for its own sessions",
                 ));
             }
             ("default_transaction_read_only", "on") => findings.push(Finding::note(
                 Kind::Isolation,
-                "sessions start read-only",
-                "rekey run writes all the same; ask whoever made this server read-only",
+                "Sessions start read-only",
+                "Ask why this server is read-only. `rekey run` would still write",
             )),
             _ => {}
         }
@@ -149,8 +152,11 @@ pub(super) async fn connection(
     if let Some(address) = exposed_to(conn).await? {
         findings.push(Finding::warn(
             Kind::Tls,
-            format!("the connection to {address} is not encrypted: ciphertexts and the database password can be read on the way"),
-            "add sslmode=verify-full and sslrootcert=… to DATABASE_URL",
+            format!(
+                "The connection to {address} is not encrypted, so ciphertexts and the database password \
+                can be intercepted"
+            ),
+            "Add sslmode=verify-full and sslrootcert=… to DATABASE_URL",
         ));
     }
     Ok(())

@@ -19,35 +19,35 @@ pub(super) const TABLE_KIND: About = About {
 pub(super) const COLUMNS: About = About {
     name: "columns",
     may_be_allowed: false,
-    meaning: "a column is missing, of another type, or id is not the primary key",
-    remedy: "Bring the table up to the application's migrations",
+    meaning: "A column is missing or has another type, or id is not the primary key",
+    remedy: "Apply the application's migrations to the table",
 };
 
 pub(super) const UNLOGGED: About = About {
     name: "unlogged",
     may_be_allowed: true,
-    meaning: "the table is not crash-safe",
+    meaning: "The table is not crash-safe",
     remedy: "ALTER TABLE public.provider_connections SET LOGGED",
 };
 
 pub(super) const EMPTY: About = About {
     name: "empty-table",
     may_be_allowed: true,
-    meaning: "no row is visible",
+    meaning: "No row is visible",
     remedy: "Check that DATABASE_URL names the right database",
 };
 
 pub(super) const ROW_SECURITY: About = About {
     name: "row-security",
     may_be_allowed: false,
-    meaning: "row-level security hides rows from this role",
-    remedy: "Use the table's owner, or give the role BYPASSRLS for the time of the rotation",
+    meaning: "Row-level security hides rows from this role",
+    remedy: "Connect as the table's owner, or give the role BYPASSRLS during the rotation",
 };
 
 pub(super) const ESTIMATES: About = About {
     name: "estimates",
     may_be_allowed: true,
-    meaning: "the planner knows nothing about the table yet",
+    meaning: "The table has no planner statistics yet",
     remedy: "ANALYZE public.provider_connections",
 };
 
@@ -99,8 +99,8 @@ pub(super) async fn table(
     let Some(found) = find(conn).await? else {
         findings.push(Finding::refuse(
             Kind::Table,
-            format!("there is no table {TABLE} in this database"),
-            "check the database's name in DATABASE_URL",
+            format!("This database has no table {TABLE}"),
+            "Check the database's name in DATABASE_URL",
         ));
         return Ok(None);
     };
@@ -118,14 +118,14 @@ pub(super) async fn table(
         findings.push(Finding::refuse(
             Kind::Table,
             format!("{TABLE} is {what}; rekey re-encrypts one ordinary table"),
-            "name the database in which it is the application's own table",
+            "Name the database in which it is the application's own table",
         ));
         return Ok(None);
     }
     if persistence != "p" {
         findings.push(Finding::warn(
             Kind::Unlogged,
-            format!("{TABLE} is unlogged: a crash of the server empties it"),
+            format!("{TABLE} is unlogged, so a crash of the server empties it"),
             format!("ALTER TABLE {TABLE} SET LOGGED"),
         ));
     }
@@ -139,22 +139,22 @@ async fn columns(conn: &mut PgConnection, oid: Oid, findings: &mut Vec<Finding>)
     for (found, column, expected) in [(id, "id", "uuid"), (credentials, "encrypted_credentials", "bytea")] {
         let message = match found {
             Some(found) if found == expected => continue,
-            Some(found) => format!("column {column} of {TABLE} is of type {found}, not {expected}"),
+            Some(found) => format!("Column {column} of {TABLE} has type {found}, not {expected}"),
             None => format!("{TABLE} has no column {column}"),
         };
         usable = false;
         findings.push(Finding::refuse(
             Kind::Columns,
             message,
-            "bring the table up to the application's migrations",
+            "Apply the application's migrations to the table",
         ));
     }
     if generated {
         usable = false;
         findings.push(Finding::refuse(
             Kind::Columns,
-            format!("column encrypted_credentials of {TABLE} is generated from others and cannot be written"),
-            "bring the table up to the application's migrations",
+            format!("Column encrypted_credentials of {TABLE} is a generated column and can't be written"),
+            "Apply the application's migrations to the table",
         ));
     }
     if key.as_deref() != Some(&["id".to_owned()]) {
@@ -162,7 +162,7 @@ async fn columns(conn: &mut PgConnection, oid: Oid, findings: &mut Vec<Finding>)
         let found = key.map_or("none".to_owned(), |key| format!("({})", key.join(", ")));
         findings.push(Finding::refuse(
             Kind::Columns,
-            format!("the primary key of {TABLE} is {found}, not (id)"),
+            format!("The primary key of {TABLE} is {found}, not (id)"),
             format!("ALTER TABLE {TABLE} ADD PRIMARY KEY (id)"),
         ));
     }
@@ -180,7 +180,10 @@ pub(super) async fn row_security(
     if active {
         findings.push(Finding::refuse(
             Kind::RowSecurity,
-            format!("row-level security ({policies} policies) applies to role {role}: rows may be hidden, and would be left on the old key"),
+            format!(
+                "Row-level security ({policies} policies) applies to role {role}; it may hide rows, \
+                which would stay on the old key"
+            ),
             format!("ALTER ROLE {role} BYPASSRLS for the time of the rotation, or use the table's owner"),
         ));
     }
@@ -195,21 +198,21 @@ pub(super) async fn has_rows(
 ) -> Result<bool, StoreError> {
     if !is_filled(conn).await? {
         let expected = if facts.rows >= 1.0 {
-            format!(", where about {:.0} were expected", facts.rows)
+            format!(", but about {:.0} were expected", facts.rows)
         } else {
             String::new()
         };
         findings.push(Finding::refuse(
             Kind::EmptyTable,
             format!("{TABLE} has no visible row{expected}"),
-            "check that DATABASE_URL names the right database",
+            "Check that DATABASE_URL names the right database",
         ));
         return Ok(false);
     }
     if !is_analyzed(conn).await? {
         findings.push(Finding::note(
             Kind::Estimates,
-            format!("{TABLE} was never analyzed: forecasts are rough, and chunks may not suit the heap"),
+            format!("{TABLE} was never analyzed, so forecasts and chunk sizes are rough"),
             format!("ANALYZE {TABLE}"),
         ));
     }

@@ -5,27 +5,27 @@ use super::finding::About;
 pub(super) const NOT_DURABLE: About = About {
     name: "not-durable",
     may_be_allowed: true,
-    meaning: "the new key is kept where it may be lost",
-    remedy: "Keep it in Secrets Manager, or make an encrypted copy: `rekey keys backup SOURCE --out FILE`",
+    meaning: "The new key is stored where it may be lost",
+    remedy: "Store it in Secrets Manager, or make an encrypted copy: `rekey keys backup SOURCE --out FILE`",
 };
 
 pub(super) const WEAK: About = About {
     name: "weak-key",
     may_be_allowed: true,
-    meaning: "a key is published or weak",
-    remedy: "Make a fresh key: `rekey keys generate encryption`",
+    meaning: "A key is published or weak",
+    remedy: "Generate a fresh key: `rekey keys generate encryption`",
 };
 
 pub(super) const AUTOMATIC_ROTATION: About = About {
     name: "automatic-rotation",
     may_be_allowed: true,
-    meaning: "the secret is rotated automatically, without re-encryption",
+    meaning: "AWS automatic rotation would replace the key without re-encrypting rows",
     remedy: "Cancel the secret's automatic rotation",
 };
 
 pub(super) const SHARED: About = About {
     name: "shared-key",
     may_be_allowed: true,
-    meaning: "another database's rotation needs the same secrets",
-    remedy: "Let every database that uses the secrets be migrated and verified first",
+    meaning: "Another database's rotation uses the same secrets",
+    remedy: "Run `rekey run` and `rekey verify` for every database that uses the secrets first",
 };

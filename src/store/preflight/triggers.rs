@@ -13,9 +13,9 @@ use crate::store::statement::{row, statements};
 pub(super) const TRIGGERS: About = About {
     name: "user-triggers",
     may_be_allowed: true,
-    meaning: "triggers fire on every row that is re-encrypted",
-    remedy: "Read what each trigger does, then allow it. Disable one only if it rejects, changes or reports rows, and never \
-             one that copies rows elsewhere",
+    meaning: "Triggers fire for every row that rekey re-encrypts",
+    remedy: "Read what each trigger does, then allow it. Disable one only if it rejects, changes or reports \
+        rows; never one that copies rows elsewhere",
 };
 
 /// A trigger on UPDATE, with its function.
@@ -70,7 +70,7 @@ fn tell(firing: &[Trigger]) -> Finding {
     let named = each(&|t| format!("{} ({}.{})", t.name, t.function_schema, t.function_name));
     // Replication and the tools that copy tables want theirs fired always; hardly anybody else does.
     let disable = if firing.iter().any(|trigger| trigger.always) {
-        "Disable none of them: one that fires always (ENABLE ALWAYS) may copy rows elsewhere".to_owned()
+        "Disable none of them: a trigger that fires always (ENABLE ALWAYS) may copy rows elsewhere".to_owned()
     } else {
         format!(
             "If one of them rejects, changes or reports rows, disable it for the rotation: ALTER TABLE {TABLE} {}. Never disable \
@@ -80,7 +80,7 @@ fn tell(firing: &[Trigger]) -> Finding {
     };
     Finding::refuse(
         Kind::UserTriggers,
-        format!("{named} on UPDATE of {TABLE} will fire for every row that is re-encrypted"),
-        format!("read what these functions do, and let them pass with --allow user-triggers. {disable}"),
+        format!("{named} on UPDATE of {TABLE} will fire for every row that rekey re-encrypts"),
+        format!("Read what these functions do, and allow them with `--allow user-triggers`. {disable}"),
     )
 }

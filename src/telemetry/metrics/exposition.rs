@@ -14,44 +14,49 @@ pub(super) fn write(r: &Recorded) -> String {
     out.head("rekey_build_info", "gauge", "Version of this process.");
     out.sample("rekey_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
 
-    out.head("rekey_rows_total", "counter", "Rows this process settled, by outcome.");
+    out.head("rekey_rows_total", "counter", "Rows this process finished, by outcome.");
     for (outcome, rows) in outcomes(&r.rows) {
         out.sample("rekey_rows_total", &[("outcome", outcome)], rows as f64);
     }
     out.head(
         "rekey_lost_races_total",
         "counter",
-        "Times the application changed a row between read and write.",
+        "Rows that the application changed between rekey's read and write.",
     );
     out.sample("rekey_lost_races_total", &[], r.rows.lost_races as f64);
-    out.head("rekey_written_bytes_total", "counter", "Bytes of new ciphertext this process committed.");
+    out.head("rekey_written_bytes_total", "counter", "Bytes of new ciphertext committed by this process.");
     out.sample("rekey_written_bytes_total", &[], r.rows.bytes as f64);
 
-    out.head("rekey_batches_total", "counter", "Batches of this process, by how they ended.");
+    out.head("rekey_batches_total", "counter", "Batches of this process, by outcome.");
     out.sample("rekey_batches_total", &[("outcome", "committed")], r.batches as f64);
     out.sample("rekey_batches_total", &[("outcome", "rolled_back")], r.rolled_back as f64);
-    out.histogram("rekey_batch_duration_seconds", "From BEGIN to the end of COMMIT.", &r.batch_seconds);
-    out.histogram("rekey_lock_duration_seconds", "How long a batch held its row locks.", &r.lock_seconds);
-
-    out.head(
-        "rekey_retries_total",
-        "counter",
-        "Things tried again, by SQLSTATE; connection: no answer at all.",
+    out.histogram(
+        "rekey_batch_duration_seconds",
+        "Duration of a batch from BEGIN to the end of COMMIT.",
+        &r.batch_seconds,
     );
+    out.histogram("rekey_lock_duration_seconds", "Time a batch held its row locks.", &r.lock_seconds);
+
+    out.head("rekey_retries_total", "counter", "Retries, by SQLSTATE; connection means no response.");
     for (sqlstate, count) in &r.retries {
         out.sample("rekey_retries_total", &[("sqlstate", sqlstate)], *count as f64);
     }
-    out.head("rekey_lease_losses_total", "counter", "Leases another process took over.");
+    out.head("rekey_lease_losses_total", "counter", "Leases of this process that another process took over.");
     out.sample("rekey_lease_losses_total", &[], r.lease_losses as f64);
 
     if let Some((progress, at)) = &r.progress {
         rotation(&mut out, progress);
         if !r.rested {
-            out.head("rekey_ledger_age_seconds", "gauge", "Since the ledger in the database was last read.");
+            out.head(
+                "rekey_ledger_age_seconds",
+                "gauge",
+                "Seconds since the last successful read of schema \
+                rekey.",
+            );
             out.sample("rekey_ledger_age_seconds", &[], at.elapsed().as_secs_f64());
         }
     }
-    out.head("rekey_throttled", "gauge", "1 while work is slowed down or waits for this reason.");
+    out.head("rekey_throttled", "gauge", "1 while this reason slows down or pauses the work.");
     for (reason, active) in &r.throttles {
         out.sample("rekey_throttled", &[("reason", reason.as_str())], f64::from(u8::from(*active)));
     }
@@ -59,26 +64,31 @@ pub(super) fn write(r: &Recorded) -> String {
         database(&mut out, signals);
     }
     if let Some(code) = r.exit_code {
-        out.head("rekey_exit_code", "gauge", "How the process ended; RUNBOOK.md has the table.");
+        out.head("rekey_exit_code", "gauge", "Exit code of the process; RUNBOOK.md explains each.");
         out.sample("rekey_exit_code", &[], f64::from(code));
     }
     out.0
 }
 
 fn rotation(out: &mut Text, p: &Progress) {
-    out.head("rekey_rotation_rows", "gauge", "Rows of the rotation, all processes, by outcome.");
+    out.head("rekey_rotation_rows", "gauge", "Rows of the rotation over all processes, by outcome.");
     for (outcome, rows) in outcomes(&p.totals) {
         out.sample("rekey_rotation_rows", &[("outcome", outcome)], rows as f64);
     }
-    out.head("rekey_rotation_rows_expected", "gauge", "Rows expected in all, as the planner estimates.");
+    out.head("rekey_rotation_rows_expected", "gauge", "Estimated rows in the table, from the planner.");
     out.sample("rekey_rotation_rows_expected", &[], p.rows_total as f64);
-    out.head("rekey_rotation_rows_per_second", "gauge", "Rate of all processes over the last seconds.");
+    out.head(
+        "rekey_rotation_rows_per_second",
+        "gauge",
+        "Rows per second of all processes over the last \
+        seconds.",
+    );
     out.sample("rekey_rotation_rows_per_second", &[], p.rows_per_second);
     if let Some(eta) = p.eta_seconds {
-        out.head("rekey_rotation_eta_seconds", "gauge", "Time left at the present rate.");
+        out.head("rekey_rotation_eta_seconds", "gauge", "Estimated seconds left at the current rate.");
         out.sample("rekey_rotation_eta_seconds", &[], eta);
     }
-    out.head("rekey_rotation_pass", "gauge", "Number of the pass under way.");
+    out.head("rekey_rotation_pass", "gauge", "Number of the current pass.");
     let kind = p.activity.map_or("", Activity::as_str);
     out.sample("rekey_rotation_pass", &[("kind", kind)], f64::from(p.pass));
 }
@@ -92,26 +102,27 @@ fn database(out: &mut Text, signals: &Signals) {
         *behind = replica.behind.max(*behind);
     }
     if !lag.is_empty() {
-        out.head("rekey_replication_lag_bytes", "gauge", "WAL this replica has not replayed.");
+        out.head("rekey_replication_lag_bytes", "gauge", "Bytes of WAL that this replica has not replayed.");
         for (name, (bytes, _)) in &lag {
             out.sample("rekey_replication_lag_bytes", &[("replica", name)], *bytes as f64);
         }
-        out.head(
-            "rekey_replication_lag_seconds",
-            "gauge",
-            "How long ago what this replica replays was written.",
-        );
+        out.head("rekey_replication_lag_seconds", "gauge", "Replica lag in seconds.");
         for (name, (_, behind)) in &lag {
             out.sample("rekey_replication_lag_seconds", &[("replica", name)], behind.as_secs_f64());
         }
     }
     if !signals.slots.is_empty() {
-        out.head("rekey_slot_retained_bytes", "gauge", "WAL the server keeps for this replication slot.");
+        out.head(
+            "rekey_slot_retained_bytes",
+            "gauge",
+            "Bytes of WAL that the server retains for this \
+            replication slot.",
+        );
         for slot in &signals.slots {
             out.sample("rekey_slot_retained_bytes", &[("slot", &slot.name)], slot.retained_bytes as f64);
         }
     }
-    out.head("rekey_blocked_sessions", "gauge", "Sessions that wait for a lock of this process.");
+    out.head("rekey_blocked_sessions", "gauge", "Sessions waiting for a lock of this process.");
     out.sample("rekey_blocked_sessions", &[], f64::from(signals.blocked));
 }
 

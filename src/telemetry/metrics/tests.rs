@@ -104,7 +104,7 @@ fn ready_says_why_not() {
     assert!(metrics.ready(patience).unwrap_err().contains("starting"));
     metrics.lock().see(Progress::default());
     assert_eq!(metrics.ready(patience), Ok(()));
-    assert!(metrics.ready(Duration::ZERO).unwrap_err().contains("silent"));
+    assert!(metrics.ready(Duration::ZERO).unwrap_err().contains("last successful database check"));
     metrics.lock().see(waiting(Reason::Paused));
     assert_eq!(metrics.ready(patience).unwrap_err(), "paused by the operator: because");
     metrics.lock().see(Progress { waiting: false, ..waiting(Reason::MaxRate) });

@@ -21,7 +21,7 @@ fn a_table_that_is_changed_in_the_middle_of_a_run() {
         (
             "ALTER TABLE provider_connections RENAME TO moved",
             "ALTER TABLE moved RENAME TO provider_connections",
-            "table: there is no table public.provider_connections",
+            "table: This database has no table public.provider_connections",
         ),
     ] {
         let db = Db::new();
@@ -34,7 +34,7 @@ fn a_table_that_is_changed_in_the_middle_of_a_run() {
         db.execute(change);
         let outcome = run.wait().expect(4);
         assert!(outcome.stderr.contains(told), "{change}: {outcome}");
-        assert!(outcome.stderr.contains("the last committed batch stands"), "{outcome}");
+        assert!(outcome.stderr.contains("everything up to the last committed batch is saved"), "{outcome}");
         let verify = rekey(&db, ["verify"]).exits(4);
         assert!(verify.stderr.contains(told), "{change}: {verify}");
         db.execute(undo);

@@ -117,10 +117,10 @@ fn a_server_with_a_good_certificate_and_what_can_be_wrong_with_it() {
     let (ca, other) = (made.path("ca.pem"), made.path("other.pem"));
     let other_name = db.url.replace("127.0.0.1", "127.0.0.2");
     assert!(other_name.contains("127.0.0.2"));
-    refused(&with(&db, "verify-full", &other), &["not in sslrootcert=", "other.pem"]);
-    refused(&with(&db, "verify-ca", &other), &["not in sslrootcert=", "other.pem"]);
-    refused(&format!("{}?sslmode=verify-full", db.url), &["none of the public ones", "sslrootcert=…"]);
-    refused(&with(&db, "verify-ca", &made.path("absent.pem")), &["absent.pem", "no such file"]);
+    refused(&with(&db, "verify-full", &other), &["no authority in sslrootcert=", "other.pem"]);
+    refused(&with(&db, "verify-ca", &other), &["no authority in sslrootcert=", "other.pem"]);
+    refused(&format!("{}?sslmode=verify-full", db.url), &["no public authority signed", "sslrootcert=…"]);
+    refused(&with(&db, "verify-ca", &made.path("absent.pem")), &["absent.pem", "the file does not exist"]);
     made.openssl("x509 -in ca.pem -outform DER -out ca.der");
     refused(&with(&db, "verify-ca", &made.path("ca.der")), &["ca.der is in DER", "openssl x509 -inform DER"]);
     refused(&with(&db, "verify-ca", &made.path("ca.key")), &["ca.key holds no certificate in PEM"]);
@@ -150,8 +150,8 @@ fn certificates_that_libpq_takes_and_rekey_does_not() {
          -addext subjectAltName=IP:127.0.0.1",
     );
     for (server, root, modes, told) in [
-        ("first-version", "ca.pem", &["verify-full", "verify-ca", "require"][..], "is of version 1"),
-        ("self", "self.pem", &["verify-full", "verify-ca"], "is an authority's own (CA:TRUE)"),
+        ("first-version", "ca.pem", &["verify-full", "verify-ca", "require"][..], "has version 1"),
+        ("self", "self.pem", &["verify-full", "verify-ca"], "is a CA certificate (CA:TRUE)"),
         ("elsewhere", "ca.pem", &["verify-full"], "is not for 127.0.0.1"),
     ] {
         let cluster = made.server(server, "");
@@ -170,7 +170,7 @@ fn a_protocol_that_is_too_old() {
     let old = "ssl_min_protocol_version = 'TLSv1'\nssl_max_protocol_version = 'TLSv1.1'\nssl_ciphers = 'ALL:@SECLEVEL=0'";
     let cluster = made.server("good", old);
     let db = over_tls(&cluster);
-    refused(&with(&db, "verify-full", &made.path("ca.pem")), &["no TLS version that rekey speaks"]);
+    refused(&with(&db, "verify-full", &made.path("ca.pem")), &["no TLS version that rekey supports"]);
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn a_server_that_wants_a_certificate_or_has_no_tls_at_all() {
     let db = Db::on(&cluster);
     refused(&with(&db, "verify-full", &made.path("ca.pem")), &["does not support TLS"]);
     let url = format!("{}?sslmode=require&sslcert=/nowhere/c.pem&sslkey=/nowhere/c.key", db.url);
-    refused(&url, &["sslcert=/nowhere/c.pem", "no such file"]);
+    refused(&url, &["sslcert=/nowhere/c.pem", "the file does not exist"]);
 }
 
 /// A server that answers what it is told to, in Latin-1: real ones do until a session has an encoding.
@@ -219,7 +219,7 @@ fn a_password_that_is_refused_in_another_encoding() {
     for (asks, sqlstate) in [(true, "28P01"), (false, "28000"), (false, "3D000")] {
         let port = speaks_latin1(asks, sqlstate, false);
         let url = format!("postgresql://u:topsecret@127.0.0.1:{port}/d?sslmode=disable");
-        let outcome = refused(&url, &["refuses", "the server's log says why"]);
+        let outcome = refused(&url, &["refuses", "The server's log shows the reason"]);
         outcome.says_none_of(&["topsecret"]);
     }
 }
@@ -242,6 +242,6 @@ fn no_character_of_an_odd_password_is_shown() {
     db.execute("CREATE ROLE odd LOGIN PASSWORD 'pass😀word'");
     cluster.ask_for_passwords();
     let url = format!("postgresql://odd:pass%F0%9F%98%80word@127.0.0.1:{}/{}", db.port(), db.name);
-    let outcome = refused(&url, &["SASLprep", "give the role another password"]);
+    let outcome = refused(&url, &["SASLprep", "Give the role a password of ASCII letters"]);
     outcome.says_none_of(&["😀", "1f600", "1F600", "pass😀"]);
 }

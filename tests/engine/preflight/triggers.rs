@@ -36,7 +36,7 @@ fn a_table_that_pg_repack_copies_is_waited_for_and_its_trigger_left_alone() {
     let found = finding(&db, "table-copier");
     let remedy = found["remedy"].as_str().expect("a remedy");
     assert!(found["message"].as_str().is_some_and(|said| said.contains("pg_repack is copying")), "{found:#}");
-    assert!(remedy.starts_with("wait until pg_repack has finished"), "{found:#}");
+    assert!(remedy.starts_with("Wait until pg_repack has finished"), "{found:#}");
     assert!(!run.stderr.contains("DISABLE TRIGGER"), "{run}");
     // Its trigger writes down what is re-encrypted, so that the copy gets it.
     let mut judge = Judge::look(&db, &[OLD]);

@@ -27,7 +27,7 @@ fn sessions_that_wait_for_our_locks_slow_the_run() {
             });
         }
         let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            throttled(&db, &mut run, "sessions blocked by us")
+            throttled(&db, &mut run, "sessions blocked by rekey")
         }));
         stop.store(true, Ordering::Relaxed);
         let said = told.expect("it is told");

@@ -74,7 +74,7 @@ fn a_failing_archive_whose_backlog_is_at_the_limit_is_refused() {
     switch(&db, 3);
     fails(&db);
     let outcome = rekey(&db, ["run", "--max-archive-backlog", "32MB"]).exits(4);
-    assert!(outcome.stderr.contains("wal-archive: archiving WAL fails"), "{outcome}");
+    assert!(outcome.stderr.contains("wal-archive: WAL archiving fails"), "{outcome}");
     assert!(!db.has_rekey_schema());
     rekey(&db, ["run", "--max-archive-backlog", "32MB", "--allow", "wal-archive"]).exits(0);
 }

@@ -55,9 +55,15 @@ fn field_for(object: &[u8], target: &KeySource, kind: Option<AppKey>) -> Result<
     let fields = fields.join(", ");
     Err(Error::new(
         Exit::Key,
-        format!("the backup is a JSON object, and has no key for {target} (looked for {fields}); nothing was changed"),
+        format!(
+            "the backup is a JSON object without a key for {target} (looked for {fields}); nothing was \
+            changed"
+        ),
     )
-    .hint("name a place whose name says which key it is, or encrypt the key alone: gpg --symmetric --cipher-algo AES256"))
+    .hint(
+        "Name a place whose name shows which key it is, or encrypt the key alone with `gpg --symmetric \
+        --cipher-algo AES256`",
+    ))
 }
 
 #[cfg(test)]

@@ -22,9 +22,9 @@ impl Write<'_> {
         let stage = match target.stage_or_version.as_deref() {
             _ if target.names_current() => None,
             Some(_) if target.names_version_id() => {
-                return Err(not_a_stage(self.target, "a version cannot be changed"));
+                return Err(not_a_stage(self.target, "a version can't be changed"));
             }
-            Some("AWSPREVIOUS") => return Err(not_a_stage(self.target, "AWSPREVIOUS is AWS's own")),
+            Some("AWSPREVIOUS") => return Err(not_a_stage(self.target, "only AWS sets AWSPREVIOUS")),
             stage => stage,
         };
         let secret_id = target.secret_id.as_str();
@@ -38,21 +38,20 @@ impl Write<'_> {
         let fresh = Found::new(self, &nothing);
         let Some(mut info) = info else {
             if stage.is_some() {
-                return Err(not_a_stage(self.target, "there is no such secret yet"));
+                return Err(not_a_stage(self.target, "the secret doesn't exist yet"));
             }
             let content = first_content(self.target, target, self.value)?;
             return match client.create(secret_id, &content, id).await? {
                 Some(stored) => Ok(Written { version: Some(stored.version_id), ..fresh.written(true) }),
-                None => Err(Error::new(
-                    Exit::Busy,
-                    format!("{} was created by somebody else meanwhile", self.target),
-                )
-                .hint("run the same command again")),
+                None => {
+                    Err(Error::new(Exit::Busy, format!("another process has just created {}", self.target))
+                        .hint("Run the same command again"))
+                }
             };
         };
         if info.deletion.is_some() {
             client.undelete(secret_id).await?;
-            tracing::info!("{secret_id} was scheduled for deletion and is restored");
+            tracing::info!("{secret_id} was scheduled for deletion; rekey restored it");
             info = client.describe(secret_id).await?;
         }
         if info.holder("AWSCURRENT").is_none() && stage.is_none() {
@@ -76,7 +75,7 @@ impl Write<'_> {
         let current = current.map_err(|e| judge.explain(e))?;
         let former = info.holder("AWSCURRENT").map(str::to_owned);
         if let Err(e) = client.detach(secret_id, self.label).await {
-            tracing::warn!("the label {} stays on {secret_id}: {e}", self.label);
+            tracing::warn!("Couldn't remove staging label {} from {secret_id}: {e}", self.label);
         }
         let changed = current.moved_from.is_some();
         // The last look was at our own key: what was there before is at the version that the label was taken from.
@@ -153,9 +152,9 @@ fn first_content(place: &KeySource, target: &AwsSource, value: &[u8]) -> Result<
         None if is_object(value) => {
             return Err(Error::new(
                 Exit::Key,
-                format!("{place}: the value is a JSON object, and the secret is to be the key itself"),
+                format!("{place}: the value is a JSON object, not a plain key"),
             )
-            .hint("name the field that the key is in: aws:SECRET_ID#encryption_key"));
+            .hint("Name the key's field: aws:SECRET_ID#encryption_key"));
         }
         None => text.to_owned(),
         Some(field) => serde_json::json!({ field: text }).to_string(),
@@ -163,6 +162,6 @@ fn first_content(place: &KeySource, target: &AwsSource, value: &[u8]) -> Result<
 }
 
 fn not_a_stage(place: &KeySource, why: &str) -> Error {
-    Error::new(Exit::Usage, format!("{place} cannot be written: {why}"))
-        .hint("name the secret alone, or with @AWSPENDING for a key that is not to be current yet")
+    Error::new(Exit::Usage, format!("rekey can't write {place}: {why}"))
+        .hint("Name the secret alone, or add @AWSPENDING for a key that must not become current yet")
 }

@@ -19,22 +19,22 @@ use self::value::{decode, encode};
 #[derive(Debug, PartialEq, Eq, ThisError)]
 pub enum LineError {
     /// The application's reader would skip the line.
-    #[error("line {line} cannot be read: a quote is not closed, or something follows the closing one")]
+    #[error("line {line} is unreadable: a quote is not closed, or text follows the closing quote")]
     Broken { line: usize },
     /// The value would be expanded from other variables.
     #[error("line {line} takes its value from other variables (${{…}})")]
     Interpolated { line: usize },
     /// The value to write has no form that a dotenv file can hold.
     #[error(
-        "a dotenv file cannot hold the value: it has control characters, is not UTF-8, or ends in a backslash and would \
-         need quotes"
+        "a dotenv file can't hold the value: it has control characters, is not UTF-8, or ends in a backslash \
+         and would need quotes"
     )]
     Unwritable,
     /// The application's reader would read nothing of the file.
-    #[error("the file is not UTF-8 text: saved as UTF-16, perhaps")]
+    #[error("the file is not UTF-8 text; it may be UTF-16")]
     NotText,
     /// A quote that is never closed elsewhere in the file would swallow the new value, or be closed by it.
-    #[error("the file has a quote that is not closed, which the new value would change the meaning of")]
+    #[error("the file has an unclosed quote, whose meaning the new value would change")]
     Entangled,
 }
 
