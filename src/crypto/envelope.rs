@@ -96,7 +96,7 @@ impl Cipher {
         let tag = self
             .0
             .encrypt_inout_detached(iv.into(), &[], buffers)
-            .expect("a plaintext is shorter than the 64 GiB that GCM can seal");
+            .expect("a plaintext is shorter than the 64 GiB that GCM can encrypt");
         envelope.extend_from_slice(&tag);
     }
 }

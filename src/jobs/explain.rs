@@ -1,6 +1,6 @@
 //! What a name that rekey prints means: an exit code, a finding, a state or a throttle reason.
 //!
-//! The one source of these texts: RUNBOOK.md's tables are checked against them. Looks at no database.
+//! The one source of these texts: the tables in RUNBOOK.md and docs/findings.md are checked against them. Looks at no database.
 
 use serde::Serialize;
 use uuid::Uuid;
@@ -288,8 +288,11 @@ mod tests {
     /// The tables that people read are written from these texts.
     #[test]
     fn the_runbook_says_the_same() {
-        let page = format!("{}/RUNBOOK.md", env!("CARGO_MANIFEST_DIR"));
-        let page = std::fs::read_to_string(page).unwrap_or_default();
+        let page = ["RUNBOOK.md", "docs/findings.md"].map(|page| {
+            let path = format!("{}/{page}", env!("CARGO_MANIFEST_DIR"));
+            std::fs::read_to_string(path).unwrap_or_default()
+        });
+        let page = page.concat();
         for known in all() {
             let (cell, text) = match known.kind {
                 Kind::ExitCode => {
@@ -305,7 +308,7 @@ mod tests {
                 _ => continue,
             };
             let row = page.lines().find(|line| line.starts_with(&cell)).unwrap_or_default();
-            assert!(row.contains(&text), "RUNBOOK.md on {}: {row:?} lacks {text:?}", known.name);
+            assert!(row.contains(&text), "the pages on {}: {row:?} lacks {text:?}", known.name);
         }
     }
 

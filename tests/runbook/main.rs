@@ -1,7 +1,7 @@
-//! RUNBOOK.md, followed: its commands are run in order, and what they print and how they end must be what the page
-//! shows. One test for each scenario; what has to be true before its first command is set up in `scene`.
+//! RUNBOOK.md, README.md and docs/*.md, followed: their commands are run in order, and what they print and how they end
+//! must be what the page shows. One test for each scenario; `scene` sets up what must be true before its first command.
 //!
-//! `scripts/runbook-capture` runs these tests with RUNBOOK_CAPTURE=1: then the page is rewritten from what was seen.
+//! `scripts/runbook-capture` runs these tests with RUNBOOK_CAPTURE=1: then the pages are rewritten from what was seen.
 
 #[path = "../cache/server.rs"]
 #[allow(dead_code, reason = "another test binary uses the rest")]
@@ -26,17 +26,18 @@ use scene::Scene;
 fn follow(name: &str, mut scene: Scene) {
     let page = Page::read();
     let mut seen = Vec::new();
-    for Step { command, .. } in page.steps(name) {
-        seen.push(scene.run(command));
+    for Step { command, brief, .. } in page.steps(name) {
+        let output = scene.run(command);
+        seen.push(if *brief { normal::brief(&output) } else { output });
     }
-    assert!(!seen.is_empty(), "RUNBOOK.md has no scenario {name}");
+    assert!(!seen.is_empty(), "no page has a scenario {name}");
     if std::env::var_os("RUNBOOK_CAPTURE").is_some() {
         return Page::rewrite(name, &seen);
     }
     for (step, seen) in page.steps(name).zip(&seen) {
         assert_eq!(
             step.output, *seen,
-            "`{}` in scenario {name} prints something else than RUNBOOK.md says (left): after a look at it, scripts/runbook-capture",
+            "`{}` in scenario {name} prints something else than the page says (left): after a look at it, scripts/runbook-capture",
             step.command
         );
     }
@@ -78,4 +79,7 @@ scenarios! {
     lost_new_key = "lost-new-key", Scene::new_key_lost();
     both_keys_lost = "both-keys-lost", Scene::both_keys_lost();
     restored = "restored", Scene::restored();
+    dotenv_files = "dotenv", Scene::keys_in_dotenv_files();
+    a_row_from_a_backup = "repair", Scene::with_two_keys().bad_row().and_its_backup().after_exit(5, "rekey run");
+    the_picture = "readme", Scene::with_two_keys();
 }

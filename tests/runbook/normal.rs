@@ -35,6 +35,48 @@ impl Names {
     }
 }
 
+/// What a brief block shows: no counters, times, places or chain heads; one `⋮` a command stands for them.
+pub fn brief(output: &str) -> String {
+    const TOLD: [&str; 8] = [
+        "state ",
+        "throttle ",
+        "promoted ",
+        "on the wrong key",
+        "no key decrypts",
+        "quarantined ",
+        "try: ",
+        "→ ",
+    ];
+    let (mut out, mut left_out) = (String::new(), false);
+    for line in output.lines() {
+        let bare = line.trim_start();
+        let detail = line.starts_with("  ") && !line.starts_with("      ");
+        let told = TOLD.iter().any(|told| bare.starts_with(told));
+        let zero = bare.starts_with("quarantined ") && bare.ends_with(" 0 rows");
+        if line.is_empty() || bare.starts_with("audit chain head") || bare.starts_with("PostgreSQL …") {
+            continue;
+        }
+        if detail && (!told || zero) {
+            if !std::mem::replace(&mut left_out, true) {
+                out.push_str("  ⋮\n");
+            }
+            continue;
+        }
+        out.push_str(line);
+        out.push('\n');
+    }
+    out
+}
+
+#[test]
+fn a_brief_block_keeps_the_outcome_and_what_comes_next() {
+    let output = "every row is on the new key\n\n  re-encrypted      1 rows\n  quarantined       0 rows\n  state     \
+                  migrated\n  rotation  …\n\nnext: rekey verify\n      rekey promote\naudit chain head: …\n";
+    let shown =
+        "every row is on the new key\n  ⋮\n  state     migrated\nnext: rekey verify\n      rekey promote\n";
+    assert_eq!(brief(output), shown);
+}
+
 fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | ':' | '.' | '+')
 }

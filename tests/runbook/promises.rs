@@ -4,18 +4,21 @@
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
 use rekey::cli::Cli;
-use rekey::error::Exit;
+use rekey::error::{Exit, PodAction};
 
 use crate::support::rekey_without_database;
 
-const PAGES: [&str; 8] = [
+const PAGES: [&str; 11] = [
     "RUNBOOK.md",
     "README.md",
     "CONTRIBUTING.md",
     "SECURITY.md",
     "docs/design.md",
+    "docs/disaster.md",
+    "docs/findings.md",
     "docs/key-management.md",
     "docs/lifecycle.md",
+    "docs/states.md",
     "tests/README.md",
 ];
 
@@ -41,6 +44,28 @@ fn exit_codes_are_those_of_the_code() {
             .collect();
         assert_eq!(told, table, "{page}");
     }
+}
+
+/// What RUNBOOK.md says a Job does after each code is what `podFailurePolicy` is held to.
+#[test]
+fn what_kubernetes_does_is_what_the_code_says() {
+    let page = text("RUNBOOK.md");
+    for exit in Exit::ALL {
+        let row = page.lines().find(|line| line.starts_with(&format!("| {} |", exit.code()))).expect("a row");
+        let told = match exit.pod_action() {
+            PodAction::None => "the pod succeeds",
+            PodAction::Count => "retried, counted",
+            PodAction::FailJob => "fails at once",
+            PodAction::Ignore => "replaced, not counted",
+        };
+        assert!(row.ends_with(&format!("| {told} |")), "{row}");
+    }
+}
+
+/// RUNBOOK.md is for the night: what is longer stands in docs/.
+#[test]
+fn the_runbook_is_short() {
+    assert!(text("RUNBOOK.md").lines().count() <= 600);
 }
 
 /// The code spans and code blocks of a page that hold a command line of ours.

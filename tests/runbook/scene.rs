@@ -26,6 +26,7 @@ pub struct Scene {
     db: Db,
     moto: Moto,
     _redis: Redis,
+    backup: Option<Db>,
     folder: tempfile::TempDir,
     environment: BTreeMap<String, String>,
     names: Names,
@@ -70,9 +71,9 @@ impl Scene {
             (format!("127.0.0.1:{}", redis.port), "redis.internal:6379".into()),
         ];
         let names = Names { words, loose: false };
-        let mut scene = Scene { db, moto, _redis: redis, folder, environment, names };
-        scene.knows(OLD_NAME, "OLD_FINGERPRINT");
-        scene.knows("dashtam/production/secret_key", "SECRET_KEY_FINGERPRINT");
+        let mut scene = Scene { db, moto, _redis: redis, backup: None, folder, environment, names };
+        scene.knows(&format!("aws:{OLD_NAME}"), "OLD_FINGERPRINT");
+        scene.knows("aws:dashtam/production/secret_key", "SECRET_KEY_FINGERPRINT");
         scene
     }
 
@@ -80,7 +81,7 @@ impl Scene {
     pub fn with_two_keys() -> Scene {
         let mut scene = Scene::before_a_rotation();
         block_on(scene.moto.create(NEW_NAME, NEW));
-        scene.knows(NEW_NAME, "NEW_FINGERPRINT");
+        scene.knows(&format!("aws:{NEW_NAME}"), "NEW_FINGERPRINT");
         scene
     }
 
@@ -130,6 +131,18 @@ impl Scene {
         scene
     }
 
+    /// The application reads its key from a dotenv file, and AWS is not used.
+    pub fn keys_in_dotenv_files() -> Scene {
+        let mut scene = Scene::before_a_rotation();
+        let folder = scene.folder.path().join("env");
+        std::fs::create_dir(&folder).expect("a folder");
+        std::fs::write(folder.join(".env.prod"), format!("SECRET_KEY={SECRET}\nENCRYPTION_KEY={OLD}\n"))
+            .expect("a file");
+        scene.environment.insert("SECRETS_BACKEND".into(), "env".into());
+        scene.environment.remove("AWS_SECRET_NAME");
+        scene
+    }
+
     /// Half-way, and the new key's secret is gone for good; its backup is there.
     pub fn new_key_lost() -> Scene {
         let mut scene = Scene::cut_short();
@@ -161,6 +174,21 @@ impl Scene {
         let address = format!("postgres@127.0.0.1:{}/{}", scene.db.port(), scene.db.name);
         scene.names.words.push((address, "rekey@db.internal:5432/dashtam".into()));
         scene
+    }
+
+    /// A database restored from a backup of before the bad row was damaged.
+    pub fn and_its_backup(mut self) -> Scene {
+        let backup = Db::new();
+        insert(&backup, BAD_ROW.parse::<Uuid>().expect("an id"), OLD, b"{}");
+        self.environment.insert("BACKUP_URL".into(), backup.url.clone());
+        self.backup = Some(backup);
+        self
+    }
+
+    /// This command was run before, and ended so.
+    pub fn after_exit(mut self, code: i32, command: &str) -> Scene {
+        self.expect(code, command);
+        self
     }
 
     /// These commands were run before.
@@ -203,8 +231,9 @@ impl Scene {
         let (code, output) = self.shell(&typed);
         if command.starts_with("rekey keys generate") {
             for (secret, name) in [(OLD_NAME, "ANOTHER_FINGERPRINT"), (NEW_NAME, "NEW_FINGERPRINT")] {
-                self.knows(secret, name);
+                self.knows(&format!("aws:{secret}"), name);
             }
+            self.knows("dotenv:env/.env.new#ENCRYPTION_KEY", "NEW_FINGERPRINT");
         }
         let mut shown = self.names.normal(&output);
         if code != 0 {
@@ -239,10 +268,10 @@ impl Scene {
         assert_eq!(ended, code, "`{command}`:\n{output}");
     }
 
-    /// The fingerprint of the key in this secret is called by a name from here on, unless it has one.
-    fn knows(&mut self, secret: &str, name: &str) {
+    /// The fingerprint of the key in this source is called by a name from here on, unless it has one.
+    fn knows(&mut self, source: &str, name: &str) {
         let (code, output) =
-            self.shell(&format!("rekey keys fingerprint aws:{secret} --output json 2>/dev/null"));
+            self.shell(&format!("rekey keys fingerprint '{source}' --output json 2>/dev/null"));
         let fingerprint = serde_json::from_str::<Value>(output.trim()).ok();
         if let (0, Some(Value::String(fingerprint))) = (code, fingerprint.map(|f| f["fingerprint"].clone()))
             && !self.names.words.iter().any(|(known, _)| *known == fingerprint)

@@ -121,9 +121,9 @@ pub async fn reconcile(alone: &mut Exclusive<'_>, target: &Target<'_>, actor: &A
         Yields::New => State::Promoted,
         _ => State::Migrated,
     };
-    let mut tx = alone.conn().begin().during("record where the promotion stands").await?;
+    let mut tx = alone.conn().begin().during("record the promotion's state").await?;
     let detail = json!({ "target": target.source.to_string(), "because": "rows are not on the new key" });
     rotation::advance(&mut tx, target.rotation.id, &[State::Promoting], to, actor, detail).await?;
-    tx.commit().during("record where the promotion stands").await?;
+    tx.commit().during("record the promotion's state").await?;
     Ok(())
 }

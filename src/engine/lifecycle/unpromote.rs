@@ -29,10 +29,10 @@ pub async fn unpromote(
     let again = Command::Rollback { deadline: false, compromised: r.compromised };
     let mut version_id = None;
     if r.promoting_at.is_some() {
-        let mut tx = alone.conn().begin().during("record the way back").await?;
+        let mut tx = alone.conn().begin().during("record the rollback").await?;
         let detail = json!({ "target": target.source.to_string() });
         rotation::advance(&mut tx, r.id, &[State::RollingBack], State::Unpromoting, actor, detail).await?;
-        tx.commit().during("record the way back").await?;
+        tx.commit().during("record the rollback").await?;
         if r.external || !target.is_writable() {
             let by_hand = || target.by_hand(r.old_fingerprint, again);
             match target.look().await {

@@ -66,7 +66,7 @@ impl Writer {
                 self.gate.crew.stuck(lease.owner().worker, pending.keys().copied().take(5).collect());
             }
             if moved.elapsed() > PATIENCE && pending.len() <= MAX_PUT_OFF {
-                tracing::info!(rows = pending.len(), "held by another session, put off");
+                tracing::info!(rows = pending.len(), "Rows held by another session; postponed");
                 left.put_off.extend(pending.into_keys());
                 return Ok(());
             }

@@ -1,4 +1,4 @@
-//! `aws:SECRET_ID[#JSON_FIELD][@STAGE_OR_VERSION_ID]`: a secret in AWS Secrets Manager, as it is named.
+//! `aws:SECRET_ID[#JSON_FIELD][@LABEL_OR_VERSION_ID]`: a secret in AWS Secrets Manager, as it is named.
 
 use std::fmt;
 

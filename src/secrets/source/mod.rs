@@ -1,4 +1,4 @@
-//! How a key is named: `env:VAR`, `file:PATH`, `dotenv:PATH#VAR`, `aws:SECRET_ID[#FIELD][@STAGE_OR_VERSION_ID]`.
+//! How a key is named: `env:VAR`, `file:PATH`, `dotenv:PATH#VAR`, `aws:SECRET_ID[#FIELD][@LABEL_OR_VERSION_ID]`.
 //!
 //! Each kind of place has a file here: how it is written, and what may be done there. The rest of rekey asks the
 //! source ([`KeySource::is_writable`], [`KeySource::aws`] and so on) and does not look which kind it is.

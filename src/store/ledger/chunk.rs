@@ -152,7 +152,7 @@ statements! {
     pub fn make_durable() during "finish a chunk":
         "SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'";
 
-    fn insert_put_off(pass: &Pass, ids: &[Uuid]) during "put rows off":
+    fn insert_put_off(pass: &Pass, ids: &[Uuid]) during "postpone rows":
         "INSERT INTO rekey.chunks (rotation, pass, kind, ids, owner, lease_until, lease_seconds) \
          VALUES ($1, $2, 'ids', $3, 'put off', clock_timestamp() + interval '3 seconds', 3)";
 

@@ -19,7 +19,8 @@ statements! {
     pub fn current_xid() -> One<FullXid> during "read the current transaction id":
         "SELECT pg_snapshot_xmax(pg_current_snapshot())";
 
-    fn recorded(rotation: Uuid, direction: Option<Direction>, xids: &[FullXid]) -> All<FullXid> during "recognise our own batches":
+    fn recorded(rotation: Uuid, direction: Option<Direction>, xids: &[FullXid]) -> All<FullXid> during "recognize \
+        rekey's own batches":
         "SELECT xid FROM rekey.proofs WHERE rotation = $1 AND ($2::text IS NULL OR direction = $2) \
          AND xid = ANY($3) AND xmin = xid::xid";
 
@@ -31,7 +32,7 @@ statements! {
 
     fn moved_among(
         rotation: Uuid, direction: Direction, chunk: Option<i64>, ids: &[Uuid], least: Option<&Uuid>, greatest: Option<&Uuid>
-    ) -> All<Uuid> during "look for rows moved before":
+    ) -> All<Uuid> during "look for rows re-encrypted before":
         "SELECT DISTINCT w.id FROM rekey.proofs p CROSS JOIN LATERAL unnest(p.ids) m(id) JOIN unnest($4::uuid[]) w(id) ON w.id = m.id \
          WHERE p.rotation = $1 AND p.direction = $2 AND ($3::bigint IS NULL OR p.chunk = $3) AND p.lo <= $6 AND p.hi >= $5";
 }

@@ -61,7 +61,7 @@ row!(Seen {
 
 statements! {
     fn see(rotation: Uuid, direction: Direction, process: &str, seconds: f64, promotions: i64, rollbacks: i64) -> One<Seen>
-    during "look where the rotation stands":
+    during "read the rotation's state":
         concat!(
             "WITH held AS (SELECT l.classid::int8 << 32 | l.objid::int8 AS lock FROM pg_catalog.pg_locks l \
              JOIN pg_catalog.pg_database d ON d.oid = l.database WHERE l.locktype = 'advisory' AND l.objsubid = 1 \

@@ -57,7 +57,7 @@ statements! {
     pub fn clock() -> One<f64> during "read the clock": "SELECT extract(epoch FROM clock_timestamp())::float8";
 
     /// The operator who last moved or lifted a rotation's deadline.
-    pub fn deadline_by(rotation: Uuid) -> Optional<String> during "read who moved the deadline":
+    pub fn deadline_by(rotation: Uuid) -> Optional<String> during "read who changed the deadline":
         "SELECT operator FROM rekey.events WHERE rotation = $1 AND action IN ('deadline', 'resume', 'rolling_back') \
          ORDER BY seq DESC LIMIT 1";
 }

@@ -18,7 +18,7 @@ statements! {
          (SELECT FROM rekey.passes p WHERE p.rotation = r.id AND p.outcome IS NULL) ORDER BY id FOR NO KEY UPDATE";
 
     // The deadline was the window's of the way out.
-    fn want_it_turned(id: Uuid) during "turn the rotation round":
+    fn want_it_turned(id: Uuid) during "start the rollback":
         "UPDATE rekey.rotations SET desired = 'running', deadline = NULL, verified_clean = NULL WHERE id = $1";
 
     fn change_desired(id: Uuid, desired: Desired) during "change what is wanted":
@@ -71,7 +71,7 @@ async fn turn(conn: &mut PgConnection, id: Uuid, actor: &Actor) -> Result<bool, 
     }
     pass::cancel_open(&mut tx, id).await?;
     want_it_turned(&mut tx, id).await?;
-    tx.commit().during("turn the rotation round").await?;
+    tx.commit().during("start the rollback").await?;
     Ok(true)
 }
 
