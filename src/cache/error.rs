@@ -39,7 +39,7 @@ fn describe(e: &RedisError) -> String {
 }
 
 impl CacheError {
-    /// Whether waiting may mend it.
+    /// Whether waiting may help.
     pub fn is_transient(&self) -> bool {
         match self {
             CacheError::Silent { .. } => true,

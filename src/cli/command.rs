@@ -130,7 +130,7 @@ impl Command {
         )
     }
 
-    /// Whether it may be a Job of its own, whose last word somebody reads. What looks and steers has none.
+    /// Whether it may be a Job of its own, with a termination message. Commands that only look or steer have none.
     pub const fn has_last_word(&self) -> bool {
         match self {
             Command::Keys(keys) => !matches!(

@@ -22,7 +22,7 @@ pub struct Context {
     pub session: Session,
     /// Global flags, as parsed.
     pub global: Global,
-    /// What Kubernetes is told at the end.
+    /// The termination message for Kubernetes.
     pub last_word: LastWord,
 }
 
@@ -60,7 +60,7 @@ impl Context {
         self.global.output == Output::Json
     }
 
-    /// What Kubernetes is told of a command that ended: how, and the first thing to do next.
+    /// Sets the termination message of a command that ended: the outcome, and the first next step.
     pub fn say_next(&self, outcome: &str, next: &[Step]) {
         self.last_word.say(outcome, next.first().map(ToString::to_string).as_deref());
     }
@@ -85,7 +85,7 @@ impl Context {
     }
 }
 
-/// Blanks name nobody.
+/// A blank name counts as none.
 fn filled(name: Option<String>) -> Option<String> {
     name.filter(|name| !name.trim().is_empty())
 }

@@ -32,7 +32,7 @@ pub async fn run(args: RollbackArgs, context: &Context) -> Result<Exit> {
         keys: args.keys.named()?,
         work: args.work.request()?,
     };
-    // A database that is not named is told before anything is asked.
+    // A missing DATABASE_URL is reported before the question.
     context.connector()?;
     if confirm::is_needed(args.yes)? {
         confirm::show(&stakes::of(context, request.command()).await?);

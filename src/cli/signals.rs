@@ -10,7 +10,7 @@ use crate::error::{Error, Exit, Result};
 use crate::jobs::interrupt::stopped;
 use crate::telemetry::console;
 
-/// Longer than that nobody waits for us: a database that hangs must not make it more than ten seconds.
+/// Time to shut down after a signal. A database that hangs must not make it longer than ten seconds.
 const LIMIT: Duration = Duration::from_secs(9);
 
 /// Watches until it is over; `None` where Ctrl-C ended it, which is how people stop watching. SIGTERM is an order to

@@ -123,7 +123,7 @@ impl Serialize for Fingerprint {
     }
 }
 
-/// The text given as a fingerprint is none. Does not repeat the text: somebody may have pasted a key.
+/// The text is not a fingerprint. The error does not repeat it, because it may be a pasted key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a key fingerprint is 16 hexadecimal digits")]
 pub struct ParseFingerprintError;

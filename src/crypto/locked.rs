@@ -48,7 +48,7 @@ impl<T> Locked<T> {
             let _ = madvise(pages, Self::LEN, Advice::LinuxDontDump);
         }
         let place = NonNull::new(pages.cast::<T>()).expect("a mapping is never at address zero");
-        // SAFETY: writable, of T's size, page-aligned, and nobody else knows of it.
+        // SAFETY: writable, of T's size, page-aligned, and not shared.
         unsafe { place.write(value) };
         Locked { place }
     }

@@ -151,7 +151,7 @@ impl Rewrapper {
     }
 
     fn seal_and_prove(&self, scratch: &mut Scratch, id: &[u8; 16], iv: &Iv) -> Result<Outcome, ProofFailure> {
-        // Tagged as opened, before anything of ours has touched the bytes.
+        // The tag is made from the decrypted bytes, before any other code touches them.
         let tag = self.tags.tag(id, &scratch.plaintext);
         let mut envelope = Vec::new();
         self.target.seal(iv, &scratch.plaintext, &mut envelope);

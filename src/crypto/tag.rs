@@ -1,7 +1,7 @@
 //! Proof tags: a few bytes that later show a row's plaintext to be what it was under the old key.
 //!
 //! A tag covers the row's id as well: GCM without associated data would let two rows exchange their
-//! ciphertexts unnoticed. Eight suffice: nobody who could grind them can see whether a guess is right.
+//! ciphertexts unnoticed. Eight bytes suffice: an attacker who could search for one can't see whether a guess is right.
 
 use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit, Mac};

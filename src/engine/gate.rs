@@ -56,7 +56,7 @@ impl Gate {
         }
     }
 
-    /// At most this many rows in a batch, so that the rate stays even and nobody is in the others' way.
+    /// Maximum rows in a batch, so that the rate stays even and workers don't block each other.
     pub fn batch_rows(&self, rows: usize) -> usize {
         let rows = rows.min(share(self.crew.batch_rows, self.crew.company.load(Ordering::Relaxed)));
         self.crew.rate.map_or(rows, |rate| rows.min(rate.batch_rows()))
@@ -108,13 +108,13 @@ pub struct Crew {
 /// A worker that stands still.
 struct Stuck {
     since: Instant,
-    /// Rows that somebody holds; none where there is nothing to claim, or the table is locked.
+    /// Rows that another session holds; empty if there is nothing to claim or the table is locked.
     rows: Vec<Uuid>,
 }
 
 /// How a process's workers stand still.
 pub struct Standstill {
-    /// Rows that somebody holds.
+    /// Rows that another session holds.
     pub rows: Vec<Uuid>,
     /// None of the workers gets on.
     pub all: bool,
@@ -162,7 +162,7 @@ impl Crew {
         held.then_some(self.rate?)
     }
 
-    /// A worker stands still: it has met these rows, held by somebody, or nothing to do at all.
+    /// A worker is stalled: another session holds these rows, or there is nothing to do.
     pub fn stuck(&self, worker: i32, rows: Vec<Uuid>) {
         let mut stuck = self.stuck.lock().unwrap_or_else(PoisonError::into_inner);
         let since = stuck.get(&worker).map_or_else(Instant::now, |before| before.since);
@@ -212,7 +212,7 @@ impl Crew {
 /// The rate's limiter.
 struct Booked {
     limiter: Limiter,
-    /// Until when it holds somebody up, since the start.
+    /// The time since the start until which it makes others wait.
     until: Duration,
 }
 
@@ -250,7 +250,7 @@ impl Lookout {
     }
 }
 
-/// A backend of ours.
+/// One of rekey's server processes.
 pub struct Registered {
     crew: Arc<Crew>,
     pid: i32,

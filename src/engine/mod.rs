@@ -43,7 +43,7 @@ pub use stop::{Stop, StopSource};
 pub use supervisor::{End, execute};
 pub use verify::{CleanVerify, Keys as VerifyKeys, VerifyReport, verify};
 
-/// How hard to work.
+/// Workers, chunk and batch sizes, limits.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// Workers in this process.
@@ -76,13 +76,13 @@ pub struct Job {
     pub rewrapper: Rewrapper,
     /// Who.
     pub actor: Actor,
-    /// How hard.
+    /// Workers, chunk and batch sizes, limits.
     pub settings: Settings,
     /// What the database may be made to bear.
     pub limits: Limits,
     /// This process's name in the ledger.
     pub process: String,
-    /// What Prometheus is told.
+    /// Metrics of this process.
     pub metrics: Metrics,
 }
 

@@ -159,7 +159,7 @@ impl Reader {
         Ok(Segment { lease, rows: found.rows, counters, quarantine, other_bytes, last })
     }
 
-    /// Rows left alone count once, and only in the first pass: not those we moved ourselves in an earlier attempt at
+    /// Unchanged rows count once, and only in the first pass; not those that rekey re-encrypted in an earlier attempt at
     /// this chunk, even if the application has written them again since.
     async fn count_untouched(&mut self, cursor: &mut Cursor, found: &mut Found) -> Result<(), StoreError> {
         if !self.pass.first {
@@ -179,7 +179,7 @@ impl Reader {
                 let chunk = Some(cursor.lease.chunk());
                 proof::moved(&mut self.conn, rotation, direction, chunk, &young).await?
             }
-            // Too many proofs to search for each chunk. Nobody but us is likely to have written the target key.
+            // Too many proofs to search for each chunk. Most likely rekey wrote every row on the target key.
             Addressing::Blocks if self.pass.estimated_rows > SEARCHABLE => young.into_iter().collect(),
             Addressing::Blocks => proof::moved(&mut self.conn, rotation, direction, None, &young).await?,
         };

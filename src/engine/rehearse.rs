@@ -81,7 +81,7 @@ async fn write_and_roll_back(
                     (most, wave.start) = (rows / 2, start);
                     continue;
                 }
-                // Somebody holds a row: a rehearsal gives way.
+                // Another session holds a row: a rehearsal gives way.
                 Err(e) if matches!(e.class(), Class::LockTimeout | Class::Retry | Class::TookTooLong) => {}
                 Err(e) => return Err(e),
             }

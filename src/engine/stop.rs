@@ -31,7 +31,7 @@ impl Stop {
     /// Returns once asked.
     pub async fn wait(&mut self) {
         if self.0.wait_for(|stop| *stop).await.is_err() {
-            // Nobody is left to ask: never.
+            // The sender is gone: wait forever.
             std::future::pending::<()>().await;
         }
     }

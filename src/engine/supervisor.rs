@@ -30,7 +30,7 @@ pub enum End {
     Aborted,
     /// The window closed.
     PastDeadline,
-    /// The rotation was turned round, or moved on, by someone else; it is in this state now.
+    /// Another process rolled the rotation back or changed its state, to this one.
     Superseded(State),
 }
 
@@ -165,7 +165,7 @@ async fn attend(
         progress.send_modify(|p| p.finish(last.totals, counted));
     }
     match failed {
-        // A database that is away is no news to someone who wants us gone.
+        // After a signal, an unreachable database is not worth an error.
         Some(e) if signalled && e.exit == Exit::Unavailable => return Ok(Some(End::Signalled)),
         Some(e) => return Err(e),
         None => {}

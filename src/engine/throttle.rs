@@ -1,7 +1,7 @@
-//! One task a process, on a connection of its own: looks at the database about once a second and says how fast to go.
+//! One task per process, on its own connection: checks the database about once a second and sets the pace.
 //!
-//! What is decided is in `rotation::throttle`. A look that fails is taken again for as long as the database is waited
-//! for anyway; meanwhile nobody works, because nobody knows what that would do.
+//! The decision is in `rotation::throttle`. A failed check is repeated for up to `--retry-for`. Meanwhile the workers
+//! wait, because their effect on the database is unknown.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -112,7 +112,7 @@ impl Watchman {
         Ok(verdict)
     }
 
-    /// A signal that nobody lets us read is a reason to end, not one to wait for ever.
+    /// A signal that this role can't read ends the process instead of making it wait forever.
     fn blind_for_too_long(&mut self, verdict: &Verdict) -> Option<Error> {
         let Some(why) = verdict.why.as_ref().filter(|why| why.reason == Reason::Unreadable) else {
             self.unreadable_since = None;

@@ -23,7 +23,7 @@ use crate::store::{Backend, Class, Connector, Outage, Purpose, StoreError, signa
 pub enum WorkerEnd {
     /// The pass is over.
     Pass(Over),
-    /// A signal, an abort, a deadline, or the rotation was turned round.
+    /// A signal, an abort, a deadline, or a rollback.
     Stopped,
 }
 
@@ -66,7 +66,7 @@ impl Worker {
                 Err(fault) => fault,
             };
             match &fault {
-                // The table is locked, or nobody answers: it stands still until the next piece of work.
+                // The table is locked or the server does not answer: stalled until the next piece of work.
                 Fault::Store(e) if e.class() == Class::LockTimeout => {
                     self.gate.crew.stuck(self.owner.worker, Vec::new());
                 }

@@ -39,7 +39,7 @@ pub struct Writer {
     gate: Gate,
     /// Races lost since the last commit.
     lost: i64,
-    /// A batch was committed since somebody asked.
+    /// A batch was committed since the last query.
     committed: bool,
     /// What the chunk's contested rows turned out to be, until its last segment finishes it.
     left: Left,
@@ -49,7 +49,7 @@ pub struct Writer {
 enum Wrote {
     /// Everything is in.
     All,
-    /// Some rows were not as we read them, or are held by someone: nothing is in.
+    /// Some rows have changed since they were read, or another session holds them: nothing was committed.
     Contested,
 }
 
@@ -94,7 +94,7 @@ impl Writer {
                 }
             }
         }
-        // Kept until the chunk is done: a fault before that drops the writer, and the chunk is read anew.
+        // Kept until the chunk is done: a fault before that drops the writer, and the chunk is read again.
         let mut left = std::mem::take(&mut self.left);
         for group in by_bytes(contested, MAX_BATCH_BYTES) {
             self.contend(&segment.lease, group, &seen, &mut left).await?;
@@ -115,7 +115,7 @@ impl Writer {
         if self.gate.is_open() { Ok(()) } else { Err(Fault::Yield) }
     }
 
-    /// One transaction over rows nobody is expected to contest.
+    /// One transaction over rows that are probably uncontested.
     async fn commit(&mut self, lease: &Lease, batch: &[Write]) -> Result<Wrote, Fault> {
         let (mut tries, since) = (0, Instant::now());
         let patience = self.job.connector.retry_for;

@@ -2,7 +2,7 @@
 //!
 //! - `REKEY_FAULT_AT=N[,M…]`: the N-th point that this process reaches fails, counted from 1, and the M-th.
 //! - `REKEY_FAULT_KIND=error|error:SQLSTATE|drop|abort|freeze|panic`: how. `abort` is SIGKILL; `freeze` is SIGSTOP,
-//!   and whoever sends SIGCONT decides what happened meanwhile; `panic` is a bug of ours.
+//!   and the sender of SIGCONT decides what happened meanwhile; `panic` is a bug in rekey.
 //! - `REKEY_FAULT_TRACE=PATH`: every point reached is appended there as a line, so that they can be counted.
 
 use std::fs::File;
@@ -14,7 +14,7 @@ use rustix::process::{self, PidfdFlags, PidfdGetfdFlags, Signal};
 
 use super::{Fault, Side};
 
-/// An input/output error of the server's: nothing that trying again would mend.
+/// An input/output error of the server: retrying can't help.
 const IO_ERROR: &str = "58030";
 
 struct Plan {

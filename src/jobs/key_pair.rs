@@ -111,8 +111,8 @@ pub async fn for_rotation(session: &Session, named: &NamedKeys, rotation: &Rotat
     })
 }
 
-/// One key of a rotation that exists, where it can be had: what is read is told better with it, and can be told without.
-/// One that is named and wrong is an error all the same.
+/// One key of an existing rotation, if available: it improves a report that is possible without it.
+/// A key that is named and wrong is an error anyway.
 pub async fn if_any(
     session: &Session,
     named: &NamedKeys,

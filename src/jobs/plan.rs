@@ -21,7 +21,7 @@ pub struct PlanRequest {
     pub rehearse: Option<u64>,
     /// Where the keys are.
     pub keys: NamedKeys,
-    /// How hard a run would work.
+    /// Work settings of the run that is planned.
     pub work: WorkRequest,
 }
 
@@ -94,7 +94,7 @@ pub async fn plan(session: &Session, request: &PlanRequest) -> Result<Plan> {
                 PreflightRequest { purpose: For::Reading, allowed, limits: &limits, direction, fresh };
             preflight::preflight(session, &connector, &mut conn, keys, asked).await?
         }
-        // Whatever else stands in the way is told all the same.
+        // The other findings are reported anyway.
         Err(finding) => {
             let also = vec![finding.clone()];
             let asked = Asked { purpose: For::Reading, allowed, limits: &limits, keys: None, also };

@@ -55,7 +55,7 @@ pub struct RetryRequest {
     pub also_key: Option<KeySource>,
     /// Where the keys are.
     pub keys: NamedKeys,
-    /// How hard to work.
+    /// Work settings.
     pub work: WorkRequest,
 }
 

@@ -28,7 +28,7 @@ pub struct RollbackRequest {
     pub despite_compromise: bool,
     /// Where the keys are.
     pub keys: NamedKeys,
-    /// How hard to work.
+    /// Work settings.
     pub work: WorkRequest,
 }
 
@@ -119,7 +119,7 @@ struct Prepared {
     before: Counters,
 }
 
-/// State, keys, preflight; then the rotation is turned round, in one transaction. May be given up anywhere.
+/// Checks state, keys and preflight, then starts the rollback in one transaction. May be interrupted anywhere.
 async fn prepare(session: &Session, request: &RollbackRequest, connector: &Connector) -> Result<Prepared> {
     let mut conn = connector.connect(Purpose::Control).await?;
     usable_ledger(&mut conn, &request.work.allowed).await?;

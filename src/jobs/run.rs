@@ -29,7 +29,7 @@ pub struct RunRequest {
     pub also_key: Option<KeySource>,
     /// Where the keys are.
     pub keys: NamedKeys,
-    /// How hard to work.
+    /// Work settings.
     pub work: WorkRequest,
 }
 
@@ -59,7 +59,7 @@ struct Prepared {
 }
 
 /// State, keys, preflight; then the rotation is recorded or joined. May be given up anywhere: the
-/// rotation's row is one transaction, and events and pins written before it harm nobody.
+/// rotation's row is one transaction, and earlier events and staging labels do no harm.
 async fn prepare(session: &Session, request: &RunRequest, connector: &Connector) -> Result<Prepared> {
     let mut conn = connector.connect(Purpose::Control).await?;
     usable_ledger(&mut conn, &request.work.allowed).await?;

@@ -18,10 +18,10 @@ use crate::telemetry::progress::Shown;
 /// A refusal does not wait longer than this for the head of the audit chain.
 const HEAD_LIMIT: Duration = Duration::from_secs(3);
 
-/// Starts to show progress, until what it returns is dropped; `None` where nobody watches.
+/// Shows progress until the returned value is dropped; `None` if there is no display.
 pub type ShowProgress = Box<dyn Fn(watch::Receiver<Progress>) -> Option<Shown> + Send + Sync>;
 
-/// The database, the key sources, who acts, and what is told while it works.
+/// The database, the key sources, the operator, and how progress is shown.
 pub struct Session {
     /// The database's URL, as DATABASE_URL has it; `None` where it is not set.
     pub database_url: Option<Zeroizing<String>>,
@@ -31,7 +31,7 @@ pub struct Session {
     pub sources: Sources,
     /// Where this runs.
     pub environment: Environment,
-    /// What Prometheus is told.
+    /// Metrics of this process.
     pub metrics: Metrics,
     /// Maximum time to retry an unreachable database, Redis or Secrets Manager.
     pub retry_for: Duration,

@@ -35,7 +35,7 @@ pub enum Goal {
     Reached,
     /// The same, except for rows that an operator accepted.
     ReachedButAccepted,
-    /// The pass is over, and rows are quarantined that nobody accepted.
+    /// The pass is over, and some quarantined rows are not accepted.
     Quarantined,
     /// A rollback found rows that rekey had written with other contents than before the rotation.
     OtherBytes,
@@ -76,7 +76,7 @@ pub struct Settled {
     pub rotation: Rotation,
     /// Rows by outcome, over all processes and since the rotation began.
     pub totals: Counters,
-    /// Rows in quarantine that nobody accepted.
+    /// Quarantined rows that are not accepted.
     pub unaccepted: i64,
     /// How long the engine took, in this process.
     pub took: Duration,

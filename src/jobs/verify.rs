@@ -46,7 +46,7 @@ pub async fn verify(session: &Session, request: &VerifyRequest) -> Result<Verifi
     let mut conn = connector.connect(Purpose::Control).await?;
     let rotation = standing::permitted(session, &mut conn, Command::Verify).await?;
     let connector = connector.to_the_same(&mut conn).await?;
-    // What became of the rows since is nobody's trouble then.
+    // Later changes of the rows do not matter then.
     let over = matches!(rotation.state, State::Finalized | State::RolledBack);
     let how = How { workers: request.workers, may_be_empty: over };
     let mut checked = check(session, &request.keys, &connector, &mut conn, &rotation, how, stop).await?;

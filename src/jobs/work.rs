@@ -1,4 +1,4 @@
-//! What `run`, `rollback` and `quarantine retry` share: how hard to work, settings from the table's statistics, and
+//! What `run`, `rollback` and `quarantine retry` share: work settings, settings from the table's statistics, and
 //! driving the engine. The loop itself is [`crate::engine::execute`].
 
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ use crate::store::ledger::rotation;
 use crate::store::preflight::{Allowed, Kind};
 use crate::store::{Connector, Purpose};
 
-/// How hard to work.
+/// Work settings.
 #[derive(Clone)]
 pub struct WorkRequest {
     /// Workers in this process.

@@ -7,7 +7,7 @@ use serde::Serialize;
 /// Rows by outcome; units are rows, except `bytes` (of new ciphertext).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counters {
-    /// Moved to the target key by us.
+    /// Re-encrypted by rekey.
     pub re_encrypted: i64,
     /// Found on the target key, put there by someone else.
     pub already_on_key: i64,

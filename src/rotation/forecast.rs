@@ -81,7 +81,7 @@ impl Forecast {
     /// Bytes of a heap page.
     const PAGE: f64 = 8192.0;
 
-    /// A value that is stored out of line is written anew, and the space of the old one waits for VACUUM.
+    /// A value that is stored out of line is written again, and VACUUM frees the space of the old one later.
     fn growth(facts: &TableFacts, rows: f64) -> f64 {
         let all = facts.heap_bytes.max(0) as f64;
         let heap = (facts.pages * Self::PAGE).min(all);

@@ -1,7 +1,7 @@
 //! How a measured pressure becomes a pace, so that it neither flaps nor starves.
 //!
-//! [`Level`] is for what falls by itself while we wait (lag, retained WAL, a backlog); [`Feedback`] for what ends the
-//! moment we stop (sessions we block, checkpoints we cause) and would be on and off for ever if it made us wait.
+//! [`Level`] is for what falls while rekey waits (lag, retained WAL, a backlog). [`Feedback`] is for what ends as soon as
+//! rekey stops (blocked sessions, forced checkpoints) and would otherwise go on and off forever.
 //! Pure: `now` is handed in, as time since any fixed moment.
 
 use std::time::Duration;

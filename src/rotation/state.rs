@@ -125,7 +125,7 @@ mod tests {
         assert_eq!(inactive, [&State::Finalized, &State::RolledBack]);
     }
 
-    /// docs/lifecycle.md's table, line by line: way of the rows, may be turned round, workers may claim.
+    /// docs/lifecycle.md's table, line by line: direction of the rows, rollback allowed, workers may claim.
     #[test]
     fn what_each_state_allows() {
         use Direction::{Backward, Forward};

@@ -1,4 +1,4 @@
-//! Where the two keys are when nobody says: the application's own settings decide.
+//! The default sources of the two keys, from the application's own settings.
 //!
 //! `SECRETS_BACKEND=aws` or a `--secret-layout` means Secrets Manager, anything else the environment. The three
 //! layouts are those met in the wild: the guide's one secret a key, its one JSON secret, the code's own paths.

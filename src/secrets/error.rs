@@ -1,7 +1,7 @@
 //! What can go wrong with a key source, and the exit code of each.
 //!
 //! Messages name the thing (a variable, a path, a secret's name, an IAM action) and never its value. Text that
-//! may itself be a key, because somebody typed the key where its name belongs, is not carried at all.
+//! may itself be a key, typed where its name belongs, is not carried at all.
 
 use std::io;
 
@@ -30,7 +30,7 @@ pub enum SourceError {
     /// The place exists, but what is there cannot be used.
     #[error("{source_name}: {what}")]
     Malformed { source_name: String, what: String, hint: String },
-    /// A file or folder that the operating system does not let us use.
+    /// The operating system denies access to a file or directory.
     #[error("{path}: can't {operation}: {cause}")]
     Io { path: String, operation: &'static str, cause: io::Error },
     /// It can be read, but a file must not be put in its place.
@@ -39,16 +39,16 @@ pub enum SourceError {
     /// Secrets Manager refused the call for want of a permission.
     #[error("AWS denies {action} on {resource}")]
     Denied { action: &'static str, resource: String, detail: String },
-    /// No answer, throttling or server errors, for as long as we were willing to wait.
+    /// No response, throttling or server errors, for the whole of `--retry-for`.
     #[error("AWS Secrets Manager: {action} on {resource} failed: {detail}")]
     Unavailable { action: &'static str, resource: String, detail: String },
-    /// Secrets Manager refused the call for a reason that waiting does not mend.
+    /// Secrets Manager refused the call, and waiting does not help.
     #[error("AWS Secrets Manager refused {action} on {resource}: {detail}")]
     Refused { action: &'static str, resource: String, detail: String },
-    /// Another process of ours is changing files in the same folder.
+    /// Another rekey process is changing files in the same directory.
     #[error("another rekey process is changing files in {folder}")]
     Locked { folder: String },
-    /// What is to be replaced kept changing under us.
+    /// The value kept changing while rekey was replacing it.
     #[error("{resource}: the current value changed {attempts} times while rekey was replacing it")]
     Contended { resource: String, attempts: u32 },
 }

@@ -190,7 +190,7 @@ pub(super) fn read_whole(scheme: &str, path: &Path) -> Result<Zeroizing<Vec<u8>>
     while filled < value.len() {
         let is_over = started.elapsed() > PIPE_LIMIT;
         match file.read(&mut value[filled..]) {
-            // Nobody has it open for writing yet.
+            // No writer has opened it yet.
             Ok(0) if is_pipe && filled == 0 && !is_over => std::thread::sleep(PIPE_PAUSE),
             Ok(0) if is_pipe && filled == 0 => return Err(failed(io::ErrorKind::TimedOut.into())),
             Ok(0) => break,

@@ -182,7 +182,7 @@ async fn subject(
     Ok(vec![("secret", json!(secret)), ("old_version", json!(old)), ("new_version", json!(new))])
 }
 
-/// The same as the last line of a command's output says it; nothing where there is no trail that we may read.
+/// The same, as a command's last line prints it; `None` if there is no trail that this role can read.
 pub async fn head_line(conn: &mut PgConnection) -> Option<String> {
     if !schema::exists(conn).await.unwrap_or(false) {
         return None;

@@ -1,4 +1,4 @@
-//! One server process that answers a connection of ours, and whether it is still there.
+//! One server process that serves a connection of rekey, and whether it is still running.
 //!
 //! A statement that may take as long as it must has no limit to notice a host by that vanished without a word: TCP keeps
 //! such a connection for ever. So another connection asks.
@@ -12,7 +12,7 @@ use super::error::{Class, StoreError, TOO_MANY_CONNECTIONS};
 use super::statement::statements;
 
 const EVERY: Duration = Duration::from_secs(15);
-/// A server that answers nobody for this long has lost what it was doing for us.
+/// After this long without a response, the server has lost rekey's statement.
 const SILENCE: Duration = Duration::from_secs(60);
 const LIMIT: Duration = Duration::from_secs(10);
 /// Whoever gives a statement up is in a hurry.

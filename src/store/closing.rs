@@ -34,8 +34,8 @@ statements! {
          (SELECT coalesce(sum(batch_seq), 0)::bigint AS batches FROM rekey.chunks WHERE rotation = $1) n \
          WHERE m.name = 'work_mem'";
 
-    // Where a trigger of somebody's has a say, our transactions may have written other rows than ours, and other bytes:
-    // every row they touched is opened as well.
+    // A user trigger may have changed other rows, or other bytes, in rekey's transactions, so every row that they touched
+    // is decrypted as well.
     fn has_triggers() -> One<bool> during "look for triggers":
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = \
          'public.provider_connections'::regclass AND NOT tgisinternal AND tgenabled IN ('O', 'A') AND tgtype & 16 <> 0 \

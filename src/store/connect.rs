@@ -157,12 +157,12 @@ impl Connector {
         format!("BEGIN; SET LOCAL statement_timeout = {limit}")
     }
 
-    /// The longest we wait for an answer to one statement before the connection counts as lost.
+    /// Maximum time to wait for the response to one statement before the connection counts as lost.
     pub fn answer_limit(&self) -> Duration {
         answer_limit(self.lease_ttl)
     }
 
-    /// One attempt, with no setting of ours: nothing is left behind in a pooled session.
+    /// One attempt, without rekey's settings: nothing is left behind in a pooled session.
     pub async fn bare(&self) -> Result<PgConnection, StoreError> {
         self.tls.look_at_files(&self.described)?;
         match tokio::time::timeout(self.connect_limit, watched("connect", self.options.connect())).await {
@@ -304,7 +304,7 @@ impl Connector {
     }
 
     /// Connects, waiting up to `retry_for` with jittered back-off for a database that is away. Refusals that
-    /// waiting cannot mend (password, database name, TLS) return at once.
+    /// that waiting can't fix (password, database name, TLS) return immediately.
     pub async fn connect(&self, purpose: Purpose) -> Result<PgConnection, StoreError> {
         let deadline = Instant::now() + self.retry_for;
         let mut pause = Duration::from_millis(100);
@@ -323,7 +323,7 @@ impl Connector {
         }
     }
 
-    /// After a failed read that is simply done again: waits a little, or makes the connection anew. Gives the error
+    /// After a failed read that is simply repeated: waits a little, or reconnects. Gives the error
     /// back when trying again cannot help, or has not helped since `since` for as long as a database is waited for.
     pub async fn again(
         &self,

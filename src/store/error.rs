@@ -351,7 +351,7 @@ impl<T> During<T> for Result<T, sqlx::Error> {
 }
 
 /// No statement takes longer to be answered, those apart that say so: the longest, which waits for batches in
-/// flight while a rotation is turned round, is cut off by the server after 90 s.
+/// flight while a rollback starts, is cut off by the server after 90 s.
 const SILENCE: Duration = Duration::from_secs(100);
 
 tokio::task_local! {

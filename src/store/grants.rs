@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::TABLE;
 
-/// What the engine does to each table of ours.
+/// The engine's privileges on each of rekey's tables.
 pub const LEDGER: &[(&str, &str)] = &[
     ("rotations", "SELECT, INSERT, UPDATE"),
     ("passes", "SELECT, INSERT, UPDATE"),

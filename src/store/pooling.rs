@@ -25,8 +25,8 @@ statements! {
         "SELECT pg_backend_pid() || ' ' || pg_postmaster_start_time()";
 }
 
-/// Is there such a pooler behind this connection? Where the server lets no second one in, nobody can tell, and the
-/// answer is no.
+/// Is there such a pooler behind this connection? If the server refuses a second connection, the answer is unknown, and
+/// counts as no.
 pub(super) async fn probe(conn: &mut PgConnection, connector: &Connector) -> Result<bool, StoreError> {
     let mut other = match connector.bare().await {
         Err(e) if e.sqlstate().as_deref() == Some(TOO_MANY_CONNECTIONS) => return Ok(false),

@@ -15,7 +15,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// Longer than any message before the first query.
 const LONGEST: usize = 1 << 16;
 
-/// What the server says to somebody without a password.
+/// What the server says to a client without a password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// No.

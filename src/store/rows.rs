@@ -328,7 +328,7 @@ pub async fn write(conn: &mut PgConnection, _right: &Lease, rows: &[Write]) -> R
     overwrite(conn, rows, "write a batch").await
 }
 
-/// The same for rows that may be contested: takes only what nobody holds.
+/// The same for contested rows: writes only rows that no other session holds.
 pub async fn write_free(
     conn: &mut PgConnection,
     _right: &Lease,
@@ -355,7 +355,7 @@ pub(super) async fn overwrite(
 /// What became of rows that may have been contested.
 #[derive(Debug, Default)]
 pub struct FreeWrites {
-    /// Held by nobody else.
+    /// Rows that no other session holds.
     pub free: Vec<Uuid>,
     /// Of these, written.
     pub written: Vec<Uuid>,

@@ -32,7 +32,7 @@ static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
     migrator
 });
 
-/// "rekey" in ASCII, for advisory locks of ours.
+/// "rekey" in ASCII, for rekey's advisory locks.
 pub const LOCK: i64 = 0x72_656b_6579;
 
 statements! {

@@ -46,7 +46,7 @@ pub struct Declaration {
     pub versions: std::ops::Range<u32>,
     /// The types that are bound.
     pub parameters: fn() -> Vec<PgTypeInfo>,
-    /// What its rows are decoded as; none where nobody looks at them.
+    /// The types its rows are decoded as; empty if they are not read.
     pub columns: fn() -> Vec<Column>,
 }
 

@@ -1,4 +1,4 @@
-//! Why a TLS connection cannot be made, in words that name the file and the remedy. Waiting mends none of it.
+//! Why a TLS connection fails, with the file and the remedy. Waiting helps in no case.
 //!
 //! Certificate files are looked at before sqlx reads them: it would take a missing file for a lost connection, and one in
 //! the wrong format for an empty one. Checks nothing itself; that is done by rustls.

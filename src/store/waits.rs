@@ -1,6 +1,6 @@
 //! Why workers stand still: whose lease it is, or which session or prepared transaction holds a row or the table.
 //!
-//! Asked about once a second, and only while somebody stands still. What it means is said in `rotation::waiting`.
+//! Queried about once a second, and only while a worker is stalled. `rotation::waiting` turns it into words.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
-//! What Prometheus is told: counters and histograms of this process, gauges of the whole rotation.
+//! Metrics for Prometheus: counters and histograms of this process, gauges of the whole rotation.
 //!
-//! A cheap handle that the engine is given; recording never fails and never waits for anybody. Serving is
+//! A cheap handle that the engine gets; recording never fails and never waits. Serving is
 //! [`http`](super::http), the text is [`exposition`]; nothing here decides anything.
 //!
 //! Counters (`…_total`) and histograms count what *this process* committed, so that pods may be summed. Gauges named
@@ -35,7 +35,7 @@ struct Recorded {
     retries: BTreeMap<String, u64>,
     lease_losses: u64,
     progress: Option<(Progress, Instant)>,
-    /// The engine has ended: nobody reads the ledger any more, and what comes is done outside the database.
+    /// The engine has ended: it no longer reads schema rekey, and the rest happens outside the database.
     rested: bool,
     /// Every reason there is; only the present one is 1.
     throttles: BTreeMap<Reason, bool>,

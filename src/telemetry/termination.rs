@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::json;
 
-/// Kubernetes cuts a message at 4096 bytes; an outcome longer than this many characters is cut by us, JSON kept whole.
+/// Kubernetes cuts a message at 4096 bytes. rekey cuts a longer outcome to this many characters and keeps the JSON whole.
 const MAX_TEXT: usize = 600;
 
 /// What a command wants to be its last word.

@@ -3,7 +3,7 @@
 //!
 //! Key sources and fingerprints stay text in the arguments: clap would echo what it cannot parse, and that may be a key.
 //!
-//! A signal is listened for once nobody is asked any more, so that it ends a question at once.
+//! Signals are handled only after the questions, so that Ctrl-C ends a question immediately.
 
 mod backup;
 mod destroy;

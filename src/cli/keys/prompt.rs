@@ -22,7 +22,7 @@ pub async fn ask(question: &str, stop: &mut Stop) -> Result<Zeroizing<Vec<u8>>> 
     let quiet = NoEcho::on().map_err(failed)?;
     eprint!("{question}");
     let _ = stderr().flush();
-    // In a thread that nobody waits for: what is read of a terminal cannot be given up.
+    // In a thread that is never joined: a read from a terminal can't be cancelled.
     let (tell, told) = oneshot::channel();
     std::thread::spawn(move || tell.send(Passphrase::read_line(stdin().lock())));
     let answer = async {

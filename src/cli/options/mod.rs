@@ -1,5 +1,5 @@
-//! Options that several commands share: global ones, where keys are, how hard to work, what to spare. Those of one command
-//! stand beside it.
+//! Options that several commands share: global ones, key sources, work settings, throttle limits. Options of one command
+//! are beside it.
 
 mod global;
 mod keys;

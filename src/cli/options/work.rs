@@ -1,4 +1,4 @@
-//! How hard to work, of the commands that move rows.
+//! Work options of the commands that re-encrypt rows: workers, batch size, deadline.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::jobs::work::WorkRequest;
 use crate::rotation::Deadline;
 use crate::store::preflight::Allowed;
 
-/// How hard to work.
+/// Workers, batch size, deadline and allowed findings.
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Work")]
 pub struct WorkArgs {
@@ -42,7 +42,7 @@ pub struct WorkArgs {
 }
 
 impl WorkArgs {
-    /// What a job is asked for; refuses findings that are none, or that nobody may allow.
+    /// The request for a job. Refuses unknown findings, and findings that can't be allowed.
     pub fn request(&self) -> Result<WorkRequest> {
         Ok(WorkRequest {
             workers: self.workers,

@@ -15,7 +15,7 @@ pub async fn pin(sources: &Sources, rotation: &Rotation) -> Result<(), SourceErr
     }
     if let (Some(arn), Some(version)) = (&rotation.new_arn, &rotation.new_version) {
         match sources.aws().await?.attach(arn, &new_pin(rotation.id), version).await {
-            // Lost and restored into a secret made anew: the key is found by its fingerprint, and promote writes it
+            // Lost and restored into a new secret: the key is found by its fingerprint, and promote writes it
             // where it stays.
             Err(SourceError::Missing { .. }) => {
                 tracing::warn!(

@@ -25,7 +25,7 @@ pub struct Promotion {
     pub already: bool,
 }
 
-/// Promotes. `external` means that somebody else changes the place, and we only look.
+/// Promotes. `external` means that rekey does not write the key and only checks it.
 pub async fn promote(
     alone: &mut Exclusive<'_>,
     _clean: &CleanVerify,
@@ -49,7 +49,7 @@ pub async fn promote(
         Err(e @ SourceError::Denied { .. }) if external => {
             tracing::warn!(error = %e, "Couldn't add staging labels to the key versions")
         }
-        // Promoted before, and somebody deleted the temporary secret since: the new key is in the target.
+        // Promoted before, and the temporary secret was deleted since: the target has the new key.
         Err(e @ SourceError::Missing { .. }) if r.promoting_at.is_some() => {
             tracing::warn!(error = %e, "A key version no longer exists; rekey can't label it")
         }

@@ -42,7 +42,7 @@ impl<'a> Target<'a> {
         Ok(Target { sources, rotation, source })
     }
 
-    /// Whether we can write there.
+    /// Whether rekey can write there.
     pub fn is_writable(&self) -> bool {
         self.source.is_promotable()
     }

@@ -48,7 +48,7 @@ pub(super) struct Foreign {
     now: Option<Tag>,
     /// Written in a transaction of rekey's all the same: by a trigger.
     ours: bool,
-    /// Nobody has written it since the rotation began.
+    /// Unchanged since the rotation began.
     before: bool,
 }
 
@@ -76,7 +76,7 @@ enum Why {
     NoKey,
     /// There is no other key to try, and the row is as it was when both were tried: whether it is quarantined tells.
     Unknown,
-    /// There is no other key to try, and somebody has saved the row since.
+    /// There is no other key to try, and the row was saved since.
     Saved,
 }
 
@@ -114,7 +114,7 @@ impl<'a> RowCheck<'a> {
         self.walked
     }
 
-    /// Nobody has written the row since the rotation began.
+    /// Whether the row is unchanged since the rotation began.
     fn was_there_before(&self, xmin: Xid) -> bool {
         self.v.inputs.first_horizon.is_some_and(|horizon| xmin.precedes(horizon))
     }
@@ -231,7 +231,7 @@ impl<'a> RowCheck<'a> {
         let report = &mut self.walked.report;
         for (id, why, _) in unopened {
             match (quarantined.get(&id), why) {
-                // What was accepted is that no key opens it: a credential that somebody saved since is not.
+                // The acceptance covers undecryptable contents, not a credential that was saved since.
                 (Some(Standing::AcceptedAsItIs), _)
                 | (Some(Standing::Accepted), Why::NoKey | Why::Unknown) => {
                     report.accepted += 1;

@@ -64,7 +64,7 @@ impl Meeting<'_> {
 const TOGETHER: usize = 100;
 /// Rows that are looked for together.
 const LOOKED_FOR: usize = 10_000;
-/// Rows deleted since that are told apart; more are counted all the same.
+/// Deleted rows that are tracked individually; more are only counted.
 const TOLD_APART: usize = 1_000_000;
 
 /// Batches of which rows have not been met.

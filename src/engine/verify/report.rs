@@ -13,7 +13,7 @@ const LISTED: usize = 20;
 /// What a verify found; rows, unless named otherwise.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct VerifyReport {
-    /// Every row is on the key it should be on, or accepted, and no row of ours has other bytes.
+    /// Every row is on its key or accepted, and every row that rekey wrote has its contents from before.
     pub clean: bool,
     /// Rows visible.
     pub rows: i64,
@@ -31,11 +31,11 @@ pub struct VerifyReport {
     pub null: i64,
     /// On the wrong key.
     pub wrong_key: i64,
-    /// No key opens them, and nobody accepted that.
+    /// No key decrypts them, and they are not accepted.
     pub unreadable: i64,
-    /// No key opens them, and somebody accepted that.
+    /// No key decrypts them, and an operator accepted them.
     pub accepted: i64,
-    /// Written by us with other bytes than they held.
+    /// Rows that rekey wrote and that don't match their contents from before.
     pub other_bytes: i64,
     /// Rows that the table holds and reading by id does not see.
     pub unseen: i64,

@@ -35,7 +35,7 @@ pub(super) struct Verifier {
     pub inputs: Arc<Inputs>,
     pub began: Began,
     pub met: Met,
-    /// The next block that nobody reads, and how many a worker takes.
+    /// The next unread block, and how many a worker takes.
     pub next: AtomicU32,
     pub part: u32,
 }

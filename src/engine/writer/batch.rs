@@ -52,12 +52,12 @@ impl<'w> Batch<'w> {
         Ok(Batch { tx, lease, counted, limit, start, locks: Instant::now() })
     }
 
-    /// Writes rows that nobody is expected to contest; how many of them.
+    /// Writes rows that are probably uncontested; returns how many.
     pub async fn write(&mut self, rows: &[Write]) -> Result<u64, StoreError> {
         rows::write(&mut self.tx, self.lease, rows).await
     }
 
-    /// Writes of these rows those that nobody holds.
+    /// Writes those of these rows that no other session holds.
     pub async fn write_free(&mut self, rows: &[&Write]) -> Result<FreeWrites, StoreError> {
         rows::write_free(&mut self.tx, self.lease, rows).await
     }

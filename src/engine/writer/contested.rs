@@ -19,7 +19,7 @@ use crate::store::ledger::quarantine::BadRow;
 use crate::store::rows::{FreeWrites, Write};
 use crate::store::{Class, Xid};
 
-/// Rows that somebody holds for longer than this are put off, so that the rest of the table does not wait for them.
+/// Rows that another session holds for longer than this are postponed, so that the rest of the table does not wait.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// More rows than this are not put off: then the table as a whole is held, and going on would meet the same.
 const MAX_PUT_OFF: usize = 1000;
@@ -135,7 +135,7 @@ impl Writer {
             .await?;
         }
         if !on_target.is_empty() {
-            // Where the heap was rewritten between two reads a row is read twice: then it was us who moved it.
+            // If the heap was rewritten between two reads, a row is read twice: then rekey has re-encrypted it.
             let (pass, xmins) = (lease.pass(), on_target.iter().copied().collect());
             let ours = proof::ours(&mut self.conn, pass.rotation, Some(pass.direction), &xmins).await?;
             let others = on_target.iter().filter(|x| !ours.contains(x)).count() as i64;
@@ -195,7 +195,7 @@ impl Writer {
                 }
                 Ok(())
             }
-            // Nobody is waited for here: a statement that was cut off was held up by the server.
+            // This statement waits for no lock: if it was cut off, the server was slow.
             Err(Fault::Store(e)) if matches!(e.class(), Class::LockTimeout | Class::Retry) => {
                 Ok(self.roll_back().await?)
             }

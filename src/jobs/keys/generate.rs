@@ -120,7 +120,7 @@ pub struct NewKeys {
     pub head: Option<String>,
 }
 
-/// Makes one key or both, for nobody but the caller to see.
+/// Generates one key or both, for the caller only.
 pub async fn to_hand_out(session: &Session, kind: Option<AppKey>, stop: &mut Stop) -> Result<NewKeys> {
     let work = async {
         let mut trail = AuditTrail::open(session).await;

@@ -103,7 +103,7 @@ impl<'a> Found<'a> {
         if self.needed.protects(current) { Seen::Foreign } else { Seen::Replaceable }
     }
 
-    /// A refusal of ours says why; anything else is as the place says.
+    /// rekey's own refusals explain themselves; any other error is the source's.
     fn explain(&self, error: SourceError) -> Error {
         let refused = self.key.get().map(|key| self.needed.refuse(self.write.target, key));
         match (refused, &error) {

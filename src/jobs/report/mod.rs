@@ -241,8 +241,8 @@ async fn one(
     })
 }
 
-/// The application's share is under the old key until it reads the new one, and from then on under either: how much of
-/// it under which, nobody counted, and each is a bound.
+/// The application encrypts under the old key until it reads the new one, and then under either; each number is an
+/// upper bound.
 async fn encryptions(conn: &mut PgConnection, r: &Rotation) -> Result<Vec<Encryptions>> {
     let written = report::written_by_application(conn).await?;
     let promoted = matches!(r.state, State::Promoted | State::Finalizing | State::Finalized);

@@ -145,7 +145,7 @@ impl Standing {
 }
 
 impl Position {
-    /// A rotation in this state with nothing in its way: nobody at work, no row in quarantine, nothing verified yet.
+    /// A rotation in this state without blockers: no worker, no quarantined row, nothing verified yet.
     pub fn at_rest(id: Uuid, state: State) -> Position {
         let begun = !matches!(state, State::Migrating | State::Migrated | State::RollingBack);
         Position {

@@ -1,4 +1,4 @@
-//! What the operator lets us do to the database. `None` switches a limit off.
+//! The operator's limits for the load on the database. `None` disables a limit.
 
 use std::time::Duration;
 

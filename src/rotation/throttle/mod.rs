@@ -44,7 +44,7 @@ words! {
         SlotXmin = "slot holds back xmin",
         /// WAL waits to be archived.
         WalArchive = "WAL archive backlog",
-        /// Sessions wait for our locks.
+        /// Sessions wait for rekey's locks.
         Blocked = "sessions blocked by rekey",
         /// WAL forces checkpoints.
         Checkpoints = "checkpoint pressure",
@@ -227,7 +227,7 @@ impl Throttle {
         self.archived_up_to = archive.archived_up_to.or(self.archived_up_to).or(Some(signals.segment));
         let mut pressure = share(bytes, limit);
         if archive.failing && waiting > 0 {
-            // Nothing becomes less by itself here: go gently until somebody has mended it.
+            // A failing archive does not recover by waiting: go slowly until it is fixed.
             pressure = pressure.max(FAILING_ARCHIVE);
         }
         let pace = self.archive.pace(now, pressure);
@@ -247,7 +247,7 @@ impl Throttle {
     fn checkpoints(&mut self, now: Duration, signals: &Signals) -> Option<(Pace, Reason, String)> {
         let limit = self.limits.checkpoints_a_minute?;
         if self.requested.back().is_some_and(|(_, before)| signals.checkpoints_requested < *before) {
-            // Somebody reset the statistics.
+            // The statistics were reset.
             self.requested.clear();
         }
         self.requested.push_back((now, signals.checkpoints_requested));

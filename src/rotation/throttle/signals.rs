@@ -21,7 +21,7 @@ pub struct Signals {
     pub slots: Vec<Slot>,
     /// Where WAL is archived.
     pub archive: Option<Archive>,
-    /// Sessions that wait for a lock of ours.
+    /// Sessions that wait for rekey's locks.
     pub blocked: u32,
     /// Requested checkpoints since the statistics were reset.
     pub checkpoints_requested: i64,
@@ -60,7 +60,7 @@ pub struct Slot {
     pub retained_bytes: u64,
     /// Age of its xmin in transactions; 0 where it has none.
     pub xmin_age: u64,
-    /// Somebody reads from it.
+    /// It has a consumer.
     pub active: bool,
 }
 

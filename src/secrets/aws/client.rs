@@ -75,7 +75,7 @@ impl SecretsManager {
     }
 }
 
-/// The SDK panics where the system trusts nobody, even if it will speak plain HTTP.
+/// The SDK panics on a system without root certificates, even for plain HTTP.
 fn trust() -> std::result::Result<(), SourceError> {
     if rustls_native_certs::load_native_certs().certs.is_empty() {
         return Err(SourceError::Config {

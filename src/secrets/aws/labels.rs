@@ -104,7 +104,7 @@ pub fn former_label(fingerprint: Fingerprint) -> String {
     format!("{FORMER}{fingerprint}")
 }
 
-/// True for the labels that keep a key nobody reads any more, until `keys destroy` takes them off.
+/// True for the labels that keep an unused key until `keys destroy` removes them.
 pub fn keeps_former_key(label: &str) -> bool {
     let fingerprint = label.strip_prefix(RETIRED).or_else(|| label.strip_prefix(FORMER));
     fingerprint.is_some_and(|text| text.parse::<Fingerprint>().is_ok())
@@ -139,7 +139,7 @@ impl SecretsManager {
         }
         match self.move_label(secret_id, label, Some(version_id), holder).await {
             Ok(()) => Ok(true),
-            // Another process of ours put the same label there meanwhile: that is the goal.
+            // Another rekey process has just added the same label: that is the goal.
             Err(e) => match self.describe(secret_id).await?.holder(label) {
                 Some(now) if now == version_id => Ok(false),
                 _ => Err(e),

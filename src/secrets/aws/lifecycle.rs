@@ -87,7 +87,7 @@ impl SecretsManager {
             .recovery_window_in_days(i64::from(days.clamp(7, 30)));
         match call.made(request.send()).await.map_err(|e| call.explain(e)) {
             Ok(answer) => Ok(Deletion::Scheduled(answer.deletion_date.map(|d| d.secs()))),
-            // Another process of ours was first.
+            // Another rekey process was first.
             Err(SourceError::Missing { .. }) => Ok(match self.describe(secret_id).await {
                 Ok(info) => info.deletion.map_or(Deletion::Gone, Deletion::AlreadyScheduled),
                 Err(_) => Deletion::Gone,

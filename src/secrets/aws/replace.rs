@@ -29,8 +29,8 @@ const ATTEMPTS: u32 = 8;
 pub enum Action {
     /// The new key becomes current. A current version that already yields it is left alone.
     Promote,
-    /// The old key becomes current, in a fresh version of ours even where the old key looks current: the move of
-    /// a killed promote may still be on its way, and fails only if the version it names is current no more.
+    /// The old key becomes current in a fresh version, even if it looks current: the request of a killed promote may still
+    /// arrive, and it fails only if the version that it names is no longer current.
     Rollback,
     /// A key is changed outside any rotation (restore, rotate-secret-key, generate): as `Promote`, and a JSON field
     /// that is not there yet is added.
@@ -146,7 +146,7 @@ impl SecretsManager {
                 .map_err(|e| malformed(&target, &e))?;
             let token = request_token(replacement.id, action, &current.version_id);
             let form = match action {
-                // The old key comes back even where somebody made a string of the secret since.
+                // The old key comes back even if the secret was changed to a string since.
                 Action::Rollback if text(&content).is_err() => Form::Binary,
                 _ => current.form,
             };

@@ -1,7 +1,7 @@
 //! What is inside a backup: one key as it is, or a list of keys with their names.
 //!
 //! One key stands alone, so that `gpg --decrypt` yields exactly what the application reads; more than one, or
-//! one that ends with a line end, is a JSON object. A file that somebody encrypted by hand is one key, too.
+//! one that ends with a newline, is a JSON object. A file that was encrypted by hand is one key too.
 
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
@@ -54,7 +54,7 @@ struct List {
 
 /// The content of a backup.
 pub enum Bundle {
-    /// One key, or a file that somebody encrypted.
+    /// One key, or a file that was encrypted by hand.
     One(Zeroizing<Vec<u8>>),
     /// Keys with their names.
     List(Vec<Entry>),

@@ -40,7 +40,7 @@ pub enum BackupError {
     /// More than any number of keys needs.
     #[error("it is too large for a backup of keys")]
     TooLarge,
-    /// A list of keys of ours that cannot be read.
+    /// A list of keys that rekey wrote and can't parse.
     #[error("its content is unreadable")]
     Content,
 }

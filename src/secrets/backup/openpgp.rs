@@ -59,7 +59,7 @@ pub fn decrypt(message: &[u8], passphrase: &[u8]) -> Result<Zeroizing<Vec<u8>>, 
         false => BackupError::WrongPassphrase,
     };
     let (mut inner, _) = message.decrypt_the_ring(ring, true).map_err(wrong)?;
-    // gpg compresses by itself; a message inside of a message is nothing of ours.
+    // gpg compresses on its own; rekey never nests messages.
     for _ in 0..4 {
         inner = if inner.is_compressed() { inner.decompress().map_err(compressed)? } else { break };
     }

@@ -19,7 +19,7 @@ use crate::fault_point::{self, Side};
 /// Called between any two effects; only tests do anything in it.
 pub(in crate::secrets) type Between<'a> = &'a dyn Fn();
 
-/// A folder in which this process alone of ours may write, until dropped.
+/// A directory in which no other rekey process may write, until dropped.
 pub(in crate::secrets) struct LockedFolder {
     folder: File,
     path: PathBuf,

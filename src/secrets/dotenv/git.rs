@@ -25,7 +25,7 @@ pub fn git_exposure(path: &Path) -> GitExposure {
     }
     let git = |arguments: &[&str]| {
         let mut command = Command::new("git");
-        // Our environment holds keys and a database's password; git is told no more than where it is itself.
+        // This environment holds keys and a database password; git gets only PATH.
         command
             .env_clear()
             .envs(["PATH", "HOME"].iter().filter_map(|name| Some((name, std::env::var_os(name)?))));

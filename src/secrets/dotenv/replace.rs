@@ -22,7 +22,7 @@ use super::{
     lines::{DotenvFile, LineError},
 };
 
-/// How often to begin again when somebody edits the file meanwhile.
+/// How often to start again if the file is edited meanwhile.
 const ATTEMPTS: u32 = 8;
 
 /// One variable to change.
@@ -77,7 +77,7 @@ impl Change<'_> {
         Ok(())
     }
 
-    /// The same as [`Change::apply`], if `guard` still allows it once the folder is locked: nobody else of ours changes the file after that.
+    /// The same as [`Change::apply`], if `guard` still allows it after the directory is locked against other rekey processes.
     pub async fn apply_guarded<E: From<SourceError>>(
         &self,
         judge: impl Fn(&[u8]) -> Seen,
@@ -88,7 +88,7 @@ impl Change<'_> {
         Ok(self.apply_between(&real, &folder, &judge, &|| ())?)
     }
 
-    /// The file behind the path, in a folder where nobody else of ours writes.
+    /// The file behind the path, in a directory that is locked against other rekey processes.
     fn lock(&self) -> Result<(PathBuf, LockedFolder), SourceError> {
         let real = match fs::canonicalize(self.path) {
             Ok(real) => real,

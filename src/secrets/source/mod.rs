@@ -116,7 +116,7 @@ trait Place: fmt::Display {
 }
 
 impl KeySource {
-    /// Parses the text form, as somebody typed it: what looks like a key is refused, and not repeated.
+    /// Parses the text form as typed. Refuses what looks like a key, and does not repeat it.
     pub fn parse(text: &str) -> Result<KeySource, SourceError> {
         let source = KeySource::recorded(text)?;
         source.place().refuse_key()?;

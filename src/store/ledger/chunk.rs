@@ -237,7 +237,7 @@ pub async fn checkpoint(
     query.optional(conn).await
 }
 
-/// Rows that a session of somebody else's holds get a chunk of their own, which nobody claims for a while: the pass
+/// Rows that another session holds get a chunk of their own, which no worker claims for a while: the pass
 /// is not over before they are settled, and nothing else waits for them. Part of the transaction that ends the chunk.
 pub async fn put_off(conn: &mut PgConnection, lease: &Lease, ids: &[Uuid]) -> Result<(), StoreError> {
     for part in ids.chunks(1000) {

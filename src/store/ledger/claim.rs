@@ -11,7 +11,7 @@ use crate::rotation::{Addressing, ChunkKind, ChunkSize, State};
 use crate::store::error::{Statement, StoreError};
 use crate::store::rows::next_key;
 
-/// Leases a chunk that nobody holds, or whose lease has run out.
+/// Leases a chunk that is free or whose lease has expired.
 pub async fn claim(
     conn: &mut PgConnection,
     pass: &Pass,

@@ -39,7 +39,7 @@ statements! {
 
 const READ: &str = "read proof tags";
 
-/// Which of these xmins are batches of ours, in one direction or in either.
+/// Which of these xmins are rekey's batches, in one direction or in either.
 pub async fn ours(
     conn: &mut PgConnection,
     rotation: Uuid,
@@ -79,7 +79,7 @@ pub async fn tags_of(
     Ok(found)
 }
 
-/// Which of these rows batches of ours have moved: those of one chunk, or of any.
+/// Which of these rows rekey's batches have re-encrypted: those of one chunk, or of any.
 pub async fn moved(
     conn: &mut PgConnection,
     rotation: Uuid,

@@ -106,7 +106,7 @@ statements! {
              FROM unnest($2::uuid[], $3::text[]) u(id, content) JOIN rekey.quarantine q ON q.rotation = $1 AND q.row_id = u.id"
         );
 
-    /// Entries nobody accepted, as far as the audit trail knows.
+    /// Entries that are not accepted, according to the audit trail.
     pub fn unaccepted(rotation: Uuid) -> One<i64> during "count the quarantine":
         concat!("SELECT count(*) FROM rekey.quarantine q WHERE rotation = $1 AND NOT ", evidenced!());
 
@@ -165,11 +165,11 @@ impl Content {
 /// What verify has to know of a row in quarantine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// Nobody accepted it.
+    /// Not accepted.
     Open,
-    /// Somebody accepted that no key opens it.
+    /// Accepted, because no key decrypts it.
     Accepted,
-    /// Somebody accepted that the server takes no other value for it.
+    /// Accepted, because the server rejects any other value for it.
     AcceptedAsItIs,
 }
 
@@ -239,7 +239,7 @@ pub enum Acceptance {
     Changed,
 }
 
-/// Accepts a row nobody can repair, for the content that the caller has looked at; where it could not be read, for the
+/// Accepts an unrepairable row, for the content that the caller has read; if it is unreadable, for the
 /// content that is there.
 pub async fn accept(
     conn: &mut PgConnection,

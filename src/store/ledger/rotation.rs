@@ -296,7 +296,7 @@ pub async fn set_compromised(conn: &mut PgConnection, id: Uuid, actor: &Actor) -
     tx.commit().during(COMPROMISED).await
 }
 
-/// Records a verify's result with its event; `false`, and nothing is, where the rotation was turned round meanwhile.
+/// Records a verify's result with its event. Records nothing, and returns `false`, if a rollback has begun meanwhile.
 pub async fn record_verify(
     conn: &mut PgConnection,
     rotation: &Rotation,

@@ -22,7 +22,7 @@ pub const ROLLBACKS: i64 = schema::LOCK + 3;
 pub struct Seen {
     /// How the latest pass of this direction ended; none where it did not, or where there is none.
     pub pass_outcome: Option<PassOutcome>,
-    /// Rows in quarantine that nobody accepted.
+    /// Quarantined rows that are not accepted.
     pub unaccepted: i64,
     /// Rows in quarantine that an operator accepted.
     pub accepted: i64,

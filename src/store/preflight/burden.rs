@@ -1,4 +1,4 @@
-//! Limits of the throttle that are reached already, by something that does not mend itself: the run would wait at once.
+//! Throttle limits that are already exceeded and will not recover on their own: the run would stall.
 
 use std::time::Duration;
 

@@ -176,7 +176,7 @@ impl Finding {
 pub struct Allowed(Vec<String>);
 
 impl Allowed {
-    /// Refuses a name that is none, or that nobody may allow, with exit 2.
+    /// Refuses an unknown name, or one that can't be allowed, with exit 2.
     pub fn parse(names: &[String]) -> Result<Allowed, Error> {
         let names: Vec<String> = names.iter().map(|name| name.trim().to_owned()).collect();
         for name in &names {

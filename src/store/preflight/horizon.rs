@@ -1,4 +1,4 @@
-//! Who holds back the horizon: waves live on pruning, and no dead row is pruned that somebody might still see.
+//! What holds back the xmin horizon: waves depend on pruning, and no dead row is pruned that a session might still see.
 
 use sqlx::PgConnection;
 
@@ -20,7 +20,7 @@ pub(super) const OLD_SNAPSHOT: About = About {
     remedy: "End the old transaction",
 };
 
-/// Transactions older than this are told; the application's own are expected to be shorter.
+/// Transactions older than this are reported; the application's own are expected to be shorter.
 const SECONDS: f64 = 2.0;
 
 statements! {
@@ -62,7 +62,7 @@ fn costs(who: &str) -> String {
     )
 }
 
-/// Without that right a session's snapshot is hidden from us, and its absence below says nothing.
+/// Without this privilege other sessions' snapshots are hidden, and their absence below means nothing.
 async fn sight(conn: &mut PgConnection) -> Result<Option<Finding>, StoreError> {
     let blind = blind_role(conn).await?;
     Ok(blind.map(|role| {

@@ -116,7 +116,7 @@ pub(super) async fn look(
     Ok(())
 }
 
-/// Nobody can tell what an event trigger does; that it is there is worth a word before the window.
+/// rekey can't know what an event trigger does, so it reports one before the window.
 async fn event_triggers(conn: &mut PgConnection) -> Result<Option<Finding>, StoreError> {
     let triggers = schema::event_triggers(conn).await?;
     Ok((!triggers.is_empty()).then(|| {

@@ -1,4 +1,4 @@
-//! What must hold before anything is written: every finding is collected, each with its remedy, before one is told.
+//! What must hold before anything is written. All findings, each with its remedy, are collected before any is printed.
 //!
 //! Reads only, creates nothing, and works on a hot standby and before schema `rekey` exists. Whether the keys are
 //! strong, or their sources durable, is found elsewhere and handed in ([`Asked::also`]).
@@ -96,7 +96,7 @@ pub async fn examine(
     }
     let server = connector.server(conn).await?;
     let mut report = Report::new(server);
-    // Somebody alters the table, or rewrites it: waited for as long as a database that is away.
+    // The table is being altered or rewritten: rekey waits as long as for an unreachable database.
     let started = Instant::now();
     let looked = loop {
         let mut found = Vec::new();

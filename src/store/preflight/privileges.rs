@@ -1,4 +1,4 @@
-//! What this role may do; each missing privilege is named with the GRANT that mends it.
+//! What this role may do; each missing privilege is named with the GRANT that fixes it.
 
 use sqlx::PgConnection;
 use sqlx::postgres::types::Oid;
@@ -55,7 +55,7 @@ pub(super) struct May {
     pub(super) read_rows: bool,
 }
 
-/// Privileges for writing that are missing, with the GRANTs that mend it.
+/// Missing privileges for writing, with the GRANTs that add them.
 struct Lacking {
     role: String,
     what: Vec<(String, String)>,
@@ -165,7 +165,7 @@ async fn on_ledger(conn: &mut PgConnection, lacking: &mut Lacking) -> Result<(),
         return Ok(());
     }
     if !made {
-        // What stands in the way of using a schema that somebody else made is told by `ledger`.
+        // Finding `ledger` reports what blocks the use of a schema that another role owns.
         if usage.is_none() && !create {
             let grant =
                 format!("GRANT CREATE ON DATABASE {database} TO {role}, or let its owner run rekey init");

@@ -144,7 +144,7 @@ pub(super) async fn settings(conn: &mut PgConnection, findings: &mut Vec<Finding
     Ok(())
 }
 
-/// Whether somebody between here and there could read along.
+/// Whether the connection could be intercepted.
 pub(super) async fn connection(
     conn: &mut PgConnection,
     findings: &mut Vec<Finding>,

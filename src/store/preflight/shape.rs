@@ -1,4 +1,4 @@
-//! Is `provider_connections` the table we know, and do we see its rows?
+//! Is `provider_connections` the expected table, and are its rows visible?
 
 use sqlx::PgConnection;
 use sqlx::postgres::types::Oid;
@@ -87,7 +87,7 @@ statements! {
 /// The table, found in the catalogue, which anyone may read.
 pub(super) struct Table {
     pub(super) oid: Oid,
-    /// It has the columns, types and primary key that every statement of ours relies on.
+    /// It has the columns, types and primary key that every statement relies on.
     pub(super) usable: bool,
 }
 

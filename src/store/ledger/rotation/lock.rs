@@ -19,7 +19,7 @@ statements! {
     fn take_lock(lock: i64) during WAITING:
         "SELECT pg_advisory_xact_lock($1)";
 
-    // In this transaction, locks are waited for as long as somebody frozen can hold them.
+    // This transaction waits for locks as long as a frozen process can hold them.
     fn wait_patiently() during WAITING:
         "SELECT set_config('lock_timeout', '0', true), set_config('statement_timeout', '90s', true)";
 
