@@ -16,7 +16,7 @@ fn success_is_0() {
     rekey_without_database(["--help"]).exits(0);
     rekey_without_database(["completions", "bash"]).exits(0);
     let seven = rekey_without_database(["explain", "7"]).json(0);
-    assert_eq!((&seven["kind"], &seven["data"]), (&"exit_code".into(), &"untouched".into()));
+    assert_eq!((&seven["kind"], &seven["data"]), (&"exit_code".into(), &"unchanged".into()));
     rekey_without_database(["explain"]).exits(0);
 }
 

@@ -148,7 +148,7 @@ fn a_role_without_the_privileges() {
         let url = role(&db, name, grants);
         let outcome = rekey(&db, ["run"]).env("DATABASE_URL", &url).exits(4);
         for privilege in [read, write] {
-            let told = outcome.stderr.contains(&format!("  privileges: role {}_{name} {privilege}", db.name));
+            let told = outcome.stderr.contains(&format!("  privileges: Role {}_{name} {privilege}", db.name));
             assert_eq!(told, lacks.contains(&privilege), "{privilege}: {outcome}");
         }
         assert!(!db.has_rekey_schema(), "{outcome}");

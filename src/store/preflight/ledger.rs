@@ -86,8 +86,8 @@ pub(super) async fn look(
                     "Schema rekey exists and belongs to {owner}, and role {role} can't create tables in it"
                 ),
                 format!(
-                    "let {owner} run `rekey init`, or let a DBA apply `rekey init --print-sql`; or GRANT USAGE, CREATE ON SCHEMA \
-                     rekey TO {role}"
+                    "Let {owner} run `rekey init`, or let a DBA apply the SQL of `rekey init --print-sql`, \
+                     or run GRANT USAGE, CREATE ON SCHEMA rekey TO {role}"
                 ),
             );
         }

@@ -129,7 +129,7 @@ async fn on_table(
     if !unreadable.is_empty() {
         findings.push(Finding::refuse(
             Kind::Privileges,
-            format!("role {role} lacks SELECT on {} of {TABLE}", unreadable.join(", ")),
+            format!("Role {role} lacks SELECT on {} of {TABLE}", unreadable.join(", ")),
             format!("GRANT SELECT ON {TABLE} TO {role}"),
         ));
     }
@@ -147,7 +147,8 @@ async fn on_trail(conn: &mut PgConnection, role: &str) -> Result<Option<Finding>
         Finding::warn(
             Kind::Privileges,
             format!(
-                "role {role} lacks INSERT on public.audit_logs: the application's trail will not mention this"
+                "Role {role} lacks INSERT on public.audit_logs, so the application's audit trail will not \
+                 mention this"
             ),
             format!("GRANT INSERT ON public.audit_logs TO {role}"),
         )
@@ -168,7 +169,7 @@ async fn on_ledger(conn: &mut PgConnection, lacking: &mut Lacking) -> Result<(),
         // Finding `ledger` reports what blocks the use of a schema that another role owns.
         if usage.is_none() && !create {
             let grant =
-                format!("GRANT CREATE ON DATABASE {database} TO {role}, or let its owner run rekey init");
+                format!("GRANT CREATE ON DATABASE {database} TO {role}, or let its owner run `rekey init`");
             lacking.push("CREATE on the database, to make schema rekey", grant);
         }
         return Ok(());

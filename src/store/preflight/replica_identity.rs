@@ -71,8 +71,8 @@ fn judge(p: Published) -> Option<Finding> {
         (
             "the publication's row filter names a column outside the replica identity",
             format!(
-                "filter by id only, or ALTER TABLE {TABLE} REPLICA IDENTITY FULL, or take updates out: \
-                 ALTER PUBLICATION {name} SET (publish = 'insert, delete, truncate')"
+                "Filter by id only, or run `ALTER TABLE {TABLE} REPLICA IDENTITY FULL`, or stop publishing \
+                 updates: `ALTER PUBLICATION {name} SET (publish = 'insert, delete, truncate')`"
             ),
         )
     } else if p.list {

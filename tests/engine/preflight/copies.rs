@@ -36,7 +36,7 @@ fn a_copy_of_the_database_acts_on_no_key_and_no_row() {
     ] {
         let refusal = rekey(&copy, []).more(words).exits(4);
         let said = format!("{}{}", refusal.stdout, refusal.stderr);
-        assert!(said.contains("other-database") && said.contains("was begun in database"), "{refusal}");
+        assert!(said.contains("other-database") && said.contains("began in database"), "{refusal}");
         assert_eq!(fs::read_to_string(&env).expect("a file"), promoted, "{refusal}");
         assert_eq!(copy.content(), content, "{refusal}");
     }
