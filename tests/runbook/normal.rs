@@ -37,23 +37,17 @@ impl Names {
 
 /// What a brief block shows: no counters, times, places or chain heads; one `⋮` a command stands for them.
 pub fn brief(output: &str) -> String {
-    const TOLD: [&str; 8] = [
-        "state ",
-        "throttle ",
-        "promoted ",
-        "on the wrong key",
-        "no key decrypts",
-        "quarantined ",
-        "try: ",
-        "→ ",
-    ];
+    const TOLD: [&str; 7] =
+        ["state ", "throttle ", "promoted ", "on the wrong key", "no key decrypts", "quarantined ", "try: "];
+    const HEADINGS: [&str; 4] = ["PostgreSQL …", "keys, on a sample", "a run", "findings"];
     let (mut out, mut left_out) = (String::new(), false);
     for line in output.lines() {
         let bare = line.trim_start();
         let detail = line.starts_with("  ") && !line.starts_with("      ");
         let told = TOLD.iter().any(|told| bare.starts_with(told));
         let zero = bare.starts_with("quarantined ") && bare.ends_with(" 0 rows");
-        if line.is_empty() || bare.starts_with("audit chain head") || bare.starts_with("PostgreSQL …") {
+        let heading = HEADINGS.iter().any(|heading| line.starts_with(heading));
+        if line.is_empty() || heading || bare.starts_with("audit chain head") || bare.starts_with("→ ") {
             continue;
         }
         if detail && (!told || zero) {

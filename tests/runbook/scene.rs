@@ -179,6 +179,7 @@ impl Scene {
     /// A database restored from a backup of before the bad row was damaged.
     pub fn and_its_backup(mut self) -> Scene {
         let backup = Db::new();
+        Load::rows(10).into(&backup);
         insert(&backup, BAD_ROW.parse::<Uuid>().expect("an id"), OLD, b"{}");
         self.environment.insert("BACKUP_URL".into(), backup.url.clone());
         self.backup = Some(backup);

@@ -109,7 +109,10 @@ pub(super) async fn slots(conn: &mut PgConnection, findings: &mut Vec<Finding>) 
                 "Replication slot {name} ({status}) has no consumer and retains {} of WAL, {bound}",
                 mib(bytes.unwrap_or(0))
             ),
-            format!("Start its consumer, or drop it with `SELECT pg_drop_replication_slot('{}')`", name.replace('\'', "''")),
+            format!(
+                "Start its consumer, or drop it with `SELECT pg_drop_replication_slot('{}')`",
+                name.replace('\'', "''")
+            ),
         ));
     }
     Ok(())

@@ -60,7 +60,9 @@ fn other_tables_with_credentials_are_named() {
     let found = finding(&db, "other-credentials").expect("a finding");
     let message = found["message"].as_str().expect("text");
     assert!(
-        message.starts_with("public.connections_history, public.kept, tenant_7.provider_connections also have a column"),
+        message.starts_with(
+            "public.connections_history, public.kept, tenant_7.provider_connections also have a column"
+        ),
         "{found:#}"
     );
     let run = rekey(&db, ["run"]).exits(0);
