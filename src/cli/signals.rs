@@ -46,9 +46,7 @@ pub fn listen() -> Result<Stop> {
             tracing::info!("Stopping after the current step. Send a second signal to stop now");
             tokio::spawn(async {
                 tokio::time::sleep(LIMIT).await;
-                tracing::warn!(
-                    "Shutdown timed out; exiting now. The last checkpoint is saved"
-                );
+                tracing::warn!("Shutdown timed out; exiting now. The last checkpoint is saved");
                 console::take_off();
                 #[expect(clippy::disallowed_methods, reason = "main may never come to its end")]
                 std::process::exit(i32::from(Exit::Signalled.code()));

@@ -202,16 +202,16 @@ impl Seen {
         let Some((before, was_past)) = self.wish.replace((desired, past_deadline)) else { return };
         match desired {
             Desired::Paused if before != desired => {
-                tracing::info!("paused by the operator; `rekey resume` continues");
+                tracing::info!("Paused by the operator. Run `rekey resume` to continue");
             }
             Desired::Aborted if before != desired => {
-                tracing::info!("aborted by the operator; stopping after the batch under way");
+                tracing::info!("Aborted by the operator; stopping after the current batch");
             }
-            Desired::Running if before == Desired::Paused => tracing::info!("resumed by the operator"),
+            Desired::Running if before == Desired::Paused => tracing::info!("Resumed by the operator"),
             _ => {}
         }
         if past_deadline && !was_past {
-            tracing::info!("the deadline has passed; stopping after the batch under way");
+            tracing::info!("The deadline has passed; stopping after the current batch");
         }
     }
 }

@@ -40,11 +40,11 @@ impl Outage {
     pub(super) fn unreachable(&self, server: &str, error: &StoreError, left: Duration) {
         let seconds_left = left.as_secs();
         match self.count(error.sqlstate(), true, Instant::now()) {
-            Say::News => tracing::warn!(server, %error, seconds_left, "database unreachable, retrying"),
+            Say::News => tracing::warn!(server, %error, seconds_left, "Database unreachable; retrying"),
             Say::Still { attempts, seconds } => {
-                tracing::warn!(attempts, seconds, seconds_left, "database still unreachable, retrying");
+                tracing::warn!(attempts, seconds, seconds_left, "Database still unreachable; retrying");
             }
-            Say::Nothing => tracing::debug!(server, %error, seconds_left, "database unreachable, retrying"),
+            Say::Nothing => tracing::debug!(server, %error, seconds_left, "Database unreachable; retrying"),
         }
     }
 
@@ -55,7 +55,7 @@ impl Outage {
         match self.count(sqlstate.clone(), lost, Instant::now()) {
             Say::News => tracing::warn!(%error, sqlstate, "retrying"),
             Say::Still { attempts, seconds } => {
-                tracing::warn!(%error, sqlstate, attempts, seconds, "still retrying");
+                tracing::warn!(%error, sqlstate, attempts, seconds, "Still retrying");
             }
             Say::Nothing => tracing::debug!(%error, sqlstate, "retrying"),
         }
@@ -103,9 +103,9 @@ impl Outage {
         let Some(Trouble { since, attempts, unreachable, .. }) = ended else { return };
         let seconds = since.elapsed().as_secs();
         if unreachable {
-            tracing::info!(attempts, seconds, "database reachable again");
+            tracing::info!(attempts, seconds, "Database reachable again");
         } else {
-            tracing::debug!(attempts, seconds, "working again");
+            tracing::debug!(attempts, seconds, "Working again");
         }
     }
 }

@@ -35,11 +35,11 @@ fn a_run_that_is_paused_resumed_and_stopped_reads_well_at_every_size() {
         let Some(mut screen) = run_in_small_steps(&db).on_a_terminal(columns, lines) else { return };
         screen.until("pass 1");
         rekey(&db, ["pause"]).exits(0);
-        screen.until("paused by the operator; `rekey resume` continues");
+        screen.until("Paused by the operator. Run `rekey resume` to continue");
         screen.until("waiting: paused by the operator");
         assert!(screen.count("pass 1 ") == 1, "one bar at a time:\n{screen}");
         rekey(&db, ["resume"]).exits(0);
-        screen.until("resumed by the operator");
+        screen.until("Resumed by the operator");
         screen.signal("TERM");
         screen.until("stopping after the step under way");
         screen.ends(75);
@@ -76,7 +76,7 @@ fn an_outage_is_one_line_that_counts() {
     screen.until("waiting: database unreachable for 3 s");
     cluster.boot();
     db.fast_commits();
-    screen.until("database reachable again");
+    screen.until("Database reachable again");
     screen.ends(0);
     reads_well(&screen);
     let warned = screen.count(" WARN ");
