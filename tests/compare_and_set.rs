@@ -35,7 +35,8 @@ fn one(db: &Db) -> Row {
 fn written(db: &Db, row: &Row, free: bool) -> bool {
     let tid = Tid { block: 0, offset: 1 };
     let tag = Tag::from_bytes([0; Tag::LEN]);
-    let new = Write { id: row.id, tid, xmin: row.xmin, iv: row.iv, envelope: vec![7; 60], tag };
+    let (xmin, iv, envelope) = (row.xmin, row.iv, vec![7; 60]);
+    let new = Write { id: row.id, tid, on_page: 64, xmin, iv, envelope, tag };
     let dsn = Dsn::parse(&db.url).unwrap();
     let connector = Connector::new(&dsn, Duration::from_secs(5), Duration::from_secs(30));
     block_on(async {

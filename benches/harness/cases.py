@@ -10,6 +10,9 @@ class Case:
     rows: int
     bytes: int = 500
     ids: str = "v7"
+    mix: str = "alike"  # how credentials differ; as `generate --mix`
+    nulls: int = 0  # rows without a credential, in percent
+    history: str = ""  # what the table has been through since it was loaded, in HISTORIES
     configuration: str = "tuned"
     held_snapshot: bool = False
     variants: tuple = ("floor1", "run")
@@ -18,9 +21,23 @@ class Case:
     @property
     def template(self):
         """Cases with the same data share one loaded database."""
-        return f"loaded_{self.rows}_{self.bytes}_{self.ids}"
+        parts = (self.rows, self.bytes, self.ids, self.mix, self.nulls, self.history)
+        return "loaded_" + "_".join(str(part) for part in parts).replace("-", "_")
+
+    @property
+    def past(self):
+        """Statements, each in a transaction of its own, and each followed by a VACUUM."""
+        return HISTORIES[self.history] if self.history else ()
 
 
+SYNC = "UPDATE provider_connections SET last_sync_at = now(), updated_at = now() WHERE hashtext(id::text) & 3 = "
+HISTORIES = {
+    # Every second row of each page is gone again, and its room is known.
+    "half_empty": ("DELETE FROM provider_connections WHERE hashtext(id::text) & 1 = 0",),
+    # The application has saved every row twice, in no order: rows lie where there was room, and pages are not full.
+    "twice_updated": tuple(f"{SYNC}{quarter}" for quarter in (0, 1, 2, 3, 2, 0, 3, 1)),
+}
+REAL = {"bytes": 430, "mix": "spread", "nulls": 2}
 EVERYTHING = ("batches", "floor1", "floor2", "run1", "run", "verify", "rollback")
 CASES = {
     case.name: case
@@ -36,10 +53,17 @@ CASES = {
         Case("autovacuum", "1M rows of 500 B, eager autovacuum", 1_000_000, configuration="autovacuum",
              most_repetitions=2),
         Case("scale", "1M rows of 500 B, several processes", 1_000_000, variants=("floor1", "run", "procs2", "procs4")),
+        Case("mixed", "1M rows of about 100, 430 and 1290 B, 2 % NULL", 1_000_000, **REAL,
+             variants=("floor1", "run1", "run", "verify"), most_repetitions=2),
+        Case("half-empty", "1M mixed rows, half of them deleted", 1_000_000, **REAL, history="half_empty", most_repetitions=1),
+        Case("half-toast", "200k rows, half of 430 B, half of 3 KB", 200_000, bytes=430, mix="half-large", nulls=2,
+             most_repetitions=1),
+        Case("twice", "400k mixed rows, each saved twice by the application", 400_000, **REAL, history="twice_updated",
+             most_repetitions=1),
         Case("10m", "10M rows of 500 B", 10_000_000, variants=("floor1", "run", "verify"), most_repetitions=1),
     )
 }
-STANDARD = ("100k", "1m", "stock", "uuid4", "3kb", "held")
+STANDARD = ("100k", "1m", "mixed", "stock", "uuid4", "3kb", "half-empty", "half-toast", "twice", "held")
 QUICK = ("100k", "1m")
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from .cases import Case
 from .cluster import Cluster
 from .measure import TABLE, RunFailed, measure
-from .variants import ALL, commands, guide_python
+from .variants import ALL, COLUMN, commands, guide_python
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 DATABASE = "bench"
@@ -28,7 +28,7 @@ class Session:
         self.programs = programs
         self.only = only
         self.failures = []
-        self.loaded = set()
+        self.loaded = {}  # template to the credentials in it
         # Both keys are made for this run and die with it; they travel in the environment only.
         self.keys = {name: secrets.token_urlsafe(24)[:32] for name in ("ENCRYPTION_KEY", "NEW_ENCRYPTION_KEY")}
         self.cluster = Cluster(scratch)
@@ -79,13 +79,14 @@ class Session:
         environment.update(self.keys, DATABASE_URL=url)
         log = os.path.join(self.cluster.folder, "client.log")
         started = commands(variant, self.cluster, DATABASE, self.programs)
-        result = measure(self.cluster, DATABASE, started, environment, case.rows, log)
-        if variant.writes and result.updates < case.rows:
-            raise RunFailed(f"only {result.updates} of {case.rows} rows were updated")
+        rows = self.loaded[case.template]
+        result = measure(self.cluster, DATABASE, started, environment, rows, log)
+        if variant.writes and result.updates < rows:
+            raise RunFailed(f"only {result.updates} of {rows} rows were updated")
         return result
 
     def load(self, case):
-        """Fills the case's template once: COPY, then VACUUM (ANALYZE). No row has been updated yet."""
+        """Fills the case's template once: COPY, then VACUUM (ANALYZE). No row has been updated yet, unless the case has a past."""
         if case.template in self.loaded:
             return
         started = time.monotonic()
@@ -93,7 +94,8 @@ class Session:
         schema = os.path.join(ROOT, "fixtures", "schema.sql")
         subprocess.run(self.cluster.psql(case.template, "-f", schema), check=True, stdout=subprocess.DEVNULL)
         generate = subprocess.Popen(
-            [self.programs.generate, "--rows", str(case.rows), "--bytes", str(case.bytes), "--ids", case.ids],
+            [self.programs.generate, "--rows", str(case.rows), "--bytes", str(case.bytes), "--ids", case.ids,
+             "--mix", case.mix, "--nulls", str(case.nulls)],
             stdout=subprocess.PIPE, env={**os.environ, "ENCRYPTION_KEY": self.keys["ENCRYPTION_KEY"]},
         )
         # Foreign keys hold by construction; checking two of them a row would be half of the loading.
@@ -105,7 +107,10 @@ class Session:
         if generate.wait() != 0:
             raise RunFailed("the generator failed")
         self.cluster.ask(case.template, f"VACUUM (ANALYZE) {TABLE}")
-        self.loaded.add(case.template)
+        for statement in case.past:
+            self.cluster.ask(case.template, statement)
+            self.cluster.ask(case.template, f"VACUUM (ANALYZE) {TABLE}")
+        self.loaded[case.template] = int(self.cluster.ask(case.template, f"SELECT count({COLUMN}) FROM {TABLE}")[0][0])
         _say(f"{case.name}: loaded {case.rows:,} rows in {time.monotonic() - started:.0f} s")
 
     def hold_snapshot(self):

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 COLUMN = "encrypted_credentials"
 TABLE = "provider_connections"
 # Rewrites every row and does no cryptography: what any other way of doing it is compared with.
-FLOOR = f"UPDATE {TABLE} SET {COLUMN} = {COLUMN} || ''::bytea"
+FLOOR = f"UPDATE {TABLE} SET {COLUMN} = {COLUMN} || ''::bytea WHERE {COLUMN} IS NOT NULL"
 # One statement, and so one transaction, for each 1000 keys in order; as above without cryptography.
 BATCHES = (
-    f"SELECT format($q${FLOOR} WHERE id >= %L AND id <= %L$q$,"
+    f"SELECT format($q${FLOOR} AND id >= %L AND id <= %L$q$,"
     " (array_agg(id ORDER BY id))[1], (array_agg(id ORDER BY id))[count(*)])"
     f" FROM (SELECT id, row_number() OVER (ORDER BY id) - 1 AS n FROM {TABLE}) k"
     " GROUP BY n / 1000 ORDER BY n / 1000 \\gexec"
@@ -54,7 +54,7 @@ def commands(variant, cluster, database, programs):
             return [sql(FLOOR)]
         case "floor2":
             middle = cluster.ask(database, MIDDLE)[0][0]
-            return [sql(f"{FLOOR} WHERE id < '{middle}'"), sql(f"{FLOOR} WHERE id >= '{middle}'")]
+            return [sql(f"{FLOOR} AND id < '{middle}'"), sql(f"{FLOOR} AND id >= '{middle}'")]
         case "batches":
             script = os.path.join(cluster.folder, "batches.sql")
             with open(script, "w") as file:

@@ -11,7 +11,7 @@ use super::row::{Recrypt, Rewrapped};
 use super::writer::MAX_BATCH_BYTES;
 use crate::crypto::Rewrapper;
 use crate::error::Error;
-use crate::rotation::{self, Rehearsal, deal, next_slice};
+use crate::rotation::{Rehearsal, deal, next_slice};
 use crate::store::facts;
 use crate::store::rehearsal;
 use crate::store::rows::{self, READ_ROWS, Stretch, Write};
@@ -64,8 +64,9 @@ async fn write_and_roll_back(
     total: &mut Rehearsal,
 ) -> Result<(), StoreError> {
     let mut most = batch_rows as usize;
-    let worthwhile = rotation::batch_rows(&part, most, MAX_BATCH_BYTES);
-    for mut wave in deal(&mut part, worthwhile) {
+    let dealt = deal(&mut part, most, MAX_BATCH_BYTES);
+    most = most.min(dealt.batch_rows);
+    for mut wave in dealt.waves {
         while !wave.is_empty() {
             let slice = next_slice(&part, &wave, most, MAX_BATCH_BYTES);
             let (start, rows) = (slice.start, slice.len());

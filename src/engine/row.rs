@@ -39,7 +39,7 @@ impl Recrypt {
 
     /// Decides one row as read.
     pub fn row(&mut self, keys: &Rewrapper, row: rows::Read<'_>) -> Result<Rewrapped, Fault> {
-        let (id, xmin) = (row.id, row.xmin);
+        let (id, xmin, on_page) = (row.id, row.xmin, row.on_page());
         let Some(length) = row.length else { return Ok(Rewrapped::Null { id, xmin }) };
         let bad = |reason| Rewrapped::Bad(BadRow { id, reason, length });
         let Some(envelope) = row.envelope else {
@@ -51,7 +51,7 @@ impl Recrypt {
             Outcome::Reencrypted { envelope: new, tag } => {
                 let mut iv = [0; 12];
                 iv.copy_from_slice(&envelope[..12]);
-                Rewrapped::Move(Write { id, tid: row.tid, xmin, iv, envelope: new, tag })
+                Rewrapped::Move(Write { id, tid: row.tid, on_page, xmin, iv, envelope: new, tag })
             }
             Outcome::OnTarget => Rewrapped::OnTarget { id, xmin },
             Outcome::Unreadable(Unreadable::Empty) => bad(QuarantineReason::Empty),

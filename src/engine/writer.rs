@@ -16,7 +16,7 @@ use super::fault::Fault;
 use super::gate::Gate;
 use super::reader::Segment;
 use super::row::{Recrypt, by_bytes};
-use crate::rotation::{BatchServo, BatchTiming, Counters, Desired, batch_rows, deal, next_slice};
+use crate::rotation::{BatchServo, BatchTiming, Counters, Desired, deal, next_slice};
 use crate::store::connect::jitter;
 use crate::store::ledger::Lease;
 use crate::store::ledger::chunk::{self, Checkpoint, Noted};
@@ -74,12 +74,11 @@ impl Writer {
             self.report_other_bytes(segment).await?;
         }
         let most = self.gate.batch_rows(self.servo.rows());
-        let batch_rows = batch_rows(&segment.rows, most, self.servo.bytes());
-        let waves = deal(&mut segment.rows, batch_rows);
+        let dealt = deal(&mut segment.rows, most, self.servo.bytes());
         let (mut contested, mut seen) = (Vec::new(), Contested::new());
-        for mut wave in waves {
+        for mut wave in dealt.waves {
             while !wave.is_empty() {
-                let most = self.gate.batch_rows(self.servo.rows());
+                let most = self.gate.batch_rows(self.servo.rows()).min(dealt.batch_rows);
                 let slice = next_slice(&segment.rows, &wave, most, self.servo.bytes());
                 wave.start = slice.end;
                 self.gate.pass(slice.len()).await?;

@@ -38,5 +38,5 @@ pub use recorded::RecordedSource;
 pub use servo::{BatchServo, BatchTiming};
 pub use state::{Desired, Direction, KeyRole, State};
 pub use waiting::{Holder, Waiting};
-pub use waves::{Slice, Tid, Wavable, batch_rows, deal, next_slice, share};
+pub use waves::{Deal, Slice, Tid, Wavable, deal, next_slice, share};
 pub use window::Window;

@@ -34,6 +34,8 @@ pub struct Read<'a> {
     pub xmin: Xid,
     /// Bytes of credential.
     pub length: Option<i32>,
+    /// Bytes it takes where it is stored, with its header if it is stored in the row; see [`Read::on_page`].
+    pub stored: Option<i32>,
     /// The credential.
     pub envelope: Option<&'a [u8]>,
     /// The server cannot read the value itself: a part of it that lay out of line is gone, say.
@@ -47,6 +49,16 @@ impl Read<'_> {
         let length = self.length.filter(|_| self.envelope.is_none() && !self.damaged)?;
         (carried < length && length <= MAX_ROW_BYTES).then_some(length as usize)
     }
+
+    /// Bytes that the credential takes on its heap page. A value that was not compressed is as long as what is stored of
+    /// it only out of line, where it has no header; in the row is a pointer of 18 bytes then (src/include/varatt.h).
+    pub fn on_page(&self) -> u16 {
+        const POINTER: u16 = 18;
+        match self.stored {
+            Some(stored) if self.length != Some(stored) => u16::try_from(stored).unwrap_or(POINTER),
+            _ => POINTER,
+        }
+    }
 }
 
 /// A row ready to be written: the version that was decrypted, and what replaces it.
@@ -55,6 +67,8 @@ pub struct Write {
     pub id: Uuid,
     /// Where it was read; deals it into a wave.
     pub tid: Tid,
+    /// Bytes of its credential on its page; deals it too.
+    pub on_page: u16,
     /// The version that was decrypted.
     pub xmin: Xid,
     /// The IV that was decrypted: xmin alone is reused after a crash that lost asynchronous commits.
@@ -72,13 +86,16 @@ impl Wavable for Write {
     fn size(&self) -> usize {
         self.envelope.len()
     }
+    fn on_page(&self) -> usize {
+        usize::from(self.on_page)
+    }
 }
 
 /// The columns of [`Read`], of the table as `t`; values longer than `$max` bytes are left out.
 macro_rules! read_columns {
     ($max:literal) => {
         concat!(
-            "t.id, t.ctid, t.xmin, octet_length(t.encrypted_credentials), \
+            "t.id, t.ctid, t.xmin, octet_length(t.encrypted_credentials), pg_column_size(t.encrypted_credentials), \
              CASE WHEN octet_length(t.encrypted_credentials) <= ",
             $max,
             " THEN t.encrypted_credentials END"
@@ -90,7 +107,7 @@ pub(super) use read_columns;
 impl Row for Read<'static> {
     type Of<'r> = Read<'r>;
     fn columns() -> Vec<Column> {
-        <(Uuid, Tid, Xid, Option<i32>, Option<Vec<u8>>)>::columns()
+        <(Uuid, Tid, Xid, Option<i32>, Option<i32>, Option<Vec<u8>>)>::columns()
     }
     fn decode(row: &PgRow) -> Result<Read<'_>, sqlx::Error> {
         Ok(Read {
@@ -98,7 +115,8 @@ impl Row for Read<'static> {
             tid: row.try_get(1)?,
             xmin: row.try_get(2)?,
             length: row.try_get(3)?,
-            envelope: row.try_get(4)?,
+            stored: row.try_get(4)?,
+            envelope: row.try_get(5)?,
             damaged: false,
         })
     }
@@ -274,16 +292,16 @@ pub async fn read<E: From<StoreError>>(
     // The rest of the stretch without values, and each by itself: what cannot be read then is the damaged one.
     let (mut rest, mut seen) = (Vec::new(), Seen::default());
     let bare = hand_on(conn, stretch.query(-1), |row| {
-        rest.push((row.id, row.tid, row.xmin, row.length));
+        rest.push((row.id, row.tid, row.xmin, row.length, row.stored));
         // One that is deleted before its turn comes was there all the same.
         seen.note(stretch, &row)
     });
     bare.await.map_err(Failed::into)?;
-    for (id, tid, xmin, length) in rest.into_iter().filter(|row| !handed_on.contains(&row.0)) {
+    for (id, tid, xmin, length, stored) in rest.into_iter().filter(|row| !handed_on.contains(&row.0)) {
         let alone = Stretch::Ids { ids: vec![id], max: stretch.max() };
         match hand_on(conn, alone.query(alone.max()), &mut each).await {
             Err(Failed::Server(error)) if error.is_damage() => {
-                each(Read { id, tid, xmin, length, envelope: None, damaged: true })?;
+                each(Read { id, tid, xmin, length, stored, envelope: None, damaged: true })?;
             }
             done => done.map_err(Failed::into)?,
         }

@@ -215,6 +215,7 @@ tuples!(0 A, 1 B);
 tuples!(0 A, 1 B, 2 C);
 tuples!(0 A, 1 B, 2 C, 3 D);
 tuples!(0 A, 1 B, 2 C, 3 D, 4 E);
+tuples!(0 A, 1 B, 2 C, 3 D, 4 E, 5 F);
 
 /// Decodes a struct from a row, each of the fields named from the column of its name: `row!(Process { process, workers });`
 macro_rules! row {

@@ -3,7 +3,7 @@
 use sqlx::postgres::PgPoolCopyExt as _;
 use uuid::Uuid;
 
-use super::credentials::{COLUMNS, Generator, Ids, Shape, USER_COLUMNS};
+use super::credentials::{COLUMNS, Generator, Ids, Mix, Shape, USER_COLUMNS};
 use super::{Cipher, Db, OLD, Random, block_on};
 
 /// What to load; [`Load::rows`] gives the defaults: UUIDv7 ids, a mixture of types, no NULLs, the old key.
@@ -18,12 +18,18 @@ pub struct Load {
 impl Load {
     /// `rows` connections of about 250 bytes.
     pub fn rows(rows: u64) -> Load {
-        Load { shape: Shape { rows, bytes: 250, ids: Ids::V7, nulls: 0, seed: 1 }, key: OLD }
+        Load { shape: Shape { rows, bytes: 250, ids: Ids::V7, mix: Mix::Alike, nulls: 0, seed: 1 }, key: OLD }
     }
 
     /// All credential types in their natural sizes.
     pub fn mixed(mut self) -> Load {
         self.shape.bytes = 0;
+        self
+    }
+
+    /// They differ like this.
+    pub fn mix(mut self, mix: Mix) -> Load {
+        self.shape.mix = mix;
         self
     }
 
