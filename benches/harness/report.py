@@ -2,6 +2,7 @@
 
 from statistics import median
 
+from . import guest
 from .cases import ASKED
 from .variants import ALL
 
@@ -16,6 +17,8 @@ def ratio(results, variant):
 
 
 def table(case, results):
+    if case.variants == ("guest",):
+        return guest.table(case, results)
     lines = [f"{case.label}  ({case.configuration} postgresql.conf)"]
     rows = [("", *COLUMNS)]
     for name, runs in results.items():
@@ -59,10 +62,11 @@ def verdicts(all_results):
 def verdict_table(answered):
     rows = [("case", "variant", "measure", "measured", "asked", "")]
     for case, variant, measure, value, asked in answered:
-        show = _percent if measure == "growth" else _number
+        show = _percent if measure in ("growth", "HOT") else _number
         sign = "<=" if asked.at_most else ">="
         verdict = "ok" if asked.holds(value) else "MISSED"
-        rows.append((case, ALL[variant].label, measure, show(value), f"{sign} {show(asked.bound)}", verdict))
+        label = ALL[variant].label if variant in ALL else variant
+        rows.append((case, label, measure, show(value), f"{sign} {show(asked.bound)}", verdict))
     widths = [max(len(row[i]) for row in rows) for i in range(6)]
     return "\n".join(
         "  " + "  ".join(
@@ -83,6 +87,9 @@ def as_json(machine, cases, all_results):
                 "ids": case.ids,
                 "configuration": case.configuration,
                 "held_snapshot": case.held_snapshot,
+                "mix": case.mix,
+                "nulls": case.nulls,
+                "history": case.history,
                 "variants": {
                     name: {
                         "label": ALL[name].label,
@@ -93,8 +100,9 @@ def as_json(machine, cases, all_results):
                     for name, runs in all_results[case.name].items()
                 },
             }
-            for case in cases if all_results.get(case.name)
+            for case in cases if all_results.get(case.name) and case.name != "guest"
         },
+        "guest": {name: line.as_json() for name, line in all_results.get("guest", {}).items()},
         "asked": [
             {"case": case, "variant": variant, "measure": measure, "value": value, "bound": asked.bound,
              "at_most": asked.at_most, "holds": asked.holds(value)}
@@ -109,6 +117,14 @@ def _value(all_results, name, asked):
     if not runs:
         return None
     match asked.measure:
+        case "p99, ms":
+            return runs.p99
+        case "p99 against idle":
+            return runs.p99 / results["idle"].p99
+        case _ if name == "guest":
+            return None
+        case "HOT":
+            return _median(runs, "hot_share")
         case "ratio":
             return ratio(results, asked.variant)
         case "growth":

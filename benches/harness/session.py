@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 
+from . import guest
 from .cases import Case
 from .cluster import Cluster
 from .measure import TABLE, RunFailed, measure
@@ -24,6 +25,8 @@ class Programs:
 
 
 class Session:
+    database = DATABASE
+
     def __init__(self, programs, scratch, only):
         self.programs = programs
         self.only = only
@@ -37,6 +40,8 @@ class Session:
         """All repetitions of one case: variant name to its results, in the order of the case."""
         self.cluster.start(case.configuration)
         self.load(case)
+        if case.variants == ("guest",):
+            return self.run_guest(case)
         names = [name for name in case.variants if not self.only or name in self.only]
         first = [name for name in names if not ALL[name].after]
         if "guide" in first:
@@ -51,6 +56,17 @@ class Session:
                     self._run_fresh(case, name, names, results, f"{repetition + 1}/{repetitions}")
         self.cluster.drop(DATABASE)
         return {name: runs for name, runs in results.items() if runs}
+
+    def run_guest(self, case):
+        """What an application waits for; no rates, and once."""
+        try:
+            return guest.run(self, case)
+        except RunFailed as error:
+            self.failures.append(f"{case.name}: {error}")
+            _say(self.failures[-1])
+            return {}
+        finally:
+            self.cluster.drop(DATABASE)
 
     def close(self):
         self.cluster.remove()
@@ -74,16 +90,18 @@ class Session:
 
     def measure(self, case, name):
         variant = ALL[name]
-        url = self.cluster.url(DATABASE)
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(("REKEY_", "PG", "AWS_"))}
-        environment.update(self.keys, DATABASE_URL=url)
         log = os.path.join(self.cluster.folder, "client.log")
         started = commands(variant, self.cluster, DATABASE, self.programs)
         rows = self.loaded[case.template]
-        result = measure(self.cluster, DATABASE, started, environment, rows, log)
+        result = measure(self.cluster, DATABASE, started, self.environment(), rows, log)
         if variant.writes and result.updates < rows:
             raise RunFailed(f"only {result.updates} of {rows} rows were updated")
         return result
+
+    def environment(self):
+        """A client's: both keys and the database, and nothing of the user's own that would steer it."""
+        own = {key: value for key, value in os.environ.items() if not key.startswith(("REKEY_", "PG", "AWS_"))}
+        return {**own, **self.keys, "DATABASE_URL": self.cluster.url(DATABASE)}
 
     def load(self, case):
         """Fills the case's template once: COPY, then VACUUM (ANALYZE). No row has been updated yet, unless the case has a past."""

@@ -20,8 +20,12 @@ use crate::store::{Class, Connector, Purpose, StoreError};
 
 /// Rows held at a time.
 const PART: usize = 12_000;
+/// Rows of one place in the table, at least: as many as fill a few waves.
+const PLACE: u64 = 2500;
+/// The most places that are rehearsed.
+const PLACES: u64 = 8;
 
-/// Rehearses with the first `rows` rows of the table.
+/// Rehearses with about `rows` rows, from the table's first to its last: what was saved first may be unlike the rest.
 pub async fn rehearse(
     connector: &Connector,
     rewrapper: &Rewrapper,
@@ -33,22 +37,49 @@ pub async fn rehearse(
     let size = size(&mut conn).await?;
     let from = wal_position(&mut conn).await?;
     let started = Instant::now();
-    let mut after = None;
-    while total.rows < rows {
-        let part = match read(&mut conn, rewrapper, &mut after, PART.min((rows - total.rows) as usize)).await
-        {
-            Ok(part) if part.is_empty() => break,
-            Ok(part) => part,
-            Err(Fault::Store(e)) => return Err(e.into()),
-            Err(Fault::Fatal(e)) => return Err(e),
-            Err(Fault::LeaseLost | Fault::Yield) => break,
-        };
-        write_and_roll_back(connector, &mut conn, part, batch_rows, &mut total).await?;
+    let mut places = places(&mut conn, rows).await?;
+    while let Some(mut place) = places.pop() {
+        let until = rows - total.rows.min(rows);
+        let mut left = until.div_ceil(places.len() as u64 + 1);
+        while left > 0 {
+            let part = match read(&mut conn, rewrapper, &mut place, PART.min(left as usize)).await {
+                Ok(part) if part.is_empty() => break,
+                Ok(part) => part,
+                Err(Fault::Store(e)) => return Err(e.into()),
+                Err(Fault::Fatal(e)) => return Err(e),
+                Err(Fault::LeaseLost | Fault::Yield) => break,
+            };
+            left -= (part.len() as u64).min(left);
+            write_and_roll_back(connector, &mut conn, part, batch_rows, &mut total).await?;
+        }
     }
     total.elapsed = started.elapsed();
     total.wal_bytes = (wal_position(&mut conn).await? - from).max(0) as u64;
     total.grown_bytes = (self::size(&mut conn).await? - size).max(0) as u64;
     Ok(total)
+}
+
+/// Keys after one, up to and with another.
+struct Place {
+    after: Option<Uuid>,
+    to: Uuid,
+}
+
+/// Where to rehearse: the last place first. All of the table is one place where that is not known, or not worth it.
+async fn places(conn: &mut PgConnection, rows: u64) -> Result<Vec<Place>, StoreError> {
+    let wanted = (rows / PLACE).clamp(1, PLACES) as usize;
+    let bounds = if wanted > 1 && (rows as f64) < facts::table(conn).await?.rows {
+        facts::parting_ids(conn).await?
+    } else {
+        Vec::new()
+    };
+    let starts = (1..wanted).filter_map(|n| bounds.get(n * bounds.len() / wanted)).copied();
+    let starts: Vec<Uuid> = starts.collect();
+    let firsts = std::iter::once(None).chain(starts.iter().copied().map(Some));
+    let lasts = starts.iter().copied().chain([Uuid::max()]);
+    let mut places: Vec<Place> = firsts.zip(lasts).map(|(after, to)| Place { after, to }).collect();
+    places.reverse();
+    Ok(places)
 }
 
 /// Of the table and its indexes, in bytes.
@@ -95,15 +126,15 @@ async fn write_and_roll_back(
 async fn read(
     conn: &mut PgConnection,
     rewrapper: &Rewrapper,
-    after: &mut Option<Uuid>,
+    place: &mut Place,
     want: usize,
 ) -> Result<Vec<Write>, Fault> {
     let mut recrypt = Recrypt::new();
     let mut part = Vec::new();
     while part.len() < want {
         let limit = READ_ROWS.min((want - part.len()) as i64);
-        let hi = Uuid::max();
-        let stretch = match *after {
+        let hi = place.to;
+        let stretch = match place.after {
             None => Stretch::FromStart { hi, limit },
             Some(lo) => Stretch::After { lo, hi, limit },
         };
@@ -116,7 +147,7 @@ async fn read(
             Ok::<(), Fault>(())
         })
         .await?;
-        *after = seen.last.map(|(id, _)| id).or(*after);
+        place.after = seen.last.map(|(id, _)| id).or(place.after);
         if seen.rows < limit {
             break;
         }

@@ -46,7 +46,7 @@ pub struct Deal {
 const APART: usize = 3;
 
 /// Orders `rows` wave by wave, by page within a wave. A batch has at most `max_rows` rows, or about `max_bytes` bytes; in a
-/// small chunk fewer, down to a quarter, so that the batches between two visits to a page remain [`APART`].
+/// small chunk fewer, down to a quarter, so that the batches between two visits to a page remain [`APART`] where they can.
 pub fn deal<T: Wavable>(rows: &mut [T], max_rows: usize, max_bytes: usize) -> Deal {
     rows.sort_unstable_by_key(|row| (row.tid().block, Reverse(row.on_page()), row.tid().offset));
     let same_page = |a: &T, b: &T| a.tid().block == b.tid().block;
@@ -58,8 +58,11 @@ pub fn deal<T: Wavable>(rows: &mut [T], max_rows: usize, max_bytes: usize) -> De
     // The rows that the page of an average row has.
     let depth = squares.div_ceil(rows.len().max(1)).max(1);
     let most = batch_rows(rows, max_rows, max_bytes);
-    let batch_rows = (rows.len() / (depth * APART)).clamp(most.div_ceil(4), most);
-    let waves = deepest.min(rows.len().div_ceil(batch_rows)).max(1);
+    let least = (rows.len() / (depth * APART)).clamp(most.div_ceil(4), most);
+    let waves = deepest.min(rows.len().div_ceil(least)).max(1);
+    // As many of these batches as a wave has, and some room: waves differ a little in size.
+    let wave = rows.len().div_ceil(waves);
+    let batch_rows = most.min(wave.div_ceil((wave / least).max(1)) * 9 / 8);
 
     let mut counts = vec![0usize; waves];
     let mut target = Vec::with_capacity(rows.len());

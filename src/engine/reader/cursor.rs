@@ -7,6 +7,10 @@ use crate::store::ledger::Lease;
 use crate::store::ledger::quarantine::BadRow;
 use crate::store::rows::{INLINE_BYTES, READ_ROWS, Seen, Stretch};
 
+/// Bytes of credential in one reading statement, about: while it runs, its snapshot keeps what batches leave behind from
+/// being pruned, and a page that comes up meanwhile gives a row away.
+const READ_BYTES: usize = 512 << 10;
+
 /// The chunk that is being read.
 pub(super) struct Cursor {
     /// The right to it.
@@ -47,7 +51,7 @@ impl Cursor {
 
     /// The next statement, for about `room` bytes where a row has `row_bytes`.
     pub fn stretch(&mut self, row_bytes: f64, room: usize) -> Option<Stretch> {
-        let limit = ((room as f64 / row_bytes.max(64.0)) as i64).clamp(16, READ_ROWS);
+        let limit = ((room.min(READ_BYTES) as f64 / row_bytes.max(64.0)) as i64).clamp(16, READ_ROWS);
         match &mut self.left {
             Left::Keys { after: None, hi } => Some(Stretch::FromStart { hi: *hi, limit }),
             Left::Keys { after: Some(lo), hi } => Some(Stretch::After { lo: *lo, hi: *hi, limit }),

@@ -205,6 +205,7 @@ async fn look(
         sample.judge(keys, findings);
         // The catalogue counts a value that is stored out of line as the pointer to it.
         report.facts.credential_bytes = sample.mean_bytes.unwrap_or(report.facts.credential_bytes);
+        report.facts.on_page.clone_from(&sample.on_page);
         report.sample = Some(sample);
     }
     Ok(())

@@ -73,6 +73,9 @@ pub struct Sample {
     pub first_batch: (u64, u64),
     /// Mean length of the credentials in bytes, if there was one.
     pub mean_bytes: Option<f64>,
+    /// What each takes on its heap page.
+    #[serde(skip)]
+    pub on_page: Vec<u16>,
 }
 
 struct Opener {
@@ -98,6 +101,7 @@ impl Opener {
         };
         self.sized += 1;
         self.bytes += length as u64;
+        self.sample.on_page.push(read.on_page());
         // Longer ones are no better evidence, and memory stays small.
         let Some(envelope) = read.envelope else { return Ok(()) };
         self.sample.rows += 1;

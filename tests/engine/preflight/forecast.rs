@@ -1,5 +1,6 @@
 //! The growth that a plan forecasts is about what a run then costs: the heap, its TOAST, its indexes and rekey's own tables.
 
+use crate::support::credentials::Mix;
 use crate::support::load::Load;
 use crate::support::{Cluster, Db, Ids, rekey};
 
@@ -15,12 +16,15 @@ fn size(db: &Db) -> i64 {
 fn growth_is_about_what_was_forecast() {
     // A snapshot that another session holds, and be it for a moment, would keep dead rows where they are.
     let cluster = Cluster::with("autovacuum = off");
+    let mut wrong = Vec::new();
     for (what, load) in [
         ("UUIDv7, 250 bytes", Load::rows(40_000)),
         ("UUIDv4, 250 bytes", Load::rows(40_000).ids(Ids::V4)),
         ("UUIDv7, mixed", Load::rows(40_000).mixed()),
         ("UUIDv7, 900 bytes", Load::rows(15_000).bytes(900)),
         ("UUIDv7, 4000 bytes", Load::rows(8_000).bytes(4000)),
+        ("UUIDv7, sizes as in real tables", Load::rows(30_000).bytes(430).mix(Mix::Spread).nulls(2)),
+        ("UUIDv7, half of them out of line", Load::rows(15_000).bytes(430).mix(Mix::HalfLarge)),
         ("UUIDv7, half of them NULL", Load::rows(40_000).nulls(50)),
     ] {
         let db = Db::on(&cluster);
@@ -32,7 +36,10 @@ fn growth_is_about_what_was_forecast() {
         rekey(&db, ["run"]).exits(0);
         let grown = (size(&db) - before) as f64;
         let share = forecast / grown;
-        assert!((0.8..1.6).contains(&share), "{what}: forecast {forecast}, grown by {grown}: {share:.2}");
+        if !(0.6..1.7).contains(&share) {
+            wrong.push(format!("{what}: forecast {forecast}, grown by {grown}: {share:.2}"));
+        }
         db.discard();
     }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
