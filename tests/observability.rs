@@ -37,8 +37,15 @@ fn promtool<const N: usize>(arguments: [&str; N], input: &str) {
     assert!(output.status.success(), "promtool {}: {said}\n{input}", arguments.join(" "));
 }
 
+/// The value of a series; `database` is the last of its labels, and need not be named.
 fn value(text: &str, series: &str) -> f64 {
-    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    let series = series.trim_end_matches('}');
+    let line = text.lines().find_map(|line| {
+        let (labels, value) = line.rsplit_once(' ')?;
+        let rest = labels.strip_prefix(series)?;
+        (["", "}"].contains(&rest) || rest.starts_with("{database=") || rest.starts_with(",database="))
+            .then_some(value)
+    });
     line.unwrap_or_else(|| panic!("no {series} in\n{text}")).parse().expect("a number")
 }
 
@@ -70,7 +77,7 @@ fn a_run_tells_over_http_and_in_a_file_what_it_did() {
         (answer.starts_with("HTTP/1.1 503") && answer.contains("paused by the operator")).then_some(())
     });
     let text = get(port, "/metrics").expect("it answers");
-    assert!(text.contains("rekey_throttled{reason=\"paused by the operator\"} 1"), "{text}");
+    assert_eq!(value(&text, "rekey_throttled{reason=\"paused by the operator\"}"), 1.0);
     assert!(text.contains("Content-Type: text/plain; version=0.0.4"), "{text}");
     // Started inside the pod, with all of its environment: port, file and last word are the run's own.
     for look in [&["status"][..], &["pause"], &["quarantine", "list"]] {
@@ -97,6 +104,14 @@ fn a_run_tells_over_http_and_in_a_file_what_it_did() {
     let batches = value(&text, "rekey_batches_total{outcome=\"committed\"}");
     assert_eq!(value(&text, "rekey_lock_duration_seconds_count"), batches);
     assert!(value(&text, "rekey_batch_duration_seconds_sum") > 0.0);
+    assert_eq!(value(&text, "rekey_rotation_state{state=\"migrated\"}"), 1.0);
+    assert_eq!(value(&text, "rekey_rotation_state{state=\"migrating\"}"), 0.0);
+    let since = value(&text, "rekey_last_success_timestamp_seconds{command=\"run\"}");
+    let now: f64 = db.value("SELECT extract(epoch FROM clock_timestamp())::float8");
+    assert!((now - since).abs() < 300.0, "{since} and {now}");
+    assert!(text.contains("rekey_build_info{version=") && text.contains("commit="), "{text}");
+    assert!(value(&text, "process_resident_memory_bytes") > 1e6 && value(&text, "process_open_fds") > 2.0);
+    assert!((value(&text, "process_start_time_seconds") - now).abs() < 300.0, "{text}");
     let word = std::fs::read_to_string(&word).expect("the last word is there");
     let word: serde_json::Value = serde_json::from_str(&word).expect("one JSON line");
     assert_eq!((&word["code"], &word["next"]), (&0.into(), &"rekey verify".into()), "{word}");
@@ -123,7 +138,7 @@ fn whoever_goes_on_with_a_pass_expects_as_many_rows_as_its_beginning_did() {
     let run = run_in_small_steps(&db).args(["--metrics-listen", &format!("127.0.0.1:{port}")]).start();
     let expects = until("it to say how many it expects", SOON, || {
         let text = get(port, "/metrics")?;
-        text.contains("rekey_rotation_rows_expected ").then(|| value(&text, "rekey_rotation_rows_expected"))
+        text.contains("rekey_rotation_rows_expected{").then(|| value(&text, "rekey_rotation_rows_expected"))
     });
     assert_eq!(expects, expected as f64);
     hold.rollback();
@@ -183,7 +198,10 @@ fn the_alert_rules_hold() {
 /// Every rekey_… word in the rules and the dashboard is a metric the source exports.
 #[test]
 fn rules_and_dashboard_name_metrics_that_exist() {
-    let source = include_str!("../src/telemetry/metrics/exposition.rs");
+    let source = concat!(
+        include_str!("../src/telemetry/metrics/exposition.rs"),
+        include_str!("../src/telemetry/metrics/process.rs")
+    );
     let dashboard = include_str!("../scripts/observability/dashboard.json");
     serde_json::from_str::<serde_json::Value>(dashboard).expect("the dashboard is JSON");
     for text in [dashboard, include_str!("../scripts/observability/rules.yml")] {
@@ -194,4 +212,78 @@ fn rules_and_dashboard_name_metrics_that_exist() {
             }
         }
     }
+}
+
+/// Staging and production are two databases: no rule and no panel adds them up. Each rule names a part of the runbook that is
+/// there.
+#[test]
+fn rules_and_panels_tell_databases_apart() {
+    let anchors = |page: &str| -> Vec<String> {
+        page.lines()
+            .filter_map(|line| line.strip_prefix('#'))
+            .map(|heading| heading.trim_start_matches('#').trim().to_lowercase())
+            .map(|heading| heading.chars().filter(|c| c.is_alphanumeric() || " -".contains(*c)).collect())
+            .map(|heading: String| heading.replace(' ', "-"))
+            .collect()
+    };
+    let rules = include_str!("../scripts/observability/rules.yml");
+    let alerts = rules.split("- alert: ").skip(1);
+    for alert in alerts {
+        let name = alert.lines().next().expect("a name");
+        for key in ["summary:", "description:", "action:", "runbook_url:"] {
+            assert!(alert.contains(key), "{name} has no {key}");
+        }
+        let url = alert.lines().find_map(|line| line.trim().strip_prefix("runbook_url: ")).expect("a URL");
+        let place = url.strip_prefix("https://rekey.example/").expect("a page of this repository");
+        let (page, anchor) = place.split_once('#').expect("a part of a page");
+        let text = std::fs::read_to_string(page).unwrap_or_else(|error| panic!("{name}: {page}: {error}"));
+        assert!(anchors(&text).iter().any(|there| there == anchor), "{name}: no {anchor} in {page}");
+        assert!(alert.contains("by (namespace, "), "{name} is not by namespace");
+        assert!(!alert.contains("on()"), "{name} joins databases");
+    }
+    let dashboard: serde_json::Value =
+        serde_json::from_str(include_str!("../scripts/observability/dashboard.json")).expect("JSON");
+    let number = |of: &serde_json::Value| of.as_i64().expect("a number");
+    let mut places: Vec<[i64; 4]> = Vec::new();
+    for panel in dashboard["panels"].as_array().expect("a list") {
+        let title = &panel["title"];
+        assert!(
+            panel["description"].as_str().is_some_and(|text| text.len() > 20),
+            "{title} has no description"
+        );
+        let defaults = &panel["fieldConfig"]["defaults"];
+        assert!(defaults["unit"].is_string() && defaults["thresholds"]["steps"][0].is_object(), "{title}");
+        for target in panel["targets"].as_array().expect("a list") {
+            let query = target["expr"].as_str().expect("a query");
+            let apart = "namespace=~\"$namespace\",database=~\"$database\"";
+            assert!(query.contains(apart), "{title} adds databases up: {query}");
+        }
+        let grid = &panel["gridPos"];
+        let [x, y, w, h] = ["x", "y", "w", "h"].map(|side| number(&grid[side]));
+        assert!(x + w <= 24, "{title} sticks out");
+        let meets = |p: &[i64; 4]| x < p[0] + p[2] && p[0] < x + w && y < p[1] + p[3] && p[1] < y + h;
+        assert!(!places.iter().any(meets), "{title} lies on another panel");
+        places.push([x, y, w, h]);
+    }
+    let ids: std::collections::BTreeSet<i64> =
+        dashboard["panels"].as_array().expect("a list").iter().map(|panel| number(&panel["id"])).collect();
+    assert_eq!(ids.len(), places.len());
+}
+
+/// A plan, a verify and a promotion are at work as soon as the database has answered.
+#[test]
+fn a_verify_is_ready_while_it_works() {
+    let db = Db::new();
+    Load::rows(300).into(&db);
+    rekey(&db, ["run"]).exits(0);
+    // Nobody reads a row before this ends.
+    let mut hold = db.hold();
+    hold.execute(sqlx::query("LOCK TABLE provider_connections IN ACCESS EXCLUSIVE MODE"));
+    let port = cluster::free_port();
+    let verify = rekey(&db, ["verify", "--metrics-listen", &format!("127.0.0.1:{port}")]).start();
+    until("/readyz to say working", SOON, || get(port, "/readyz")?.starts_with("HTTP/1.1 200").then_some(()));
+    let text = get(port, "/metrics").expect("it answers");
+    assert_eq!(value(&text, "rekey_rotation_state{state=\"migrated\"}"), 1.0);
+    hold.rollback();
+    verify.wait().expect(0);
 }

@@ -130,6 +130,14 @@ impl Command {
         )
     }
 
+    /// Whether the command moves rows. Such a command is ready once its engine works.
+    pub const fn moves_rows(&self) -> bool {
+        matches!(
+            self,
+            Command::Run(_) | Command::Rollback(_) | Command::Quarantine(QuarantineCommand::Retry { .. })
+        )
+    }
+
     /// Whether it may be a Job of its own, with a termination message. Commands that only look or steer have none.
     pub const fn has_last_word(&self) -> bool {
         match self {

@@ -60,6 +60,14 @@ impl Context {
         self.global.output == Output::Json
     }
 
+    /// Lets the metrics bear the name of the database: host, port and name.
+    pub fn know_database(&self) {
+        if let Ok(connector) = self.connector() {
+            let described = connector.describe();
+            self.metrics.works_on(described.rsplit('@').next().unwrap_or(described));
+        }
+    }
+
     /// Sets the termination message of a command that ended: the outcome, and the first next step.
     pub fn say_next(&self, outcome: &str, next: &[Step]) {
         self.last_word.say(outcome, next.first().map(ToString::to_string).as_deref());

@@ -60,6 +60,7 @@ mod refusal;
 mod report;
 mod rollback;
 mod run;
+mod serve;
 mod signals;
 mod status;
 mod status_text;
@@ -80,8 +81,9 @@ use crate::error::{Error, Exit, Result};
 use crate::jobs::interrupt::unless_stopped;
 use crate::store::connect::answer_limit;
 use crate::store::with_answer_limit;
+use crate::telemetry::console;
+use crate::telemetry::logging;
 use crate::telemetry::termination::LastWord;
-use crate::telemetry::{console, http, logging};
 use refusal::Refused;
 
 /// Parses, runs, prints, and returns the exit code.
@@ -143,11 +145,16 @@ fn start(command: Command, context: &Context) -> Result<Exit, Refused> {
         .enable_all()
         .build()
         .map_err(|e| Error::new(Exit::Internal, format!("can't start the runtime: {e}")))?;
+    let tells = command.is_work() && context.global.metrics_file.is_some();
     let work = async {
-        match dispatch(command, context).await {
+        let done = match dispatch(command, context).await {
             Ok(exit) => Ok(exit),
             Err(error) => Err(Refused { error, event_head: context.head_if_appended().await }),
+        };
+        if tells {
+            serve::look_once(context).await;
         }
+        done
     };
     let exit = runtime.block_on(with_answer_limit(answer_limit(context.lease_ttl), work));
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
@@ -166,12 +173,8 @@ fn hand_over_metrics(context: &Context, exit: Exit) {
 
 async fn serve_metrics(context: &Context) -> Result<()> {
     let Some(address) = context.global.metrics_listen else { return Ok(()) };
-    let silence = context.lease_ttl;
-    let bound = http::serve(address, context.metrics.clone(), silence).await.map_err(|e| {
-        Error::new(Exit::Usage, format!("can't serve metrics on {address}: {e}"))
-            .hint("Choose another address for `--metrics-listen`, or leave it out")
-    })?;
-    tracing::info!(address = %bound, "Serving /metrics, /livez and /readyz");
+    let bound = serve::start(address, context).await?;
+    tracing::info!(address = %bound, "Serving a page to watch, /metrics, /livez and /readyz");
     Ok(())
 }
 
@@ -181,6 +184,8 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit> {
         keys.named()?;
     }
     if command.is_work() {
+        context.metrics.wait_for_rows(command.moves_rows());
+        context.know_database();
         serve_metrics(context).await?;
     }
     if command.may_be_given_up() {

@@ -1,6 +1,7 @@
 //! `rekey status`: arguments, and what is printed, once or again and again.
 
 use std::io::IsTerminal as _;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args;
@@ -9,7 +10,7 @@ use clap::builder::BoolishValueParser;
 use super::context::Context;
 use super::last_lines::witness;
 use super::printable::printable;
-use super::{signals, status_text};
+use super::{serve, signals, status_text};
 use crate::error::{Exit, Result};
 use crate::jobs::status::{Status, Watch};
 use crate::telemetry::console::Page;
@@ -19,6 +20,9 @@ const EVERY: Duration = Duration::from_secs(2);
 
 #[derive(Args)]
 pub struct StatusArgs {
+    /// With `--watch`: address to serve a page on until stopped, such as 127.0.0.1:9090
+    #[arg(long, env = "REKEY_LISTEN", hide_env_values = true, requires = "watch", value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
     /// Refresh every two seconds until no process is working; wait for a rotation to begin
     #[arg(long, env = "REKEY_WATCH", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub watch: bool,
@@ -26,6 +30,10 @@ pub struct StatusArgs {
 
 /// Runs the command.
 pub async fn run(args: StatusArgs, context: &Context) -> Result<Exit> {
+    if let Some(address) = args.listen {
+        signals::unless_interrupted(serve::forever(address, context)).await?;
+        return Ok(Exit::Ok);
+    }
     if args.watch {
         // Ctrl-C is how watching ends.
         signals::unless_interrupted(watch(context)).await?;

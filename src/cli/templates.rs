@@ -18,6 +18,7 @@ pub const CSS: &str = include_str!("templates/page.css");
 const TEMPLATES: &[(&str, &str)] = &[
     ("parts.html", include_str!("templates/parts.html")),
     ("report.html", include_str!("templates/report.html")),
+    ("watch.html", include_str!("templates/watch.html")),
     ("report.txt", include_str!("templates/report.txt")),
 ];
 
@@ -53,6 +54,7 @@ fn pages() -> std::result::Result<Environment<'static>, minijinja::Error> {
     pages.add_filter("words", |word: String| word.replace('_', " "));
     pages.add_filter("line", |text: String| text.split_whitespace().collect::<Vec<_>>().join(" "));
     pages.add_filter("compact", compact);
+    pages.add_filter("tight", tight);
     for (name, text) in TEMPLATES {
         pages.add_template(name, text)?;
     }
@@ -85,6 +87,15 @@ fn when(at: String) -> String {
     }
 }
 
+/// The digits of a number stay on one line.
+fn tight(text: String) -> String {
+    let letters: Vec<char> = text.chars().collect();
+    let digit = |at: usize| letters.get(at).is_some_and(char::is_ascii_digit);
+    let within = |at: usize| at > 0 && digit(at - 1) && (1..=3).all(|n| digit(at + n)) && !digit(at + 4);
+    let kept = |(at, &c): (usize, &char)| if c == ' ' && within(at) { '\u{a0}' } else { c };
+    letters.iter().enumerate().map(kept).collect()
+}
+
 /// A value of an event: text as it is, anything else as JSON.
 fn compact(value: Value) -> String {
     match value.as_str() {
@@ -110,6 +121,12 @@ mod tests {
         let (before, after): (serde_json::Value, serde_json::Value) =
             (serde_json::from_str(&json).unwrap(), serde_json::from_str(&inert).unwrap());
         assert_eq!(before, after);
+    }
+
+    #[test]
+    fn numbers_stay_whole() {
+        let text = tight("12 000 of 1 080 200 rows at 2026-11-30 03:10, 5 rows".into());
+        assert_eq!(text, "12\u{a0}000 of 1\u{a0}080\u{a0}200 rows at 2026-11-30 03:10, 5 rows");
     }
 
     #[test]

@@ -12,8 +12,13 @@ use super::SharedJob;
 use super::gate::{Crew, Standstill};
 use crate::rotation::throttle::{Reason, Verdict, Why};
 use crate::rotation::{Desired, Outage, Pace, PassOutcome, Progress, State};
-use crate::store::ledger::{chunk, pass, process, rotation};
+use crate::store::ledger::{chunk, pass, process, rotation, sample};
 use crate::store::{Purpose, StoreError, waits};
+
+/// Between two samples for the report.
+const SAMPLE: Duration = Duration::from_secs(5);
+/// So long every beat is a sample: a short run has a curve, too. They are merged in the ledger.
+const CLOSELY: Duration = Duration::from_secs(20);
 
 /// What workers should be doing, as the ledger says.
 #[derive(Clone, Debug)]
@@ -143,6 +148,9 @@ async fn beat(
                 waits: waiting,
             };
             process::report(conn, &report).await?;
+            if seen.wants_sample() {
+                take_sample(job, conn, done, throttle.as_ref(), waiting).await;
+            }
             crew.in_company(process::workers(conn, job.rotation, ttl.as_secs_f64()).await?);
         }
         // Whoever stands still has time.
@@ -186,10 +194,29 @@ impl Waits {
     }
 }
 
+/// For the report. It is not worth a worker's time: one that is not recorded is left out.
+async fn take_sample(job: &SharedJob, conn: &mut PgConnection, rows: i64, why: Option<&Why>, waits: bool) {
+    let lately = job.metrics.lately();
+    let measured = sample::Measured {
+        rotation: job.rotation,
+        direction: job.direction,
+        rows,
+        reason: why.map(|why| why.reason.as_str()),
+        waits,
+        lock_seconds: lately.longest_lock.as_secs_f64(),
+        retries: lately.retries as i64,
+    };
+    if let Err(error) = sample::add(conn, &measured).await {
+        tracing::debug!(%error, "a sample was not recorded");
+    }
+}
+
 /// What was seen before, over all connections.
 #[derive(Default)]
 struct Seen {
     speed: Speed,
+    /// When the first and the last sample were recorded.
+    sampled: Option<(Instant, Instant)>,
     /// None before the first look.
     deadline: Option<Option<String>>,
     /// What the operator wants, and whether the deadline is over; none before the first look.
@@ -213,6 +240,19 @@ impl Seen {
         if past_deadline && !was_past {
             tracing::info!("The deadline has passed; stopping after the current batch");
         }
+    }
+}
+
+impl Seen {
+    /// Whether it is time for a sample, which is then taken for recorded.
+    fn wants_sample(&mut self) -> bool {
+        let now = Instant::now();
+        let (first, last) = self.sampled.unwrap_or((now, now));
+        let wanted = now - first < CLOSELY || now - last >= SAMPLE;
+        if wanted {
+            self.sampled = Some((first, now));
+        }
+        wanted
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod audit_trail;
+pub mod board;
 pub mod cache;
 pub mod cache_after;
 pub mod control;

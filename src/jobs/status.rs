@@ -165,6 +165,11 @@ impl Watch<'_> {
         Ok(Watch { session, connector, conn })
     }
 
+    /// The connection that it looks on.
+    pub fn connection(&mut self) -> &mut PgConnection {
+        &mut self.conn
+    }
+
     /// One look.
     pub async fn look(&mut self) -> Result<Status> {
         Ok(look(self.session, &self.connector, &mut self.conn).await?)

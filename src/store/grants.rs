@@ -12,6 +12,7 @@ pub const LEDGER: &[(&str, &str)] = &[
     ("proofs", "SELECT, INSERT"),
     ("quarantine", "SELECT, INSERT, UPDATE, DELETE"),
     ("processes", "SELECT, INSERT, UPDATE, DELETE"),
+    ("samples", "SELECT, INSERT, UPDATE"),
     ("events", "SELECT"),
     ("chain", "SELECT"),
     ("_sqlx_migrations", "SELECT"),

@@ -4,6 +4,7 @@
 
 pub mod audit;
 mod backend;
+pub mod board;
 pub mod closing;
 pub mod connect;
 pub mod counting;
@@ -44,6 +45,7 @@ pub fn statements() -> impl Iterator<Item = &'static Declaration> {
     let files = [
         audit::STATEMENTS,
         backend::STATEMENTS,
+        board::STATEMENTS,
         closing::STATEMENTS,
         connect::STATEMENTS,
         counting::STATEMENTS,

@@ -19,6 +19,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (4, "origin", include_str!("../../migrations/0004_origin.sql")),
     (5, "operator", include_str!("../../migrations/0005_operator.sql")),
     (6, "version", include_str!("../../migrations/0006_version.sql")),
+    (8, "samples", include_str!("../../migrations/0008_samples.sql")),
 ];
 
 /// Made here and not by sqlx's macro, for whose sake sqlx, tokio and TLS would be compiled a second time.

@@ -7,6 +7,7 @@
 //! `rekey_rotation_…` come from the ledger and are the same from every pod: take their maximum.
 
 mod exposition;
+mod process;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use crate::rotation::throttle::{Reason, Signals};
-use crate::rotation::{Counters, Progress};
+use crate::rotation::{Counters, Progress, State};
 
 /// Upper bounds in seconds, around the default lock target of 50 ms.
 const BOUNDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
@@ -34,6 +35,8 @@ struct Recorded {
     lock_seconds: Histogram,
     retries: BTreeMap<String, u64>,
     lease_losses: u64,
+    /// Since it was last asked for.
+    lately: Lately,
     progress: Option<(Progress, Instant)>,
     /// The engine has ended: it no longer reads schema rekey, and the rest happens outside the database.
     rested: bool,
@@ -42,6 +45,43 @@ struct Recorded {
     /// The last look at the database.
     signals: Option<Signals>,
     exit_code: Option<u8>,
+    /// The last look at the ledger that was not for progress.
+    ledger: Option<(Ledger, Instant)>,
+    /// Host, port and database.
+    database: Option<String>,
+    /// This command moves rows: it is at work once its engine is.
+    moves_rows: bool,
+}
+
+/// What happened since it was last asked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Lately {
+    /// The longest that a batch held its row locks.
+    pub longest_lock: Duration,
+    /// Things tried again.
+    pub retries: u64,
+}
+
+/// Where the ledger says that everything stands.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    /// The state of the active rotation, or else of the latest one.
+    pub state: Option<State>,
+    /// When each command last reached its goal, in seconds since 1970.
+    pub successes: Vec<(&'static str, f64)>,
+    /// The key that the application reads.
+    pub key: Option<KeyAge>,
+}
+
+/// How old a key is.
+#[derive(Clone, Debug)]
+pub struct KeyAge {
+    /// Which key.
+    pub fingerprint: String,
+    /// Seconds since its first trace.
+    pub age_seconds: f64,
+    /// When it should be replaced, in seconds since 1970.
+    pub due: f64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -72,11 +112,15 @@ impl Default for Metrics {
             lock_seconds: Histogram::default(),
             retries: BTreeMap::new(),
             lease_losses: 0,
+            lately: Lately::default(),
             progress: None,
             rested: false,
             throttles: Reason::ALL.iter().map(|reason| (*reason, false)).collect(),
             signals: None,
             exit_code: None,
+            ledger: None,
+            database: None,
+            moves_rows: false,
         })))
     }
 }
@@ -101,7 +145,14 @@ impl Metrics {
     /// Something is tried again, for this SQLSTATE; none means that the connection went away or fell silent.
     pub fn retry(&self, sqlstate: Option<String>) {
         let sqlstate = sqlstate.unwrap_or_else(|| "connection".to_owned());
-        *self.lock().retries.entry(sqlstate).or_default() += 1;
+        let mut recorded = self.lock();
+        *recorded.retries.entry(sqlstate).or_default() += 1;
+        recorded.lately.retries += 1;
+    }
+
+    /// What happened since this was last asked.
+    pub fn lately(&self) -> Lately {
+        std::mem::take(&mut self.lock().lately)
     }
 
     /// A worker lost its lease.
@@ -136,6 +187,21 @@ impl Metrics {
         recorded.see(last);
     }
 
+    /// The database that this process works on: host, port and name.
+    pub fn works_on(&self, database: &str) {
+        self.lock().database = Some(database.to_owned());
+    }
+
+    /// Whether this process is ready only once its engine moves rows.
+    pub fn wait_for_rows(&self, moves_rows: bool) {
+        self.lock().moves_rows = moves_rows;
+    }
+
+    /// What a look at the ledger found.
+    pub fn stands(&self, ledger: Ledger) {
+        self.lock().ledger = Some((ledger, Instant::now()));
+    }
+
     /// The process ends with this code.
     pub fn ended(&self, code: u8) {
         self.lock().exit_code = Some(code);
@@ -160,14 +226,23 @@ impl Metrics {
     /// Whether work is under way, or else why not. `silence` is how old news from the ledger may be.
     pub fn ready(&self, silence: Duration) -> Result<(), String> {
         let recorded = self.lock();
-        match &recorded.progress {
-            None => Err("starting: the database has not been read yet".into()),
-            Some(_) if recorded.rested => Ok(()),
-            Some((_, at)) if at.elapsed() > silence => {
-                Err(format!("the last successful database check was {} s ago", at.elapsed().as_secs()))
+        let silent = |at: &Instant| {
+            Err(format!("the last successful database check was {} s ago", at.elapsed().as_secs()))
+        };
+        match (&recorded.progress, &recorded.ledger) {
+            // A plan, a verify, a promotion: at work as soon as the database has answered, for as long as it does.
+            (None, Some((_, at))) if !recorded.moves_rows => {
+                if at.elapsed() > silence {
+                    silent(at)
+                } else {
+                    Ok(())
+                }
             }
-            Some((Progress { throttle: Some(why), waiting: true, .. }, _)) => Err(why.to_string()),
-            Some(_) => Ok(()),
+            (None, _) => Err("starting: the database has not been read yet".into()),
+            (Some(_), _) if recorded.rested => Ok(()),
+            (Some((_, at)), _) if at.elapsed() > silence => silent(at),
+            (Some((Progress { throttle: Some(why), waiting: true, .. }, _)), _) => Err(why.to_string()),
+            (Some(_), _) => Ok(()),
         }
     }
 }
@@ -205,6 +280,7 @@ impl Batch<'_> {
         recorded.rows += *add;
         recorded.batch_seconds.observe(self.begun.elapsed());
         recorded.lock_seconds.observe(locked);
+        recorded.lately.longest_lock = recorded.lately.longest_lock.max(locked);
     }
 }
 

@@ -1,9 +1,10 @@
-//! The report as people see it, in a real Chromium at the widths of a phone, a tablet and a desk, light and dark, and on paper:
+//! The report and the page to watch as people see them, in a real Chromium at the widths of a phone, a tablet and a desk, light and dark, and on paper:
 //! nothing sticks out, nothing is asked for elsewhere, axe has no complaint, and every figure is the one in the JSON.
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod page;
 mod report;
 
 use std::path::{Path, PathBuf};

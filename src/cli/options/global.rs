@@ -86,7 +86,7 @@ pub struct Global {
         default_value_t
     )]
     pub environment: Environment,
-    /// Address to serve /metrics, /livez and /readyz on, such as 0.0.0.0:9090
+    /// Address to serve a page to watch, /metrics, /livez and /readyz on, such as 0.0.0.0:9090
     #[arg(
         long,
         global = true,

@@ -5,15 +5,17 @@ mod affected;
 mod controls;
 mod head;
 mod story;
+mod throughput;
 mod verdict;
 
 pub use affected::{Exposed, affected};
 pub use controls::Control;
 pub use head::{Expected, Head};
 pub use story::{Found, Pause, Phase, VerifyOf};
+pub use throughput::Throughput;
 pub use verdict::{Level, Verdict};
 
-use serde::Serialize;
+use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -24,7 +26,7 @@ use crate::rotation::{Counters, Direction, State};
 use crate::secrets::KeySource;
 use crate::store::ledger::{Rotation, chunk, pass, quarantine, rotation};
 use crate::store::report::{self, Chain, Encryptions, Event, PassOf, Proofs};
-use crate::store::{Connector, Purpose, Server, TABLE, schema};
+use crate::store::{Connector, Purpose, Server, StoreError, TABLE, schema};
 
 /// Which rotations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +92,8 @@ pub struct Rotated {
     pub pauses: Vec<Pause>,
     /// Its walks over the table.
     pub passes: Vec<PassOf>,
+    /// How fast it was, and why it was not faster.
+    pub throughput: Throughput,
     /// Each verify.
     pub verifies: Vec<VerifyOf>,
     /// Rows by outcome.
@@ -141,6 +145,48 @@ pub async fn report(session: &Session, which: Which, noted: Option<Head>) -> Res
     let other_events = events.into_iter().filter(|e| e.rotation.is_none()).collect();
     let generated_by = concat!("rekey ", env!("CARGO_PKG_VERSION"));
     Ok(Report { generated_by, made, verdict, chain, expected, rotations, other_events, cloudtrail })
+}
+
+/// What a rotation has come to so far, for a page that is made again and again: its audit trail is not walked.
+pub async fn verdict_now(
+    session: &Session,
+    conn: &mut PgConnection,
+    rotation: &Rotation,
+) -> std::result::Result<Verdict, StoreError> {
+    let direction = rotation.direction();
+    let totals = chunk::totals(conn, rotation.id, direction).await?;
+    let found = match rotation.verified_clean {
+        Some(_) => report::verify_result(conn, rotation.id).await?,
+        None => None,
+    };
+    let found = found.and_then(|found| Found::deserialize(found).ok());
+    judged(session, conn, rotation, &totals, found.as_ref(), &[]).await
+}
+
+async fn judged(
+    session: &Session,
+    conn: &mut PgConnection,
+    rotation: &Rotation,
+    totals: &Counters,
+    verify: Option<&Found>,
+    disagreements: &[String],
+) -> std::result::Result<Verdict, StoreError> {
+    let Some(at) = standing::of(session, conn, Some(rotation)).await?.rotation else {
+        return Ok(Verdict::of_nothing());
+    };
+    let direction = rotation.direction();
+    let first = pass::latest(conn, rotation.id, direction).await?.filter(|pass| pass.first);
+    Ok(verdict::on(&verdict::Facts {
+        at: &at,
+        key: match direction {
+            Direction::Forward => rotation.new_fingerprint,
+            Direction::Backward => rotation.old_fingerprint,
+        },
+        totals,
+        expected_rows: first.map_or(0, |pass| pass.estimated_rows),
+        verify,
+        disagreements,
+    }))
 }
 
 /// A connection, and the ids of the rotations that are asked for.
@@ -196,25 +242,13 @@ async fn one(
         Direction::Forward => None,
     };
     let last_verify = report::verify_result(conn, id).await?;
-    let at = standing::of(session, conn, Some(&rotation)).await?.rotation;
-    let first = pass::latest(conn, id, direction).await?.filter(|pass| pass.first);
     let encryptions = encryptions(conn, &rotation).await?;
     let verifies = story::verifies(&timeline);
     let quarantine = quarantine::list(conn, id).await?;
-    let verdict = at.as_ref().map(|at| {
-        verdict::on(&verdict::Facts {
-            at,
-            key: if direction == Direction::Forward {
-                rotation.new_fingerprint
-            } else {
-                rotation.old_fingerprint
-            },
-            totals: back.as_ref().unwrap_or(&forward),
-            expected_rows: first.map_or(0, |pass| pass.estimated_rows),
-            verify: verifies.last().map(|verify| &verify.found).filter(|_| rotation.verified_clean.is_some()),
-            disagreements: &story::disagreements(rotation.state, rotation.verified_clean, &timeline),
-        })
-    });
+    let disagreements = story::disagreements(rotation.state, rotation.verified_clean, &timeline);
+    let found = verifies.last().map(|verify| &verify.found).filter(|_| rotation.verified_clean.is_some());
+    let totals = back.as_ref().unwrap_or(&forward);
+    let verdict = judged(session, conn, &rotation, totals, found, &disagreements).await?;
     let controls = controls::of(&controls::Facts {
         rotation: &rotation,
         timeline: &timeline,
@@ -224,10 +258,11 @@ async fn one(
         quarantine: &quarantine,
     });
     Ok(Rotated {
-        verdict: verdict.unwrap_or_else(Verdict::of_nothing),
+        verdict,
         phases: story::phases(&timeline, now),
         pauses: story::pauses(&timeline, now),
         passes: report::passes(conn, id).await?,
+        throughput: Throughput::read(conn, id).await?,
         verifies,
         quarantine,
         totals: Some(forward),

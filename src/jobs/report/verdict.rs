@@ -37,11 +37,11 @@ pub struct Verdict {
 
 impl Verdict {
     /// Where no rotation was ever started.
-    pub(super) fn of_nothing() -> Verdict {
+    pub fn of_nothing() -> Verdict {
         Verdict {
             level: Level::Attention,
-            headline: "NO ROTATION: no row was re-encrypted".to_owned(),
-            because: vec!["The audit trail has events of keys only".to_owned()],
+            headline: "NO ROTATION: none was ever started".to_owned(),
+            because: Vec::new(),
         }
     }
 }

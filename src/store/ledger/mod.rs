@@ -12,6 +12,7 @@ pub mod process;
 pub mod proof;
 pub mod quarantine;
 pub mod rotation;
+pub mod sample;
 pub mod standing;
 pub mod tags;
 
@@ -34,6 +35,7 @@ pub(super) fn statements() -> impl Iterator<Item = &'static Declaration> {
         rotation::deadline::STATEMENTS,
         rotation::lock::STATEMENTS,
         rotation::turn::STATEMENTS,
+        sample::STATEMENTS,
         standing::STATEMENTS,
         tags::STATEMENTS,
     ];

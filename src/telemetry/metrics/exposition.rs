@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::{BOUNDS, Histogram, Recorded};
+use super::{BOUNDS, Histogram, Ledger, Recorded, process};
 use crate::rotation::throttle::Signals;
-use crate::rotation::{Activity, Counters, Progress};
+use crate::rotation::{Activity, Counters, Progress, State};
 
 /// All metrics, each with its HELP and TYPE.
 pub(super) fn write(r: &Recorded) -> String {
-    let mut out = Text(String::with_capacity(4096));
-    out.head("rekey_build_info", "gauge", "Version of this process.");
-    out.sample("rekey_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+    let mut out = Text { text: String::with_capacity(8192), database: r.database.clone() };
+    out.head("rekey_build_info", "gauge", "Version and commit of this process.");
+    let commit =
+        option_env!("REKEY_BUILT_FROM").and_then(|built| built.split(' ').next()).unwrap_or("unknown");
+    out.sample("rekey_build_info", &[("version", env!("CARGO_PKG_VERSION")), ("commit", commit)], 1.0);
 
     out.head("rekey_rows_total", "counter", "Rows this process finished, by outcome.");
     for (outcome, rows) in outcomes(&r.rows) {
@@ -67,7 +69,49 @@ pub(super) fn write(r: &Recorded) -> String {
         out.head("rekey_exit_code", "gauge", "Exit code of the process; RUNBOOK.md explains each.");
         out.sample("rekey_exit_code", &[], f64::from(code));
     }
-    out.0
+    if let Some((ledger, _)) = &r.ledger {
+        standing(&mut out, ledger);
+    }
+    for gauge in process::look() {
+        out.head(gauge.name, gauge.kind, gauge.help);
+        out.sample(gauge.name, &[], gauge.value);
+    }
+    out.text
+}
+
+fn standing(out: &mut Text, ledger: &Ledger) {
+    if let Some(state) = ledger.state {
+        out.head("rekey_rotation_state", "gauge", "1 for the state that the rotation is in.");
+        for each in State::ALL {
+            out.sample(
+                "rekey_rotation_state",
+                &[("state", each.as_str())],
+                f64::from(u8::from(*each == state)),
+            );
+        }
+    }
+    if !ledger.successes.is_empty() {
+        let name = "rekey_last_success_timestamp_seconds";
+        out.head(
+            name,
+            "gauge",
+            "When a command last reached its goal, by the ledger, in seconds since 1970.",
+        );
+        for (command, at) in &ledger.successes {
+            out.sample(name, &[("command", command)], *at);
+        }
+    }
+    if let Some(key) = &ledger.key {
+        out.head(
+            "rekey_key_age_seconds",
+            "gauge",
+            "Age of the key that the application reads, since its first trace.",
+        );
+        out.sample("rekey_key_age_seconds", &[("fingerprint", &key.fingerprint)], key.age_seconds);
+        let name = "rekey_key_due_timestamp_seconds";
+        out.head(name, "gauge", "When that key should be replaced, in seconds since 1970.");
+        out.sample(name, &[("fingerprint", &key.fingerprint)], key.due);
+    }
 }
 
 fn rotation(out: &mut Text, p: &Progress) {
@@ -135,24 +179,31 @@ fn outcomes(c: &Counters) -> [(&'static str, i64); 4] {
     ]
 }
 
-struct Text(String);
+struct Text {
+    text: String,
+    /// Where there is one, each of rekey's own series bears it.
+    database: Option<String>,
+}
 
 impl Text {
     fn head(&mut self, name: &str, kind: &str, help: &str) {
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
-        self.0.push_str(name);
-        for (i, (label, text)) in labels.iter().enumerate() {
-            self.0.push(if i == 0 { '{' } else { ',' });
+        let database = self.database.as_deref().filter(|_| name.starts_with("rekey_"));
+        let labels = labels.iter().copied().chain(database.map(|database| ("database", database)));
+        self.text.push_str(name);
+        let mut before = '{';
+        for (label, text) in labels {
             let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-            let _ = write!(self.0, "{label}=\"{text}\"");
+            let _ = write!(self.text, "{before}{label}=\"{text}\"");
+            before = ',';
         }
-        if !labels.is_empty() {
-            self.0.push('}');
+        if before == ',' {
+            self.text.push('}');
         }
-        let _ = writeln!(self.0, " {value}");
+        let _ = writeln!(self.text, " {value}");
     }
 
     fn histogram(&mut self, name: &str, help: &str, h: &Histogram) {
