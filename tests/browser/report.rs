@@ -118,3 +118,45 @@ fn much_and_nothing() {
         look(&[], &[page]);
     }
 }
+
+/// The first line at a terminal is the verdict; hostile text cannot make a line of its own, nor act.
+#[test]
+fn a_page_for_a_terminal() {
+    let db = Db::new();
+    Load::rows(300).nulls(5).into(&db);
+    rekey(&db, ["run", "--operator", HOSTILE, "--reason", "one\nCOMPLETE: all is well\n"]).exits(0);
+    let unverified = rekey(&db, ["report", "--format", "text"]).exits(0).stdout;
+    assert!(unverified.starts_with("NOT VERIFIED: "), "{unverified}");
+    rekey(&db, ["verify"]).exits(0);
+    let text = rekey(&db, ["report", "--format", "text"]).exits(0).stdout;
+    assert!(text.starts_with("RE-ENCRYPTED, NOT PROMOTED: "), "{text}");
+    assert!(!text.contains(['\u{1b}', '\u{202e}']) && !text.contains("\nCOMPLETE"), "{text}");
+    assert!(text.contains("one COMPLETE: all is well") && text.ends_with('\n'), "{text}");
+    // Without its trail nothing is proven, and the exit code says so.
+    db.execute("ALTER TABLE rekey.events DISABLE TRIGGER ALL; UPDATE rekey.events SET operator = 'nobody' WHERE seq = 2");
+    let broken = rekey(&db, ["report", "--format", "text"]).exits(6).stdout;
+    assert!(broken.starts_with("NOT PROVEN: the audit trail is broken at event 2\n"), "{broken}");
+    rekey(&db, ["report", "--format", "csv"]).exits(2);
+    rekey(&db, ["report", "--affected", "--format", "html"]).exits(2);
+}
+
+/// One line for each connection, and nothing in it is a formula.
+#[test]
+fn the_people_to_tell_for_a_spreadsheet() {
+    let db = Db::new();
+    Load::rows(40).into(&db);
+    db.execute(
+        "UPDATE provider_connections SET provider_slug = '=1+1,\"x\"' WHERE id = (SELECT id FROM provider_connections LIMIT 1)",
+    );
+    rekey(&db, ["run", "--compromised"]).exits(0);
+    let listed = rekey(&db, ["report", "--affected"]).exits(0).json();
+    let csv = rekey(&db, ["report", "--affected", "--format", "csv"]).exits(0).stdout;
+    let mut lines = csv.split("\r\n");
+    assert_eq!(lines.next(), Some("rotation,compromised,complete,user_id,provider_slug,connection_id"));
+    let ids = listed["affected"].as_array().expect("a list").iter().map(|a| text(a, "connection_id"));
+    for (id, line) in ids.zip(lines.by_ref()) {
+        assert!(line.ends_with(id) && line.contains(",true,true,"), "{line}");
+    }
+    assert_eq!(lines.next(), Some(""), "one line each\n{csv}");
+    assert!(csv.contains("\"'=1+1,\"\"x\"\"\""), "{csv}");
+}
