@@ -81,9 +81,8 @@ use crate::error::{Error, Exit, Result};
 use crate::jobs::interrupt::unless_stopped;
 use crate::store::connect::answer_limit;
 use crate::store::with_answer_limit;
-use crate::telemetry::console;
-use crate::telemetry::logging;
 use crate::telemetry::termination::LastWord;
+use crate::telemetry::{console, logging};
 use refusal::Refused;
 
 /// Parses, runs, prints, and returns the exit code.
