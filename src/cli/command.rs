@@ -43,7 +43,9 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Check for blockers and estimate a run; changes nothing (--rehearse writes and rolls back)
+    /// Check for blockers and estimate a run; changes nothing
+    ///
+    /// With `--rehearse`, rekey writes rows and rolls them back.
     #[command(after_long_help = examples::PLAN)]
     Plan(PlanArgs),
     /// Create schema rekey, and show the grants each role needs

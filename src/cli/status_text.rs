@@ -103,7 +103,7 @@ fn progress(page: &mut String, p: &PassProgress) {
     line(page, "done", format_args!("{done} of {total} rows, {} %{rate}{eta}", p.percent));
 }
 
-/// A dead process is told apart: its last rate says nothing any more.
+/// A dead process is shown without its last rate, which no longer means anything.
 fn process(page: &mut String, p: &Process) {
     let by = p.operator.as_ref().map_or_else(String::new, |by| format!(" by {by}"));
     if p.is_silent() {

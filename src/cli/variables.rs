@@ -75,8 +75,8 @@ pub fn warn_of_strangers(rekey: &Command) {
             continue;
         }
         match nearest(name, &known) {
-            Some(meant) => tracing::warn!("rekey has no variable {name}: did you mean {meant}?"),
-            None => tracing::warn!("rekey has no variable {name}; `rekey COMMAND --help` lists them"),
+            Some(meant) => tracing::warn!("Unknown variable {name}. Did you mean {meant}?"),
+            None => tracing::warn!("Unknown variable {name}. Run `rekey COMMAND --help` to list them"),
         }
     }
 }

@@ -41,11 +41,10 @@ fn a_run_that_is_paused_resumed_and_stopped_reads_well_at_every_size() {
         rekey(&db, ["resume"]).exits(0);
         screen.until("Resumed by the operator");
         screen.signal("TERM");
-        screen.until("stopping after the step under way");
+        screen.until("Stopping after the current step");
         screen.ends(75);
         reads_well(&screen);
-        for said in ["rotation started", "stopping after the step under way", "stopped by a signal", "next: "]
-        {
+        for said in ["Rotation started", "Stopping after the current step", "stopped by a signal", "next: "] {
             assert!(screen.shows(said), "{columns}×{lines}: {said} is not on\n{screen}");
         }
     }
@@ -58,7 +57,7 @@ fn the_keyboard_stops_a_run_too() {
     let Some(mut screen) = run_in_small_steps(&db).on_a_terminal(80, 24) else { return };
     screen.until("rows/s");
     screen.type_in("^C");
-    screen.until("stopping after the step under way");
+    screen.until("Stopping after the current step");
     screen.ends(75);
     reads_well(&screen);
 }

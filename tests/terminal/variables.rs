@@ -14,9 +14,9 @@ fn a_wrong_name_is_warned_about_with_the_nearest_right_one() {
         .env("REKEY_WORKERS", "2")
         .exits(0);
     for said in [
-        "rekey has no variable REKEY_LEASE_TLL: did you mean REKEY_LEASE_TTL?",
-        "rekey has no variable REKEY_NEWKEY: did you mean REKEY_NEW_KEY?",
-        "rekey has no variable REKEY_ENTIRELY_ELSE; ",
+        "Unknown variable REKEY_LEASE_TLL. Did you mean REKEY_LEASE_TTL?",
+        "Unknown variable REKEY_NEWKEY. Did you mean REKEY_NEW_KEY?",
+        "Unknown variable REKEY_ENTIRELY_ELSE. ",
     ] {
         assert!(explained.stderr.contains(said), "{said}: {explained}");
     }

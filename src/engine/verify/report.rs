@@ -77,8 +77,14 @@ impl VerifyReport {
             ("with changed contents", self.other_bytes),
             ("not found by index", self.unseen),
         ];
-        let found: Vec<String> =
-            trouble.iter().filter(|(_, n)| *n > 0).map(|(what, n)| format!("{n} rows {what}")).collect();
+        let found: Vec<String> = trouble
+            .iter()
+            .filter(|(_, n)| *n > 0)
+            .map(|(what, n)| match n {
+                1 => format!("1 row {what}"),
+                n => format!("{n} rows {what}"),
+            })
+            .collect();
         Err(Error::new(exit, format!("not verified clean: {}", found.join(", "))).hint(hint))
     }
 
