@@ -29,7 +29,7 @@ fn people_who_redirect_get_text_with_progress() {
     let db = loaded();
     let run = held_up(&db, run_in_small_steps(&db).without("REKEY_LOG_FORMAT"));
     let said = &run.stderr;
-    assert!(said.lines().any(|line| line.contains(" INFO rotation started")), "{run}");
+    assert!(said.lines().any(|line| line.contains(" INFO Rotation started")), "{run}");
     let progress = said.lines().filter(|line| line.contains("pass 1: 1 999 of about 2 000 rows, 99 %"));
     assert!(progress.count() >= 1, "{run}");
     assert!(said.contains("; waiting: row held: row "), "{run}");
