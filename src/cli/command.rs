@@ -159,7 +159,6 @@ impl Command {
             Command::Status(args) => !args.watch,
             Command::Plan(_)
             | Command::Init(_)
-            | Command::Verify(_)
             | Command::Report(_)
             | Command::Pause
             | Command::Resume(_)
@@ -169,6 +168,7 @@ impl Command {
                 KeysCommand::Validate(_) | KeysCommand::Status(_) | KeysCommand::Fingerprint(_),
             ) => true,
             Command::Run(_)
+            | Command::Verify(_)
             | Command::Promote(_)
             | Command::Finalize(_)
             | Command::Rollback(_)

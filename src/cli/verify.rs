@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::context::Context;
 use super::options::KeyArgs;
+use super::signals;
 use super::verify_text;
 use crate::engine::VerifyReport;
 use crate::error::{Exit, Result};
@@ -36,7 +37,7 @@ struct Printed<'a> {
 /// Runs the command.
 pub async fn run(args: VerifyArgs, context: &Context) -> Result<Exit> {
     let request = VerifyRequest { workers: args.workers.into(), keys: args.keys.named()? };
-    let verified = verify::verify(context, &request).await?;
+    let verified = verify::verify(context, &request, signals::listen()?).await?;
     let exit = verified.report.exit();
     context.say_next(&verify_text::headline(&verified, exit), &verified.next);
     if context.json() {

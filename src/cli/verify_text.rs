@@ -4,6 +4,7 @@ use super::last_lines::{print_head, print_next};
 use crate::error::Exit;
 use crate::jobs::verify::Verified;
 use crate::rotation::State;
+use crate::store::reindex;
 use crate::telemetry::progress::thousands;
 
 /// What was found, in one line. Rows that a rotation has still to move are no damage.
@@ -30,14 +31,10 @@ pub fn headline(v: &Verified, exit: Exit) -> String {
                 )
             )
         }
-        _ if r.unseen > 0 => format!(
-            "not clean: {}",
-            rows(
-                r.unseen,
-                "that the primary key index does not \
-            find"
-            )
-        ),
+        _ if r.unseen > 0 => {
+            let index = r.index.as_deref().unwrap_or("of the primary key");
+            format!("not clean: {}", rows(r.unseen, &format!("that index {index} does not find")))
+        }
         _ if matches!(v.rotation.state, State::Migrating | State::RollingBack) => {
             format!(
                 "not finished: {}; nothing is damaged",
@@ -84,6 +81,9 @@ pub fn print(v: &Verified, exit: Exit) {
         for id in ids {
             println!("  {kind}: {id}");
         }
+    }
+    if let Some(index) = &r.index {
+        println!("  {}", reindex(index));
     }
     println!();
     print_next(&v.next);

@@ -5,7 +5,7 @@
 //! about that instant. Beside user triggers, which may write in our batches too, the statement returns our own rows as well.
 //! Quarantined rows are looked at again as well: they may have been repaired, or be gone.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde_json::json;
 use sqlx::{Connection, PgConnection};
@@ -32,16 +32,27 @@ const MAX_LISTED: usize = 1_000_000;
 struct Sorted {
     stragglers: Vec<Uuid>,
     bad: Vec<BadRow>,
+    /// The same of rows that nobody has written since the pass began, until the quarantine was looked at: what is there is
+    /// known.
+    left_alone: LeftAlone,
     /// Rows on the target key; not kept by the proof itself, which may meet any number of them.
     fine: Option<Vec<Uuid>>,
     too_many: bool,
+}
+
+/// Rows that the pass should have moved, or put into quarantine.
+#[derive(Default)]
+struct LeftAlone {
+    stragglers: BTreeSet<Uuid>,
+    bad: BTreeMap<Uuid, BadRow>,
 }
 
 /// Carries out the closing proof under the lease of its chunk, and concludes the pass.
 pub async fn prove(job: &SharedJob, conn: &mut PgConnection, lease: &Lease) -> Result<(), Fault> {
     let pass = lease.pass();
     let mut recrypt = Recrypt::new();
-    let mut sorted = Sorted::default();
+    let (mut sorted, mut written_since) = (Sorted::default(), HashSet::new());
+    let horizon = pass.horizon_xid();
     let next_horizon = pass::take_horizon(conn).await?;
 
     // Where a value is damaged, once more without any: they are read by themselves then.
@@ -49,26 +60,45 @@ pub async fn prove(job: &SharedJob, conn: &mut PgConnection, lease: &Lease) -> R
     let mut max = INLINE_BYTES;
     let filenode = loop {
         let proven = read_foreign(conn, pass, max, |row| {
+            let old = row.xmin.precedes(horizon);
             if let Some(bytes) = row.left_out(max) {
                 large.push((row.id, bytes));
-                return Ok(());
+                if !old && written_since.len() < MAX_LISTED {
+                    written_since.insert(row.id);
+                }
+                return Ok(true);
             }
-            sorted.take(recrypt.row(&job.rewrapper, row)?)
+            let row = recrypt.row(&job.rewrapper, row)?;
+            let (id, moves) = (row.id(), matches!(row, Rewrapped::Move(_)));
+            match old {
+                true => sorted.take_old(row),
+                false => {
+                    written_since.extend((moves && written_since.len() < MAX_LISTED).then_some(id));
+                    sorted.take(row);
+                }
+            }
+            Ok::<_, Fault>(moves)
         });
         match proven.await {
             Err(Fault::Store(error)) if error.is_damage() && max == INLINE_BYTES => {
                 (sorted, max) = (Sorted::default(), -1);
                 large.clear();
+                written_since.clear();
             }
             filenode => break filenode?,
         }
     };
-    let written_since: HashSet<Uuid> =
-        sorted.stragglers.iter().copied().chain(large.iter().map(|(id, _)| *id)).collect();
     for group in by_bytes(large, MAX_ROW_BYTES as usize) {
-        read_large(conn, group, |row| sorted.take(recrypt.row(&job.rewrapper, row)?)).await?;
+        read_large(conn, group, |row| {
+            let old = row.xmin.precedes(horizon);
+            let row = recrypt.row(&job.rewrapper, row)?;
+            if old { sorted.take_old(row) } else { sorted.take(row) }
+            Ok::<(), Fault>(())
+        })
+        .await?;
     }
     let settled = look_at_quarantine(job, conn, pass, &mut recrypt, &mut sorted, &written_since).await?;
+    sorted.take_left_alone();
 
     let by_blocks = pass.addressing == Addressing::Blocks && pass.kind == PassKind::Full;
     let proven = Proven {
@@ -113,7 +143,11 @@ async fn look_at_quarantine(
         let mut again = Sorted { fine: Some(Vec::new()), ..Sorted::default() };
         let sizes = page.iter().map(|e| (e.id, e.length.unwrap_or_default().max(512) as usize));
         for group in by_bytes(sizes, MAX_ROW_BYTES as usize) {
-            read_large(conn, group, |row| again.take(recrypt.row(&job.rewrapper, row)?)).await?;
+            read_large(conn, group, |row| {
+                again.take(recrypt.row(&job.rewrapper, row)?);
+                Ok::<(), Fault>(())
+            })
+            .await?;
         }
         settled.extend(sorted.take_up(&page, again, spent));
     }
@@ -165,15 +199,40 @@ async fn conclude(
 }
 
 impl Sorted {
-    fn take(&mut self, row: Rewrapped) -> Result<(), Fault> {
+    fn take(&mut self, row: Rewrapped) {
         match row {
-            Rewrapped::Move(write) if self.stragglers.len() < MAX_LISTED => self.stragglers.push(write.id),
-            Rewrapped::Move(_) => self.too_many = true,
+            Rewrapped::Move(write) => self.straggler(write.id),
             Rewrapped::OnTarget { id, .. } => self.fine.iter_mut().for_each(|fine| fine.push(id)),
             Rewrapped::Null { .. } => {}
             Rewrapped::Bad(row) => self.bad.push(row),
         }
-        Ok(())
+    }
+
+    fn straggler(&mut self, id: Uuid) {
+        if self.stragglers.len() < MAX_LISTED {
+            self.stragglers.push(id);
+        } else {
+            self.too_many = true;
+        }
+    }
+
+    /// A row that nobody has written since the pass began.
+    fn take_old(&mut self, row: Rewrapped) {
+        match row {
+            Rewrapped::Move(write) if self.left_alone.stragglers.len() < MAX_LISTED => {
+                self.left_alone.stragglers.insert(write.id);
+            }
+            Rewrapped::Move(_) => self.too_many = true,
+            Rewrapped::Bad(row) => drop(self.left_alone.bad.insert(row.id, row)),
+            Rewrapped::OnTarget { .. } | Rewrapped::Null { .. } => {}
+        }
+    }
+
+    /// What the quarantine does not have was never met.
+    fn take_left_alone(&mut self) {
+        let LeftAlone { stragglers, bad } = std::mem::take(&mut self.left_alone);
+        stragglers.into_iter().for_each(|id| self.straggler(id));
+        self.bad.extend(bad.into_values());
     }
 
     fn how_many(&self) -> Stragglers {
@@ -198,9 +257,12 @@ impl Sorted {
         for id in again.stragglers {
             match entry(&id) {
                 Some(e) if spent(e) => {}
-                _ if self.stragglers.len() < MAX_LISTED => self.stragglers.push(id),
-                _ => self.too_many = true,
+                _ => self.straggler(id),
             }
+        }
+        for e in page {
+            self.left_alone.stragglers.remove(&e.id);
+            self.left_alone.bad.remove(&e.id);
         }
         let news =
             |f: &BadRow| entry(&f.id).is_none_or(|e| e.reason != f.reason || e.length != Some(f.length));

@@ -6,6 +6,7 @@
 mod cursor;
 
 use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -13,11 +14,11 @@ use uuid::Uuid;
 use super::SharedJob;
 use super::fault::Fault;
 use super::heartbeat::Over;
-use super::row::{Recrypt, Rewrapped, by_bytes, read_large, read_small};
+use super::row::{Recrypt, Rewrapped, by_bytes, read_small};
 use crate::rotation::{Addressing, Bounds, ChunkSize, Counters, Direction};
 use crate::store::ledger::quarantine::BadRow;
 use crate::store::ledger::{Lease, Owner, Pass, claim, pass, proof};
-use crate::store::rows::{MAX_ROW_BYTES, Write};
+use crate::store::rows::{self, MAX_ROW_BYTES, Write};
 use crate::store::{Class, StoreError, Xid};
 use cursor::Cursor;
 
@@ -64,6 +65,10 @@ pub struct Reader {
     conn: PgConnection,
     pass: Pass,
     cursor: Option<Cursor>,
+    /// The chunk claimed last: whatever was before it was done, or others had it.
+    above: i64,
+    /// When chunks before that one were looked at last: their owners may have died since.
+    looked_back: Option<Instant>,
     recrypt: Recrypt,
     /// Bytes of a credential, as those read last had them.
     row_bytes: f64,
@@ -72,7 +77,18 @@ pub struct Reader {
 impl Reader {
     /// A reader on a fresh connection.
     pub fn new(job: SharedJob, owner: Owner, conn: PgConnection, pass: Pass) -> Reader {
-        Reader { job, owner, conn, pass, cursor: None, recrypt: Recrypt::new(), row_bytes: 600.0 }
+        let recrypt = Recrypt::new();
+        Reader {
+            job,
+            owner,
+            conn,
+            pass,
+            cursor: None,
+            above: 0,
+            looked_back: None,
+            recrypt,
+            row_bytes: 600.0,
+        }
     }
 
     /// The next piece of work. On a fault the reader must be dropped with its connection.
@@ -94,11 +110,15 @@ impl Reader {
 
     async fn claim(&mut self) -> Result<Claim, Fault> {
         let (ttl, density) = (self.job.settings.lease_ttl, self.job.settings.rows_per_page);
-        if let Some(lease) = claim::claim(&mut self.conn, &self.pass, &self.owner, ttl).await? {
+        let back = self.looked_back.is_none_or(|at| at.elapsed() > LOOK_BACK);
+        if let Some(lease) = self.claim_open(back).await? {
             return Ok(Claim::Leased(lease));
         }
         match claim::carve(&mut self.conn, &self.pass, &self.owner, ttl, density).await {
-            Ok(Some(lease)) => return Ok(Claim::Leased(lease)),
+            Ok(Some(lease)) => {
+                self.above = lease.chunk();
+                return Ok(Claim::Leased(lease));
+            }
             Ok(None) => {}
             // Another worker is carving, or the rotation is being rolled back.
             Err(e) if matches!(e.class(), Class::LockTimeout | Class::Retry) => return Ok(Claim::Nothing),
@@ -117,8 +137,22 @@ impl Reader {
             pass::add_proof(&mut self.conn, &self.pass).await?;
         }
         // Claim again, from the new pass or the proof.
-        let claimed = claim::claim(&mut self.conn, &self.pass, &self.owner, ttl).await?;
+        let claimed = self.claim_open(true).await?;
         Ok(claimed.map_or(Claim::Nothing, Claim::Leased))
+    }
+
+    /// Claims what is open, from the beginning or behind what was claimed last.
+    async fn claim_open(&mut self, back: bool) -> Result<Option<Lease>, StoreError> {
+        let above = if back { 0 } else { self.above };
+        let ttl = self.job.settings.lease_ttl;
+        let claimed = claim::claim(&mut self.conn, &self.pass, &self.owner, ttl, above).await?;
+        if back {
+            self.looked_back = Some(Instant::now());
+        }
+        if let Some(lease) = &claimed {
+            self.above = lease.chunk();
+        }
+        Ok(claimed)
     }
 
     async fn segment(&mut self, mut cursor: Cursor) -> Result<Segment, Fault> {
@@ -129,14 +163,15 @@ impl Reader {
             let before = found.rows.len();
             let (keys, recrypt) = (&self.job.rewrapper, &mut self.recrypt);
             // Large values before anything else: what is put aside of them is their ids alone.
-            if let Some(ids) = cursor.large.pop() {
-                read_large(&mut self.conn, ids, |row| found.take(recrypt.row(keys, row)?)).await?;
+            if let Some(stretch) = cursor.large.pop() {
+                rows::read(&mut self.conn, &stretch, |row| found.take(recrypt.row(keys, row)?)).await?;
             } else {
                 let Some(stretch) = cursor.stretch(self.row_bytes, budget - bytes) else { break };
-                let each = |row: crate::store::rows::Read<'_>| found.take(recrypt.row(keys, row)?);
+                let each = |row: rows::Read<'_>| found.take(recrypt.row(keys, row)?);
                 let (seen, large) = read_small(&mut self.conn, &stretch, each).await?;
                 cursor.advance(&stretch, seen);
-                cursor.large = by_bytes(large, MAX_ROW_BYTES as usize);
+                let groups = by_bytes(large, MAX_ROW_BYTES as usize);
+                cursor.large = groups.iter().map(|group| stretch.some(group, MAX_ROW_BYTES)).collect();
                 let fresh = &found.rows[before..];
                 if !fresh.is_empty() {
                     let sum: usize = fresh.iter().map(|w| w.envelope.len()).sum();
@@ -214,6 +249,9 @@ impl Reader {
         Ok(wrong)
     }
 }
+
+/// How often chunks before the one claimed last are looked at.
+const LOOK_BACK: Duration = Duration::from_secs(2);
 
 /// A table of more rows than this has too many proofs to be searched by row for every chunk.
 const SEARCHABLE: i64 = 5_000_000;

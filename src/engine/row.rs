@@ -1,14 +1,15 @@
 //! One row as read, and what is to become of it; and reading whole stretches, large values included.
 //!
-//! Values that are too large to be read with their neighbours are put aside, by id, and read a few at a time: that rule
-//! stands here and nowhere else. Nothing here writes.
+//! Values that are too large to be read with their neighbours are put aside, and read a few at a time, by the way that they
+//! were met: what was met by place is read by place, so that none is missed that no index leads to. That rule stands here and
+//! nowhere else. Nothing here writes.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::fault::Fault;
 use crate::crypto::{IvSource, Outcome, Rewrapper, Scratch, Unreadable};
-use crate::rotation::QuarantineReason;
+use crate::rotation::{QuarantineReason, Tid};
 use crate::store::ledger::quarantine::BadRow;
 use crate::store::rows::{self, MAX_ROW_BYTES, Seen, Stretch, Write};
 use crate::store::{StoreError, Xid};
@@ -23,6 +24,17 @@ pub enum Rewrapped {
     Null { id: Uuid, xmin: Xid },
     /// For the quarantine.
     Bad(BadRow),
+}
+
+impl Rewrapped {
+    /// The row.
+    pub fn id(&self) -> Uuid {
+        match self {
+            Rewrapped::Move(write) => write.id,
+            Rewrapped::OnTarget { id, .. } | Rewrapped::Null { id, .. } => *id,
+            Rewrapped::Bad(row) => row.id,
+        }
+    }
 }
 
 /// Re-encrypts rows: what one task needs beside the keys. Plaintext is wiped after every row.
@@ -61,19 +73,22 @@ impl Recrypt {
     }
 }
 
-/// A row whose value is too large to be read with its neighbours, and how many bytes it has.
-pub type PutAside = (Uuid, usize);
+/// A row and how many bytes its value has.
+pub type PutAside<T = Uuid> = (T, usize);
+
+/// A row as it was met: by id, and at its place.
+pub type Met = (Uuid, Tid);
 
 /// Reads a stretch without its large values, which are put aside.
 pub async fn read_small<E: From<StoreError>>(
     conn: &mut PgConnection,
     stretch: &Stretch,
     mut each: impl FnMut(rows::Read<'_>) -> Result<(), E>,
-) -> Result<(Seen, Vec<PutAside>), E> {
+) -> Result<(Seen, Vec<PutAside<Met>>), E> {
     let mut large = Vec::new();
     let seen = rows::read(conn, stretch, |row| match row.left_out(stretch.max()) {
         Some(bytes) => {
-            large.push((row.id, bytes));
+            large.push(((row.id, row.tid), bytes));
             Ok(())
         }
         None => each(row),
@@ -100,14 +115,14 @@ pub async fn read_whole<E: From<StoreError>>(
 ) -> Result<Seen, E> {
     let (seen, large) = read_small(conn, stretch, &mut each).await?;
     for group in by_bytes(large, budget) {
-        read_large(conn, group, &mut each).await?;
+        rows::read(conn, &stretch.some(&group, MAX_ROW_BYTES), &mut each).await?;
     }
     Ok(seen)
 }
 
 /// Groups rows so that each group's bytes stay within `limit`; every group has at least one row.
-pub fn by_bytes(rows: impl IntoIterator<Item = PutAside>, limit: usize) -> Vec<Vec<Uuid>> {
-    let mut groups: Vec<Vec<Uuid>> = Vec::new();
+pub fn by_bytes<T>(rows: impl IntoIterator<Item = PutAside<T>>, limit: usize) -> Vec<Vec<T>> {
+    let mut groups: Vec<Vec<T>> = Vec::new();
     let mut room = 0;
     for (id, bytes) in rows {
         match groups.last_mut().filter(|_| bytes <= room) {
@@ -131,6 +146,6 @@ mod tests {
         let rows = [5, 5, 1, 20, 3].map(|b| (Uuid::now_v7(), b));
         let groups = by_bytes(rows, 10);
         assert_eq!(groups.iter().map(Vec::len).collect::<Vec<_>>(), [2, 1, 1, 1]);
-        assert!(by_bytes([], 10).is_empty());
+        assert!(by_bytes::<Uuid>([], 10).is_empty());
     }
 }

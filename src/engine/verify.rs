@@ -2,9 +2,11 @@
 //!
 //! Reads by place, without the engine's bounds and in short statements, so that rekey's own batches come by in the order in
 //! which they were written, whatever the ids are. What was written since it began is read by id at the end, and both are held
-//! against a count over one snapshot: every row that existed before and did not change must have been seen.
+//! against a count over one snapshot: every row that existed before and did not change must have been seen. Rows that the
+//! index of the primary key does not lead to are found wherever rekey did not write them, and by a count.
 
 mod check;
+mod hand;
 mod met;
 mod report;
 mod verifier;
@@ -14,7 +16,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 
-use sqlx::PgConnection;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -23,12 +24,13 @@ pub use verifier::Keys;
 
 use super::Stop;
 use crate::error::{Error, Exit};
-use crate::store::counting::{self, Began, Ended};
-use crate::store::ledger::chunk;
-use crate::store::{Backend, Connector, FullXid, Purpose, StoreError, connect, with_answer_limit};
+use crate::store::counting::{self, MOST_YOUNG};
+use crate::store::ledger::{chunk, pass};
+use crate::store::{Connector, FullXid, index, with_answer_limit};
 use check::Walked;
+use hand::{Hand, until_done};
 use met::Met;
-use verifier::{Inputs, Verifier, given_up};
+use verifier::{Inputs, Verifier};
 
 /// Blocks that a worker takes at a time, at most: their batches' tags are in memory together.
 const PART: u32 = 2048;
@@ -39,16 +41,14 @@ const ATTEMPTS: usize = 3;
 /// Verifies the whole table. That no row is left of those that were moved is an error, unless it `may_be_empty`.
 pub async fn verify(
     connector: Connector,
-    keys: Keys,
+    keys: Arc<Keys>,
     rotation: Uuid,
-    first_horizon: Option<FullXid>,
     workers: usize,
     may_be_empty: bool,
     stop: Stop,
 ) -> Result<VerifyReport, Error> {
     let started = Instant::now();
-    let first_horizon = first_horizon.map(FullXid::short);
-    let inputs = Arc::new(Inputs { connector, keys, rotation, first_horizon });
+    let inputs = Arc::new(Inputs { connector, keys, rotation });
     for _ in 0..ATTEMPTS {
         let Some((mut report, tagged)) = attempt(&inputs, workers, &stop).await? else {
             tracing::warn!(
@@ -79,99 +79,41 @@ async fn attempt(
     workers: usize,
     stop: &Stop,
 ) -> Result<Option<(VerifyReport, i64)>, Error> {
-    let connector = &inputs.connector;
-    let mut conn = connector.connect(Purpose::ReadOnly).await?;
-    let since = Instant::now();
-    let (began, tagged) = loop {
-        match begin(&mut conn, inputs.rotation).await {
-            Ok(begun) => break begun,
-            Err(e) => connector.again(Purpose::ReadOnly, &mut conn, since, e).await?,
-        }
-    };
+    let (connector, rotation) = (&inputs.connector, inputs.rotation);
+    let mut hand = Hand::reach(connector, stop.clone()).await?;
+    let first = until_done!(hand, "read the first horizon", |conn| pass::first_horizon(conn, rotation));
+    let first_horizon = first.map(FullXid::short);
+    let tagged = until_done!(hand, "count the proofs", |conn| chunk::count_tagged(conn, rotation));
+    let began = until_done!(hand, "take the horizon", |conn| counting::begin(conn));
     let part = (began.blocks / (4 * workers.max(1) as u32)).clamp(16, PART);
     let (met, next) = (Met::default(), AtomicU32::new(0));
-    let verifier = Arc::new(Verifier { inputs: inputs.clone(), began, met, next, part });
+    let verifier = Arc::new(Verifier { inputs: inputs.clone(), first_horizon, began, met, next, part });
     let mut tasks = JoinSet::new();
     let limit = connector.answer_limit();
     for _ in 0..workers {
-        let (working, mut stop) = (walk::work(verifier.clone()), stop.clone());
-        tasks.spawn(with_answer_limit(limit, async move {
-            tokio::select! {
-                done = working => done,
-                // What it found so far is not told.
-                () = stop.wait() => Ok(Walked::default()),
-            }
-        }));
+        tasks.spawn(with_answer_limit(limit, walk::work(verifier.clone(), stop.clone())));
     }
     let mut walked = Walked::default();
     while let Some(done) = tasks.join_next().await {
         walked.add(done.map_err(|e| Error::new(Exit::Internal, format!("a worker panicked: {e}")))??);
     }
-    if stop.is_set() {
-        return Err(given_up());
-    }
-    let mut since = None;
-    let end = loop {
-        match end(&verifier, &mut conn, stop.clone()).await {
-            Ok(Some(end)) => break end,
-            Ok(None) => return Err(given_up()),
-            // From the first failure on: the statement itself may take minutes.
-            Err(e) => {
-                let since = *since.get_or_insert_with(Instant::now);
-                connector.again(Purpose::ReadOnly, &mut conn, since, e).await?;
-            }
-        }
-    };
+    let v = &*verifier;
+    let end = until_done!(hand, counting::OP, |conn| counting::end(conn, rotation, &v.began, MOST_YOUNG));
     if end.rewritten {
         return Ok(None);
     }
-    let mut since = None;
-    let (young, unindexed) = loop {
-        match walk::young(&verifier, &mut conn, &end.young).await {
-            Ok(young) => break young,
-            Err(e) => {
-                let since = *since.get_or_insert_with(Instant::now);
-                connector.again(Purpose::ReadOnly, &mut conn, since, walk::retried(e)?).await?;
-            }
-        }
-    };
     let old_seen = walked.old;
-    walked.add(young);
-    let mut since = None;
-    let mut report = loop {
-        match met::settle_all(&verifier, &mut conn, &walked).await {
-            Ok(report) => break report,
-            Err(e) => {
-                let since = *since.get_or_insert_with(Instant::now);
-                connector.again(Purpose::ReadOnly, &mut conn, since, e).await?;
-            }
-        }
-    };
+    walked.add(until_done!(hand, "read connections", |conn| walk::young(v, conn, &end.young)));
+    let mut report = until_done!(hand, "read proof tags", |conn| met::settle_all(v, conn, &walked));
     // What others deleted meanwhile was seen and is not there any more; the other way round nothing may be missing.
-    report.unseen = (end.old - old_seen).max(0) + unindexed;
+    report.unseen = (end.old - old_seen).max(0) + report.unseen.max(end.unknown);
+    if report.unseen > 0 {
+        report.index = Some(until_done!(hand, "name the index", |conn| index::name(conn)));
+    }
     report.bytes_compared = inputs.keys.tags.is_some();
     report.both_keys = inputs.keys.other.is_some();
     report.clean =
         report.wrong_key == 0 && report.unreadable == 0 && report.other_bytes == 0 && report.unseen == 0;
-    connect::close(conn).await;
+    hand.let_go().await;
     Ok(Some((report, tagged)))
-}
-
-/// The beginning, now, and about how many rows have a tag.
-async fn begin(conn: &mut PgConnection, rotation: Uuid) -> Result<(Began, i64), StoreError> {
-    let tagged = chunk::count_tagged(conn, rotation).await?;
-    Ok((counting::begin(conn).await?, tagged))
-}
-
-/// Counts at the end; `None` where that was given up, and cancelled at the server.
-async fn end(v: &Verifier, conn: &mut PgConnection, mut stop: Stop) -> Result<Option<Ended>, StoreError> {
-    let (connector, backend) = (&v.inputs.connector, Backend::of(conn).await?);
-    let counting = counting::end(conn, v.inputs.rotation, &v.began);
-    tokio::select! {
-        done = backend.outlives(connector, counting::OP, counting) => done.map(Some),
-        () = stop.wait() => {
-            backend.cancel(connector).await;
-            Ok(None)
-        }
-    }
 }

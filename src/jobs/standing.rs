@@ -68,14 +68,15 @@ pub async fn next_steps(
 
 /// What a verify tells of where its rotation stands.
 pub fn verdict(report: &VerifyReport) -> LastVerify {
-    found(report.clean, report.other_bytes > 0)
+    found(report.clean, report.other_bytes > 0, report.unseen > 0)
 }
 
-fn found(clean: bool, other_bytes: bool) -> LastVerify {
-    match (clean, other_bytes) {
-        (true, _) => LastVerify::Clean,
-        (false, true) => LastVerify::OtherBytes,
-        (false, false) => LastVerify::WrongRows,
+fn found(clean: bool, other_bytes: bool, unindexed: bool) -> LastVerify {
+    match (clean, other_bytes, unindexed) {
+        (true, ..) => LastVerify::Clean,
+        (false, true, _) => LastVerify::OtherBytes,
+        (false, false, true) => LastVerify::Unindexed,
+        (false, false, false) => LastVerify::WrongRows,
     }
 }
 
@@ -106,7 +107,7 @@ fn position(r: &Rotation, seen: &Seen) -> Position {
         quarantine: Quarantined { open: seen.unaccepted, accepted: seen.accepted },
         verify: match seen.verified_clean {
             Some(_) if seen.outdated => LastVerify::None,
-            Some(clean) => found(clean, seen.other_bytes),
+            Some(clean) => found(clean, seen.other_bytes, seen.unseen),
             None => LastVerify::None,
         },
         promotion: r.promoting_at.is_some().then_some(Promotion {

@@ -1,20 +1,22 @@
 //! `verify`: opens every row with the key it should be on in this state, and compares bytes. `promote` and `finalize`
 //! verify through it too. The reading itself is [`crate::engine::verify`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 use sqlx::PgConnection;
 
+use super::interrupt::{stopped, unless_stopped};
 use super::key_pair::{self, NamedKeys, Role};
 use super::preflight::unless_changed;
 use super::{Session, access, standing};
 use crate::crypto::{Cipher, TagKey};
 use crate::engine::{self, Stop, StopSource, VerifyKeys, VerifyReport};
 use crate::error::{Error, Exit, Result};
-use crate::rotation::{Command, Direction, State, Step, next};
-use crate::store::ledger::{Rotation, pass, rotation};
-use crate::store::{Connector, Purpose, audit};
+use crate::rotation::{Command, Desired, Direction, State, Step, next};
+use crate::store::ledger::{Rotation, rotation};
+use crate::store::{Connector, Purpose, audit, connect};
 
 /// What is asked for.
 pub struct VerifyRequest {
@@ -39,24 +41,37 @@ pub struct Verified {
 }
 
 /// Verifies the latest rotation. It may be given up anywhere: it only reads, and records in one transaction.
-pub async fn verify(session: &Session, request: &VerifyRequest) -> Result<Verified> {
+pub async fn verify(session: &Session, request: &VerifyRequest, mut stop: Stop) -> Result<Verified> {
     let connector = session.connector()?;
-    // Whoever stops it drops all of it.
-    let (_never, stop) = StopSource::new();
-    let mut conn = connector.connect(Purpose::Control).await?;
-    let rotation = standing::permitted(session, &mut conn, Command::Verify).await?;
-    let connector = connector.to_the_same(&mut conn).await?;
+    let begun = async {
+        let mut conn = connector.connect(Purpose::Control).await?;
+        let rotation = standing::permitted(session, &mut conn, Command::Verify).await?;
+        let connector = connector.to_the_same(&mut conn).await?;
+        Ok((conn, rotation, connector))
+    };
+    let (mut conn, rotation, connector) = unless_stopped(&mut stop, begun).await?;
     // Later changes of the rows do not matter then.
     let over = matches!(rotation.state, State::Finalized | State::RolledBack);
     let how = How { workers: request.workers, may_be_empty: over };
-    let mut checked = check(session, &request.keys, &connector, &mut conn, &rotation, how, stop).await?;
+    let checked =
+        check(session, &request.keys, &connector, &mut conn, &rotation, how, stop.clone()).await?;
+    unless_stopped(&mut stop, concluded(session, &connector, rotation, checked)).await
+}
+
+/// Records what was found, and says what it means.
+async fn concluded(
+    session: &Session,
+    connector: &Connector,
+    rotation: Rotation,
+    mut checked: Checked,
+) -> Result<Verified> {
     // The one from before has been idle for as long as the table took, which not every network lets live.
     let mut conn = connector.connect(Purpose::Control).await?;
     let now = rotation::latest(&mut conn).await?;
     if now.is_none_or(|now| !is_the_same(&now, &rotation)) {
         return Err(turned_meanwhile(&rotation));
     }
-    let recorded = record(session, &connector, &mut conn, &rotation, "verify", &mut checked).await?;
+    let recorded = record(session, connector, &mut conn, &rotation, "verify", &mut checked).await?;
     let report = checked.report;
     let mut standing = standing::of(session, &mut conn, Some(&rotation)).await?;
     if let Some(at) = &mut standing.rotation {
@@ -114,41 +129,97 @@ pub async fn check(
         other: other.as_ref().map(|held| Cipher::new(&held.key)),
         tags: new.map(|held| TagKey::derive(&held.key, rotation.id.as_bytes())),
     };
-    let first = pass::first_horizon(conn, rotation.id).await?;
     drop((wanted, other));
-    let reading = Connector::like(connector).to_the_same(conn).await?;
-    let (give_up, given_up) = StopSource::new();
-    let verifying =
-        engine::verify(reading, keys, rotation.id, first, how.workers, how.may_be_empty, given_up);
-    tokio::pin!(verifying);
-    let mut signal = stop;
-    let turned = tokio::select! {
-        report = &mut verifying => {
-            return Ok(Checked { report: unless_changed(connector, report).await?, accessed });
+    let keys = Arc::new(keys);
+    loop {
+        let reading = Connector::like(connector).to_the_same(conn).await?;
+        let (give_up, given_up) = StopSource::new();
+        let verifying = engine::verify(
+            reading,
+            keys.clone(),
+            rotation.id,
+            how.workers,
+            how.may_be_empty,
+            given_up,
+        );
+        tokio::pin!(verifying);
+        let mut signal = stop.clone();
+        let order = tokio::select! {
+            report = &mut verifying => {
+                return Ok(Checked { report: unless_changed(connector, report).await?, accessed });
+            }
+            () = signal.wait() => None,
+            order = ordered(connector, rotation) => Some(order),
+        };
+        // Whatever statement is under way is cancelled at the server, not left to run.
+        give_up.stop();
+        let done = verifying.await;
+        match order {
+            Some(Order::Turned) => return Err(turned_meanwhile(rotation)),
+            Some(Order::Stop(why)) => {
+                let message = format!("{why} before every row was verified");
+                return Err(Error::new(Exit::Stopped, message).hint("Run `rekey status` to see what is permitted"));
+            }
+            Some(Order::Pause) => {
+                tracing::info!("paused: the table is verified from its beginning once `rekey resume` was run");
+                tokio::select! {
+                    () = until_resumed(connector, rotation) => {}
+                    () = signal.wait() => return Err(stopped()),
+                }
+            }
+            None => return Ok(Checked { report: done?, accessed }),
         }
-        () = signal.wait() => false,
-        () = until_turned(connector, rotation) => true,
-    };
-    // Whatever statement is under way is cancelled at the server, not left to run.
-    give_up.stop();
-    let done = verifying.await;
-    if turned {
-        return Err(turned_meanwhile(rotation));
     }
-    Ok(Checked { report: done?, accessed })
 }
 
 /// How often the rotation is looked at while its rows are verified.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// Returns once the rotation was rolled back meanwhile, or another one began: no result would count. A database that is
-/// away is waited for by whoever reads rows.
-async fn until_turned(connector: &Connector, rotation: &Rotation) {
+/// What is to be obeyed meanwhile.
+enum Order {
+    /// The rotation was rolled back, or another one began: no result would count.
+    Turned,
+    /// An abort, or the deadline.
+    Stop(&'static str),
+    Pause,
+}
+
+/// Returns once there is something to be obeyed that was not so when the verify began. A database that is away is waited
+/// for by whoever reads rows.
+async fn ordered(connector: &Connector, rotation: &Rotation) -> Order {
+    watched(connector, |now| {
+        let Some(now) = now.filter(|now| is_the_same(now, rotation)) else { return Some(Order::Turned) };
+        match now.desired {
+            _ if now.past_deadline && !rotation.past_deadline => Some(Order::Stop("the deadline passed")),
+            Desired::Aborted if rotation.desired != Desired::Aborted => {
+                Some(Order::Stop("the rotation was aborted"))
+            }
+            Desired::Paused if rotation.desired == Desired::Running => Some(Order::Pause),
+            _ => None,
+        }
+    })
+    .await
+}
+
+/// Returns once a pause is over, whatever ended it.
+async fn until_resumed(connector: &Connector, rotation: &Rotation) {
+    watched(connector, |now| {
+        let paused = now.is_some_and(|now| {
+            is_the_same(now, rotation) && now.desired == Desired::Paused && now.past_deadline == rotation.past_deadline
+        });
+        (!paused).then_some(())
+    })
+    .await;
+}
+
+/// Looks at the latest rotation until it tells something.
+async fn watched<T>(connector: &Connector, tells: impl Fn(Option<&Rotation>) -> Option<T>) -> T {
     loop {
         if let Ok(mut conn) = connector.try_connect(Purpose::ReadOnly).await {
             while let Ok(now) = rotation::latest(&mut conn).await {
-                if now.is_none_or(|now| !is_the_same(&now, rotation)) {
-                    return;
+                if let Some(told) = tells(now.as_ref()) {
+                    connect::close(conn).await;
+                    return told;
                 }
                 tokio::time::sleep(EVERY).await;
             }

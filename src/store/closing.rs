@@ -1,4 +1,6 @@
-//! The closing proof's statements: every row that something else wrote since the pass began, over one snapshot.
+//! The closing proof's statements: every row that something else wrote since the pass began, over one snapshot; and where the
+//! pass went by the index of the primary key, every other row that rekey did not write, so that none which that index does
+//! not lead to escapes.
 //!
 //! Ids and versions alone go through the join with rekey's own batches, so that a proof over many batches needs little
 //! memory, and no disk. What is done about the rows is decided in `engine::closing`.
@@ -7,11 +9,13 @@ use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::error::{Statement as _, StoreError};
+use super::index;
 use super::ledger::Pass;
 use super::pg_types::Xid;
 use super::rows::{self, READ_ROWS, Read, Stretch, read_columns};
 use super::statement::statements;
-use crate::rotation::Direction;
+use super::table::user_triggers;
+use crate::rotation::{Addressing, Direction, PassKind};
 
 const OP: &str = "prove that none is left";
 const BEGIN: &str = "begin the closing proof";
@@ -34,48 +38,52 @@ statements! {
          (SELECT coalesce(sum(batch_seq), 0)::bigint AS batches FROM rekey.chunks WHERE rotation = $1) n \
          WHERE m.name = 'work_mem'";
 
-    // A user trigger may have changed other rows, or other bytes, in rekey's transactions, so every row that they touched
-    // is decrypted as well.
-    fn has_triggers() -> One<bool> during "look for triggers":
-        "SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = \
-         'public.provider_connections'::regclass AND NOT tgisinternal AND tgenabled IN ('O', 'A') AND tgtype & 16 <> 0 \
-         AND (cardinality(tgattr::int2[]) = 0 OR EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = tgrelid \
-         AND a.attname = 'encrypted_credentials' AND a.attnum = ANY (tgattr::int2[]))))";
+    // A user trigger may have changed other rows, or other bytes, in rekey's transactions, even if it is gone by now: every
+    // row that they touched is decrypted as well.
+    fn has_triggers(rotation: Uuid) -> One<bool> during "look for triggers":
+        concat!("SELECT ", user_triggers!(), " OR EXISTS (SELECT FROM rekey.chunks WHERE rotation = $1 AND beside_triggers)");
 
     // The fence (OFFSET 0) keeps `age()` above the join: it is not parallel-safe, and below it would keep the scan on one
     // core. The inner one keeps ciphertext out of the join. A proof row vouches only for what the very transaction that
     // wrote it wrote: in a ledger that was restored from a dump its recorded id is another database's, and may be an
     // application's here.
-    fn foreign(horizon: Xid, rotation: Uuid, direction: Direction, limit: i64) -> Query<Uuid> during OP:
+    fn foreign(horizon: Xid, rotation: Uuid, direction: Direction, old_too: bool, limit: i64) -> Query<Uuid> during OP:
         "SELECT s.id FROM (SELECT t.id, t.x FROM (SELECT id, xmin AS x FROM public.provider_connections \
          WHERE encrypted_credentials IS NOT NULL OFFSET 0) t WHERE NOT EXISTS (SELECT FROM rekey.proofs p \
          WHERE p.rotation = $2 AND p.direction = $3 AND p.xid::xid = t.x AND p.xmin = t.x) \
-         OFFSET 0) s WHERE age(s.x) <= age($1) LIMIT $4";
+         OFFSET 0) s WHERE age(s.x) <= age($1) OR $4 LIMIT $5";
 
-    fn young(horizon: Xid, max: i32) -> Query<Read<'static>> during OP:
+    fn young(horizon: Xid, max: i32, old_too: bool) -> Query<Read<'static>> during OP:
         concat!(
             "SELECT * FROM (SELECT ", read_columns!("$2"), " FROM public.provider_connections t \
-             WHERE t.encrypted_credentials IS NOT NULL OFFSET 0) s WHERE age(s.xmin) <= age($1)"
+             WHERE t.encrypted_credentials IS NOT NULL OFFSET 0) s WHERE age(s.xmin) <= age($1) OR $3"
         );
 
     fn filenode() -> One<i64> during "look at the heap":
         "SELECT pg_relation_filenode('public.provider_connections')::bigint";
 }
 
-/// Hands on each row that something else wrote since the pass's horizon; values longer than `max` bytes are left out.
-/// Returns the file that the heap is in.
+/// Whether a pass walked by the index, and so has not met the rows that the index does not lead to.
+fn walked_by_index(pass: &Pass) -> bool {
+    pass.kind == PassKind::Full && pass.addressing == Addressing::Keys
+}
+
+/// Hands on each row that something else wrote since the pass's horizon, and after a walk by keys the older ones that rekey
+/// left alone; values longer than `max` bytes are left out. `each` says of a row whether it may have to be moved, which is
+/// done by id: where the index does not lead to one of these, that is the end. Returns the file that the heap is in.
 pub async fn read_foreign<E: From<StoreError>>(
     conn: &mut PgConnection,
     pass: &Pass,
     max: i32,
-    mut each: impl FnMut(Read<'_>) -> Result<(), E>,
+    mut each: impl FnMut(Read<'_>) -> Result<bool, E>,
 ) -> Result<i64, E> {
     // One snapshot for all of it: that none is on the source key is said of one instant.
     let mut tx = conn.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").during(BEGIN).await?;
     settings(&mut tx, pass.rotation, BATCH_BYTES).await?;
+    let (horizon, old_too) = (pass.horizon_xid(), walked_by_index(pass));
     let mut ids = Vec::new();
-    let by_id = !has_triggers(&mut tx).await? && {
-        let foreign = foreign(pass.horizon_xid(), pass.rotation, pass.direction, LISTED + 1).however_long();
+    let by_id = !has_triggers(&mut tx, pass.rotation).await? && {
+        let foreign = foreign(horizon, pass.rotation, pass.direction, old_too, LISTED + 1).however_long();
         foreign
             .each(&mut tx, |id| {
                 ids.push(id);
@@ -85,12 +93,31 @@ pub async fn read_foreign<E: From<StoreError>>(
         ids.len() as i64 <= LISTED
     };
     if by_id {
+        index::only_by_index(&mut tx).await?;
         for ids in ids.chunks(READ_ROWS as usize) {
-            rows::read_once(&mut tx, &Stretch::Ids { ids: ids.to_vec(), max }, &mut each).await?;
+            let mut found = Vec::with_capacity(ids.len());
+            let stretch = Stretch::Ids { ids: ids.to_vec(), max };
+            rows::read_once(&mut tx, &stretch, |row| {
+                found.push(row.id);
+                each(row).map(drop)
+            })
+            .await?;
+            // In one snapshot, what is there by place is there by id.
+            index::refuse(&mut tx, &index::missing(ids, found)).await?;
         }
     } else {
         drop(ids);
-        young(pass.horizon_xid(), max).however_long().each(&mut tx, each).await?;
+        let mut moves = Vec::new();
+        let read = young(horizon, max, old_too).however_long().each(&mut tx, |row| {
+            let id = row.id;
+            if each(row)? && (moves.len() as i64) < LISTED {
+                moves.push(id);
+            }
+            Ok::<(), E>(())
+        });
+        read.await?;
+        index::only_by_index(&mut tx).await?;
+        index::require(&mut tx, &moves).await?;
     }
     // The statement's lock on the table is still held: the heap has not been rewritten since.
     let filenode = filenode(&mut tx).await?;

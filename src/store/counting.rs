@@ -1,10 +1,13 @@
-//! Where a verify begins and ends: the horizon that tells what is written meanwhile, and at the end, over one snapshot, how
-//! many rows there are and which of them are younger.
+//! Where a verify begins and ends: the snapshot that tells what is written meanwhile, and at the end, over one snapshot, how
+//! many rows there are, which of them are younger, and how many the index of the primary key leads to.
+
+use std::collections::HashSet;
 
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::error::{Statement, StoreError};
+use super::index;
 use super::pg_types::{FullXid, Xid};
 use super::statement::{row, statements};
 use crate::rotation::Tid;
@@ -13,26 +16,34 @@ use crate::rotation::Tid;
 pub const OP: &str = "count the connections";
 
 /// Rows written while they were read that are held at a time, 24 bytes each.
-const MOST_YOUNG: i64 = 4_000_000;
+pub const MOST_YOUNG: i64 = 4_000_000;
+
+/// A table of so many blocks is small: its rows may be looked for in any order.
+const SMALL: u32 = 25_000;
 
 struct Now {
     xmin: FullXid,
     xmax: FullXid,
+    snapshot: String,
+    in_recovery: bool,
     blocks: i64,
     filenode: i64,
 }
 
-row!(Now { xmin, xmax, blocks, filenode });
+row!(Now { xmin, xmax, snapshot, in_recovery, blocks, filenode });
 
 statements! {
+    // On a standby a snapshot lists no transaction that is under way: whoever verifies there does not wait for rekey's batches.
     fn now() -> One<Now> during "take the horizon":
-        "SELECT pg_snapshot_xmin(s) AS xmin, pg_snapshot_xmax(s) AS xmax, \
+        "SELECT pg_snapshot_xmin(s) AS xmin, pg_snapshot_xmax(s) AS xmax, s::text AS snapshot, pg_is_in_recovery() AS in_recovery, \
          pg_relation_size('public.provider_connections') / current_setting('block_size')::bigint AS blocks, \
          pg_relation_filenode('public.provider_connections')::bigint AS filenode FROM pg_current_snapshot() s";
 
-    // Memory for the hash of rekey's own batches, as in `closing.rs`.
+    // Memory for the hash of rekey's own batches, as in `closing.rs`. Counted is what the heap has, not what an index has.
     fn settings(rotation: Uuid) during OP:
         "SELECT set_config('statement_timeout', '0', true), set_config('enable_nestloop', 'off', true), \
+         set_config('plan_cache_mode', 'auto', true), set_config('enable_seqscan', 'on', true), \
+         set_config('enable_indexonlyscan', 'off', true), \
          set_config('work_mem', greatest(m.setting::bigint, least(65536, n.batches * 80 / 1024)) || 'kB', true) \
          FROM pg_catalog.pg_settings m, \
          (SELECT coalesce(sum(batch_seq), 0)::bigint AS batches FROM rekey.chunks WHERE rotation = $1) n \
@@ -42,13 +53,24 @@ statements! {
         "SELECT count(*), pg_snapshot_xmax(pg_current_snapshot()) FROM public.provider_connections";
 
     // Of rekey's own batches, only those that ended before the verify began are old; see `closing.rs` for the fences.
-    fn young(horizon: Xid, rotation: Uuid, next: FullXid, limit: i64) -> Query<(Uuid, Tid)> during OP:
+    fn young(horizon: Xid, rotation: Uuid, began: &str, limit: i64) -> Query<(Uuid, Tid)> during OP:
         "SELECT s.id, s.at FROM (SELECT t.id, t.at, t.x FROM (SELECT id, ctid AS at, xmin AS x \
          FROM public.provider_connections OFFSET 0) t WHERE NOT EXISTS (SELECT FROM rekey.proofs p WHERE p.rotation = $2 \
-         AND p.xid::xid = t.x AND p.xmin = t.x AND p.xid < $3) OFFSET 0) s WHERE age(s.x) <= age($1) LIMIT $4";
+         AND p.xid::xid = t.x AND p.xmin = t.x AND pg_visible_in_snapshot(p.xid, $3::text::pg_snapshot)) OFFSET 0) s \
+         WHERE age(s.x) <= age($1) LIMIT $4";
 
-    fn at(places: &[Tid]) -> All<Uuid> during "look for rows that the index does not lead to":
-        "SELECT id FROM public.provider_connections WHERE ctid = ANY($1)";
+    // How well ids follow the heap, and how much of it need not be looked at for what an index has.
+    fn order() -> One<(f64, f64)> during OP:
+        "SELECT coalesce((SELECT abs(s.correlation)::float8 FROM pg_catalog.pg_stats s WHERE s.schemaname = 'public' \
+         AND s.tablename = 'provider_connections' AND s.attname = 'id'), 0), \
+         (SELECT c.relallvisible::float8 / greatest(c.relpages, 1) FROM pg_catalog.pg_class c \
+         WHERE c.oid = 'public.provider_connections'::pg_catalog.regclass)";
+
+    fn only_by_index_alone() during OP:
+        "SELECT set_config('enable_indexonlyscan', 'on', true)";
+
+    fn by_index(least: Uuid) -> Query<i64> during OP:
+        "SELECT count(*) FROM public.provider_connections WHERE id >= $1";
 }
 
 /// Where the database stood when a verify began.
@@ -61,16 +83,41 @@ pub struct Began {
     pub blocks: u32,
     /// The file that the heap was in.
     pub filenode: i64,
+    /// Transactions that were under way then.
+    under_way: HashSet<Xid>,
+    snapshot: String,
+    in_recovery: bool,
     next_in_full: FullXid,
     quiet: bool,
 }
 
+impl Began {
+    /// Whether a transaction that has ended by now had ended by then.
+    pub fn saw(&self, xid: Xid) -> bool {
+        xid.precedes(self.horizon) || xid.precedes(self.next) && !self.under_way.contains(&xid)
+    }
+}
+
 /// The beginning: now.
 pub async fn begin(conn: &mut PgConnection) -> Result<Began, StoreError> {
-    let Now { xmin, xmax, blocks, filenode } = now(conn).await?;
-    let blocks = u32::try_from(blocks).unwrap_or(u32::MAX);
-    let (horizon, next) = (xmin.short(), xmax.short());
-    Ok(Began { horizon, next, blocks, filenode, quiet: xmin == xmax, next_in_full: xmax })
+    let Now { xmin, xmax, snapshot, in_recovery, blocks, filenode } = now(conn).await?;
+    Ok(Began {
+        horizon: xmin.short(),
+        next: xmax.short(),
+        blocks: u32::try_from(blocks).unwrap_or(u32::MAX),
+        filenode,
+        under_way: under_way(&snapshot),
+        snapshot,
+        in_recovery,
+        next_in_full: xmax,
+        quiet: xmin == xmax,
+    })
+}
+
+/// The transactions that a snapshot lists, which PostgreSQL writes `xmin:xmax:x,y,z`.
+fn under_way(snapshot: &str) -> HashSet<Xid> {
+    let listed = snapshot.rsplit(':').next().unwrap_or_default().split(',');
+    listed.filter_map(|xid| xid.parse::<u64>().ok()).map(|xid| FullXid(xid).short()).collect()
 }
 
 /// What there is at the end.
@@ -81,17 +128,26 @@ pub struct Ended {
     pub young: Vec<(Uuid, Tid)>,
     /// The heap was rewritten meanwhile: places have another meaning.
     pub rewritten: bool,
+    /// Rows that the index of the primary key does not lead to, where they were counted: not on a standby, which has the same
+    /// index and may cancel so long a snapshot; nor where ids are scattered over a large heap, each page of which would be
+    /// read a hundred times.
+    pub unknown: i64,
 }
 
-/// Counts, over one snapshot. More young rows than can be listed are an error.
-pub async fn end(conn: &mut PgConnection, rotation: Uuid, began: &Began) -> Result<Ended, StoreError> {
+/// Counts, over one snapshot. More than `most` young rows are an error.
+pub async fn end(
+    conn: &mut PgConnection,
+    rotation: Uuid,
+    began: &Began,
+    most: i64,
+) -> Result<Ended, StoreError> {
     let begin = conn.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
     let mut tx = begin.during(OP).await?;
     settings(&mut tx, rotation).await?;
     let (rows, next) = all().however_long().one(&mut tx).await?;
     let mut found = Vec::new();
     if !(began.quiet && next == began.next_in_full) {
-        let listing = young(began.horizon, rotation, began.next_in_full, MOST_YOUNG + 1).however_long();
+        let listing = young(began.horizon, rotation, &began.snapshot, most + 1).however_long();
         listing
             .each(&mut tx, |row| {
                 found.push(row);
@@ -99,19 +155,38 @@ pub async fn end(conn: &mut PgConnection, rotation: Uuid, began: &Began) -> Resu
             })
             .await?;
     }
-    if found.len() as i64 > MOST_YOUNG {
-        let what = "more rows are being written than rekey can verify".into();
-        return Err(StoreError::Sql { op: OP, source: sqlx::Error::Protocol(what) });
+    if found.len() as i64 > most {
+        return Err(StoreError::TooManyWritten { most });
+    }
+    let mut unknown = 0;
+    if !began.in_recovery && is_cheap(&mut tx, began).await? {
+        index::only_by_index(&mut tx).await?;
+        only_by_index_alone(&mut tx).await?;
+        unknown = rows - by_index(Uuid::nil()).however_long().one(&mut tx).await?;
     }
     let filenode = now(&mut tx).await?.filenode;
     tx.rollback().during(OP).await?;
     let (old, rewritten) = (rows - found.len() as i64, filenode != began.filenode);
-    Ok(Ended { old, young: found, rewritten })
+    Ok(Ended { old, young: found, rewritten, unknown })
 }
 
-/// How many of these rows, which reading by id did not find, are at their places all the same.
-pub async fn unindexed(conn: &mut PgConnection, rows: &[(Uuid, Tid)]) -> Result<i64, StoreError> {
-    let places: Vec<Tid> = rows.iter().map(|(_, at)| *at).collect();
-    let there = at(conn, &places).await?;
-    Ok(rows.iter().filter(|(id, _)| there.contains(id)).count() as i64)
+/// Whether counting by the index reads each page about once.
+async fn is_cheap(conn: &mut PgConnection, began: &Began) -> Result<bool, StoreError> {
+    if began.blocks < SMALL {
+        return Ok(true);
+    }
+    let (correlation, visible) = order(conn).await?;
+    Ok(correlation > 0.9 || visible > 0.9)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_lists_what_was_under_way() {
+        assert!(under_way("755:755:").is_empty());
+        assert_eq!(under_way("755:760:755,758"), HashSet::from([Xid(755), Xid(758)]));
+        assert_eq!(under_way("4294967300:4294967301:4294967300"), HashSet::from([Xid(4)]));
+    }
 }

@@ -1,8 +1,13 @@
 //! Database errors, by what can be done about them.
 
+mod exit;
+
+pub use exit::reindex;
+
 use std::time::Duration;
 
-use crate::error::{Error, Exit};
+use uuid::Uuid;
+
 use crate::fault_point::{self, Fault, Side};
 
 /// What to do after a database error.
@@ -111,6 +116,28 @@ pub enum StoreError {
         /// "needs rekey X or later".
         needs: String,
     },
+    /// The table has rows that the index of their primary key does not lead to: whatever reads by id misses them.
+    #[error(
+        "connection {id} is in the table, and index {index} does not find it{}: the index is damaged or half built",
+        others(.rows)
+    )]
+    Unindexed {
+        /// The index, as SQL names it.
+        index: String,
+        /// One of the rows.
+        id: Uuid,
+        /// How many were met.
+        rows: usize,
+    },
+    /// Others write faster than rows can be verified.
+    #[error("more than {most} rows were written while the table was verified")]
+    TooManyWritten {
+        /// As many can be held.
+        most: i64,
+    },
+    /// The server handed rows on in another order than the one that was relied on.
+    #[error("rows came in another order than that of their places")]
+    OutOfOrder,
     /// rekey's migrations could not be applied.
     #[error("could not create or update schema rekey: {}", migration(.source))]
     Migrate {
@@ -146,6 +173,10 @@ fn unreadable(sqlstate: Option<&str>) -> String {
             "the server refuses the user, the password or the database; its message is not UTF-8".to_owned()
         }
     }
+}
+
+fn others(rows: &usize) -> String {
+    if *rows > 1 { format!(", and {} more", rows - 1) } else { String::new() }
 }
 
 /// What the server said to a statement of a migration.
@@ -208,6 +239,9 @@ impl StoreError {
             | StoreError::Tls { .. }
             | StoreError::Refused { .. }
             | StoreError::Unpreparable { .. } => Class::Denied,
+            StoreError::Unindexed { .. } | StoreError::TooManyWritten { .. } | StoreError::OutOfOrder => {
+                Class::Fatal
+            }
             StoreError::Migrate { source, .. } => executed(source).map_or(Class::Fatal, class_of),
         }
     }
@@ -215,38 +249,6 @@ impl StoreError {
     /// The server cannot read what it has stored.
     pub fn is_damage(&self) -> bool {
         self.sqlstate().is_some_and(|code| code.starts_with("XX"))
-    }
-
-    /// A rotation under way, or all of rekey's tables, have vanished: this is another database than a moment ago.
-    fn ledger_is_gone(&self) -> bool {
-        match self {
-            StoreError::Sql { source: sqlx::Error::RowNotFound, .. } => true,
-            StoreError::Sql { source: sqlx::Error::Database(db), .. } => {
-                // Names are the same in every language.
-                matches!(db.code().as_deref(), Some("42P01" | "3F000")) && db.message().contains("rekey")
-            }
-            _ => false,
-        }
-    }
-
-    /// The server, or an event trigger in it, does not let this role create or change schema rekey.
-    fn refused_migration(&self) -> Option<Error> {
-        let StoreError::Migrate { triggers, .. } = self else { return None };
-        let passing = matches!(
-            self.class(),
-            Class::ConnectionLost | Class::LockTimeout | Class::Retry | Class::TookTooLong | Class::Exhausted
-        );
-        if passing || self.is_damage() || self.sqlstate().is_none() {
-            return None;
-        }
-        let message = match triggers.as_slice() {
-            [] => self.to_string(),
-            triggers => format!("{self}; event trigger {} runs for such statements", triggers.join(", ")),
-        };
-        Some(Error::new(Exit::Preflight, message).hint(
-            "Let a DBA or the owner of schema rekey apply the SQL of `rekey init --print-sql`, then run the \
-             same command again",
-        ))
     }
 
     /// The server's SQLSTATE, where it sent one.
@@ -261,80 +263,6 @@ impl StoreError {
             },
             _ => None,
         }
-    }
-}
-
-impl From<StoreError> for Error {
-    fn from(e: StoreError) -> Error {
-        match e {
-            StoreError::OlderLedger => {
-                return Error::new(Exit::Preflight, e.to_string()).hint(
-                    "Run `rekey init` as the owner of schema rekey. It upgrades the schema and loses nothing",
-                );
-            }
-            StoreError::NewerLedger { .. } => {
-                return Error::new(Exit::Preflight, e.to_string())
-                    .hint("Use that version of rekey on every machine and in every pod");
-            }
-            _ => {}
-        }
-        if matches!(e, StoreError::Pooled { .. }) {
-            return Error::new(Exit::Preflight, e.to_string()).hint(NAME_THE_SERVER);
-        }
-        // A prepared statement that is there already, or not there: another client's session is at the other end.
-        if matches!(e.sqlstate().as_deref(), Some("42P05" | "26000")) {
-            return Error::new(
-                Exit::Preflight,
-                format!("pooling: rekey is connected through a pooler in transaction mode: {e}"),
-            )
-            .hint(NAME_THE_SERVER);
-        }
-        if e.ledger_is_gone() {
-            return Error::new(
-                Exit::Unavailable,
-                format!("this rotation is no longer in this database: {e}"),
-            )
-            .hint(
-                "The database may have been restored, or failed over before this rotation replicated. \
-                Check `rekey status`, then rerun",
-            );
-        }
-        if let Some(refused) = e.refused_migration() {
-            return refused;
-        }
-        let (exit, hint) = match (e.class(), &e) {
-            (Class::ConnectionLost | Class::LockTimeout | Class::Retry | Class::TookTooLong, _) => (
-                Exit::Unavailable,
-                "Check that the database is up and reachable, then run the same command again",
-            ),
-            (Class::Exhausted, _) => (
-                Exit::Unavailable,
-                "Free resources on the database server, then run the same command again. The checkpoint is \
-                 saved",
-            ),
-            (Class::Denied, StoreError::Tls { remedy, .. }) => (Exit::Usage, *remedy),
-            (Class::Denied, StoreError::Unpreparable { .. }) => (
-                Exit::Usage,
-                "Give the role a password of ASCII letters, digits and punctuation: `ALTER ROLE … PASSWORD`",
-            ),
-            (Class::Denied, StoreError::Refused { .. }) => (
-                Exit::Usage,
-                "Check the user, password and database name in DATABASE_URL. The server's log shows the reason",
-            ),
-            (Class::Denied, StoreError::Connect { .. }) => {
-                (Exit::Usage, "Check the user, password, database name and TLS settings in DATABASE_URL")
-            }
-            (Class::Denied, _) => (
-                Exit::Preflight,
-                "Grant the missing privilege. Run `rekey init --print-sql` to see the grants that each role \
-                 needs",
-            ),
-            (Class::Data | Class::Fatal, _) => (
-                Exit::Internal,
-                "Report this bug with the log. No data was lost: run the same command again to resume",
-            ),
-        };
-        Error::new(exit, e.to_string()).hint(hint)
     }
 }
 

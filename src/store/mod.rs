@@ -13,6 +13,7 @@ pub mod encoding;
 mod error;
 pub mod facts;
 pub mod grants;
+pub mod index;
 pub mod ledger;
 pub mod locks;
 pub mod origin;
@@ -34,7 +35,7 @@ pub mod waits;
 pub use backend::Backend;
 pub use connect::{Connector, Purpose, Server};
 pub use dsn::{Dsn, DsnError};
-pub use error::{Class, During, Statement, StoreError, bounded, pass_point, with_answer_limit};
+pub use error::{Class, During, Statement, StoreError, bounded, pass_point, reindex, with_answer_limit};
 pub use outage::Outage;
 pub use pg_types::{FullXid, Xid};
 pub use statement::{Column, Declaration};
@@ -51,6 +52,7 @@ pub fn statements() -> impl Iterator<Item = &'static Declaration> {
         counting::STATEMENTS,
         encoding::STATEMENTS,
         facts::STATEMENTS,
+        index::STATEMENTS,
         locks::STATEMENTS,
         origin::STATEMENTS,
         pooling::STATEMENTS,

@@ -160,6 +160,9 @@ statements! {
     fn read_ids(max: i32, ids: &[Uuid]) -> Query<Read<'static>> during READ:
         select!("id = ANY($2)");
 
+    fn read_at(max: i32, places: &[Tid]) -> Query<Read<'static>> during READ:
+        select!("ctid = ANY($2)");
+
     // A trigger that runs before the row is written; those behind foreign keys are internal, and run after. Bits of tgtype:
     // 1 for each row, 2 before, 16 on UPDATE (src/include/catalog/pg_trigger.h). Created by anybody meanwhile, it waits.
     fn update(news: &News<'_>) -> Query<()> during "write a batch":
@@ -203,12 +206,17 @@ pub enum Stretch {
     Places { after: Tid, hi: u32, limit: i64 },
     /// These rows; values longer than `max` bytes are left out.
     Ids { ids: Vec<Uuid>, max: i32 },
+    /// Whatever is at these places; values longer than `max` bytes are left out.
+    At { places: Vec<Tid>, max: i32 },
 }
 
 impl Stretch {
     /// The longest value that the statement carries.
     pub fn max(&self) -> i32 {
-        if let Stretch::Ids { max, .. } = self { *max } else { INLINE_BYTES }
+        match self {
+            Stretch::Ids { max, .. } | Stretch::At { max, .. } => *max,
+            _ => INLINE_BYTES,
+        }
     }
 
     /// The most rows it has; none for rows that are named.
@@ -217,7 +225,17 @@ impl Stretch {
             Stretch::FromStart { limit, .. }
             | Stretch::After { limit, .. }
             | Stretch::Places { limit, .. } => Some(*limit),
-            Stretch::Ids { .. } => None,
+            Stretch::Ids { .. } | Stretch::At { .. } => None,
+        }
+    }
+
+    /// The same rows, one by one or a few of them: by the way that they were met.
+    pub fn some(&self, rows: &[(Uuid, Tid)], max: i32) -> Stretch {
+        match self {
+            Stretch::Places { .. } | Stretch::At { .. } => {
+                Stretch::At { places: rows.iter().map(|(_, at)| *at).collect(), max }
+            }
+            _ => Stretch::Ids { ids: rows.iter().map(|(id, _)| *id).collect(), max },
         }
     }
 
@@ -229,6 +247,7 @@ impl Stretch {
                 read_places(max, *after, Tid { block: *hi, offset: 0 }, *limit)
             }
             Stretch::Ids { ids, .. } => read_ids(max, ids),
+            Stretch::At { places, .. } => read_at(max, places),
         }
     }
 }
@@ -249,8 +268,7 @@ impl Seen {
             matches!(stretch, Stretch::Places { .. }) && self.last.is_some_and(|(_, at)| at >= row.tid);
         if out_of_order {
             // What is read next begins behind the last place: a row would be missed.
-            let what = "rows came in another order than that of their places".into();
-            return Err(StoreError::Sql { op: READ, source: sqlx::Error::Protocol(what) });
+            return Err(StoreError::OutOfOrder);
         }
         *self = Seen { rows: self.rows + 1, last: Some((row.id, row.tid)) };
         Ok(())
@@ -298,7 +316,7 @@ pub async fn read<E: From<StoreError>>(
     });
     bare.await.map_err(Failed::into)?;
     for (id, tid, xmin, length, stored) in rest.into_iter().filter(|row| !handed_on.contains(&row.0)) {
-        let alone = Stretch::Ids { ids: vec![id], max: stretch.max() };
+        let alone = stretch.some(&[(id, tid)], stretch.max());
         match hand_on(conn, alone.query(alone.max()), &mut each).await {
             Err(Failed::Server(error)) if error.is_damage() => {
                 each(Read { id, tid, xmin, length, stored, envelope: None, damaged: true })?;

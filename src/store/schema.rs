@@ -19,6 +19,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (4, "origin", include_str!("../../migrations/0004_origin.sql")),
     (5, "operator", include_str!("../../migrations/0005_operator.sql")),
     (6, "version", include_str!("../../migrations/0006_version.sql")),
+    (7, "triggers", include_str!("../../migrations/0007_triggers.sql")),
     (8, "samples", include_str!("../../migrations/0008_samples.sql")),
 ];
 

@@ -42,6 +42,7 @@ mod surroundings; // server settings, replication, other sessions: findings
 mod throttle; // each throttle signal, on real servers
 mod trail; // who may append to the audit trail, and what counts only with its event
 mod transactions; // short transactions: HOT, pruning
+mod unindexed; // rows that the primary key's index does not lead to
 mod verify; // verify proves, row by row
 mod versions; // PostgreSQL 15 to 18
 mod waits; // waiting costs next to nothing, and says for what

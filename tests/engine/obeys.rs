@@ -23,9 +23,13 @@ fn proofs(db: &Db) -> i64 {
 
 /// A run in the midst of a closing proof that takes minutes: the ledger's proofs are read through a view that sleeps.
 fn in_the_proof(db: &Db) -> Running {
+    in_the_proof_with(db, &[])
+}
+
+fn in_the_proof_with(db: &Db, more: &[&str]) -> Running {
     Load::rows(300).into(db);
     let holder = db.hold_last();
-    let run = run(db).start();
+    let run = run(db).more(more).start();
     until("all other rows to be moved", SOON, || {
         let put_off = "SELECT EXISTS (SELECT FROM rekey.chunks WHERE owner = 'put off')";
         db.try_value::<bool>(put_off).is_ok_and(|it_is| it_is).then_some(())
@@ -96,6 +100,73 @@ fn a_closing_proof_is_given_up_for_a_pause_and_done_again_after_it() {
     run.wait().expect(0);
     assert_eq!(state(&db), "migrated");
     judge.all_on(&db, NEW);
+}
+
+/// The hours of the window end in the midst of it.
+#[test]
+fn a_closing_proof_is_given_up_for_a_window_that_closes() {
+    let db = Db::new();
+    // A window ends with a minute: there is time for all that comes before.
+    until("time before the minute is over", SOON, || {
+        db.value::<bool>("SELECT extract(second FROM clock_timestamp()) < 20").then_some(())
+    });
+    let window: String = db.value(
+        "SELECT to_char(t - interval '1 hour', 'HH24:MI') || '-' || to_char(t + interval '1 minute', 'HH24:MI') || ' UTC'
+         FROM (SELECT clock_timestamp() AT TIME ZONE 'UTC' AS t) now",
+    );
+    let run = in_the_proof_with(&db, &["--window", &window]);
+    until("the window to close", Duration::from_secs(90), || {
+        db.value::<bool>("SELECT extract(second FROM clock_timestamp()) < 10").then_some(())
+    });
+    none_is_left(&db);
+    assert_eq!(state(&db), "migrating");
+    run.signal(Signal::TERM);
+    run.wait_for(LIMIT).expect(75);
+}
+
+/// A verify whose tags are read for minutes.
+fn in_a_verify(db: &Db) -> Running {
+    Load::rows(300).into(db);
+    run(db).exits(0);
+    slow_proofs(db);
+    let verify = rekey(db, ["verify"]).start();
+    until("the tags to be read", SOON, || (proofs(db) > 0).then_some(()));
+    verify
+}
+
+#[test]
+fn a_verify_is_given_up_for_an_abort_a_signal_and_a_deadline() {
+    type Order<'a> = &'a dyn Fn(&Db, &Running);
+    let orders: [(Order<'_>, i32); 3] = [
+        (&|db, _| drop(rekey(db, ["abort"]).exits(0)), 9),
+        (&|_, verify| verify.signal(Signal::TERM), 75),
+        (
+            &|db, _| {
+                db.execute("UPDATE rekey.rotations SET deadline = clock_timestamp() + interval '1 second'")
+            },
+            9,
+        ),
+    ];
+    for (order, code) in orders {
+        let db = Db::new();
+        let verify = in_a_verify(&db);
+        order(&db, &verify);
+        verify.wait_for(LIMIT).expect(code);
+        none_is_left(&db);
+        assert!(db.value::<bool>("SELECT bool_and(verified_clean IS NULL) FROM rekey.rotations"));
+    }
+}
+
+#[test]
+fn a_verify_is_given_up_for_a_pause_and_done_again_after_it() {
+    let db = Db::new();
+    let verify = in_a_verify(&db);
+    rekey(&db, ["pause"]).exits(0);
+    none_is_left(&db);
+    fast_proofs(&db);
+    rekey(&db, ["resume"]).exits(0);
+    verify.wait().expect(0);
+    assert!(db.value::<bool>("SELECT bool_and(verified_clean) FROM rekey.rotations"));
 }
 
 /// A failover may lose the commit that concluded: what the ledger says at the end decides, not what was read before.

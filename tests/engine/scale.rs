@@ -21,6 +21,38 @@ fn memory_is_bounded_whatever_the_tables_layout() {
     verify.ends_within_memory(0, MEMORY);
 }
 
+/// What is read at a time is chosen by what was read before, and thousands of rows of 400 bytes say nothing of those of 7 KB
+/// behind them.
+#[test]
+fn memory_is_bounded_where_small_rows_come_before_large_ones() {
+    let db = Db::new();
+    Load::rows(45_000).bytes(400).ids(Ids::V4).into(&db);
+    Load::rows(9_000).bytes(7000).ids(Ids::V4).seed(2).into(&db);
+    rekey(&db, ["run"]).start().ends_within_memory(0, MEMORY);
+    assert_eq!(db.value::<String>("SELECT addressing FROM rekey.passes WHERE pass = 1"), "blocks");
+    rekey(&db, ["verify"]).start().ends_within_memory(0, MEMORY);
+}
+
+/// Chunks that are done leave their entries in the index of open ones for as long as somebody holds a snapshot: no claim walks
+/// over all of them.
+#[test]
+fn a_claim_costs_the_same_however_many_chunks_are_done_and_whoever_holds_a_snapshot() {
+    let db = Db::new();
+    Load::rows(6000).into(&db);
+    rekey(&db, ["init"]).exits(0);
+    let mut holder = db.hold();
+    holder.execute(sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"));
+    holder.execute(sqlx::query("SELECT FROM provider_connections LIMIT 1"));
+    rekey(&db, ["run", "--workers", "1", "--chunk-rows", "20"]).exits(0);
+    let chunks: i64 = db.value("SELECT count(*) FROM rekey.chunks");
+    assert!(chunks >= 300, "{chunks}");
+    // What a session has read is told when it ends.
+    db.wait_alone();
+    let read: i64 = db.value("SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'chunks_open'");
+    assert!(read < chunks * 60, "{read} index entries for {chunks} chunks");
+    holder.rollback();
+}
+
 /// A few hundred thousand batches, more than the server's `work_mem` holds: no ciphertext is spilled for their sake.
 #[test]
 fn a_closing_proof_over_many_batches_needs_no_disk() {

@@ -81,7 +81,7 @@ impl Scene {
     /// Verifies with both keys.
     pub fn verify(&self) -> Result<Verified> {
         let request = VerifyRequest { workers: 2, keys: self.keys.clone() };
-        block_on(verify::verify(&self.session, &request))
+        block_on(verify::verify(&self.session, &request, never().1))
     }
 }
 

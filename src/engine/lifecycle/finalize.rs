@@ -99,7 +99,14 @@ pub async fn finalize(alone: &mut Exclusive<'_>, target: &Target<'_>, end: End<'
         Some(Fate::Delete(arn)) => json!({ "temporary_secret": arn }),
         _ => json!({}),
     };
-    rotation::advance(&mut tx, r.id, &[State::Promoted], State::Finalizing, actor, detail).await?;
+    let begun = rotation::advance(&mut tx, r.id, &[State::Promoted], State::Finalizing, actor, detail).await?;
+    if !begun {
+        // An earlier attempt may have begun it; nothing outside is touched for a rotation that stands anywhere else.
+        let now = rotation::by_id(&mut tx, r.id).await?.state;
+        if now != State::Finalizing {
+            return Err(elsewhere(now));
+        }
+    }
     tx.commit().during("record the end").await?;
 
     let mut ending = Ending::default();
@@ -147,8 +154,16 @@ pub async fn finalize(alone: &mut Exclusive<'_>, target: &Target<'_>, end: End<'
     }
     let mut tx = alone.conn().begin().during("record the end").await?;
     let detail = serde_json::to_value(&ending).unwrap_or_default();
-    rotation::advance(&mut tx, r.id, &[State::Finalizing], State::Finalized, actor, detail).await?;
+    if !rotation::advance(&mut tx, r.id, &[State::Finalizing], State::Finalized, actor, detail).await? {
+        return Err(elsewhere(rotation::by_id(&mut tx, r.id).await?.state));
+    }
     tx.commit().during("record the end").await?;
     clean_up(target).await;
     Ok(ending)
+}
+
+/// The ledger is not where it was left: a failover lost a commit, or somebody wrote to it.
+fn elsewhere(now: State) -> Error {
+    Error::new(Exit::Busy, format!("the rotation was changed meanwhile: it is in state {now}"))
+        .hint("Run `rekey status`, then `rekey finalize --yes` again where it is permitted")
 }

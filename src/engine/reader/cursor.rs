@@ -11,12 +11,22 @@ use crate::store::rows::{INLINE_BYTES, READ_ROWS, Seen, Stretch};
 /// being pruned, and a page that comes up meanwhile gives a row away.
 const READ_BYTES: usize = 512 << 10;
 
+/// Rows of the next statement. The next rows may be as large as any that are read with their neighbours, whatever those
+/// before them were: even then it fetches little more than there is room for.
+fn limit(row_bytes: f64, room: usize) -> i64 {
+    let most = (room.max(LEAST) / INLINE_BYTES as usize) as i64;
+    ((room.min(READ_BYTES) as f64 / row_bytes.max(64.0)) as i64).clamp(16, READ_ROWS.min(most))
+}
+
+/// However little room there is, a statement may fetch so many bytes.
+const LEAST: usize = 4 << 20;
+
 /// The chunk that is being read.
 pub(super) struct Cursor {
     /// The right to it.
     pub lease: Lease,
-    /// Rows met whose values are large, in groups that are read one at a time.
-    pub large: Vec<Vec<Uuid>>,
+    /// Rows met whose values are large, in stretches that are read one at a time.
+    pub large: Vec<Stretch>,
     /// Rows left alone.
     pub counters: Counters,
     /// Rows that no key opens.
@@ -51,7 +61,7 @@ impl Cursor {
 
     /// The next statement, for about `room` bytes where a row has `row_bytes`.
     pub fn stretch(&mut self, row_bytes: f64, room: usize) -> Option<Stretch> {
-        let limit = ((room.min(READ_BYTES) as f64 / row_bytes.max(64.0)) as i64).clamp(16, READ_ROWS);
+        let limit = limit(row_bytes, room);
         match &mut self.left {
             Left::Keys { after: None, hi } => Some(Stretch::FromStart { hi: *hi, limit }),
             Left::Keys { after: Some(lo), hi } => Some(Stretch::After { lo: *lo, hi: *hi, limit }),
@@ -74,5 +84,22 @@ impl Cursor {
             (Left::Ids(ids), _) if ids.is_empty() => self.left = Left::Nothing,
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_fetches_little_more_than_there_is_room_for() {
+        for room in [0, 1 << 20, 6 << 20, 24 << 20, 1 << 30] {
+            for row_bytes in [0.0, 100.0, 600.0, 8192.0, 1e9] {
+                let rows = limit(row_bytes, room);
+                assert!((16..=READ_ROWS).contains(&rows), "{rows} rows of {row_bytes} in {room}");
+                assert!(rows as usize * INLINE_BYTES as usize <= room.max(LEAST), "{rows} rows in {room}");
+            }
+        }
+        assert_eq!(limit(600.0, 24 << 20), READ_ROWS);
     }
 }

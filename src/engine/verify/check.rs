@@ -9,10 +9,11 @@ use zeroize::Zeroizing;
 use super::report::VerifyReport;
 use super::verifier::Verifier;
 use crate::crypto::{OpenError, Tag};
+use crate::rotation::Tid;
 use crate::store::ledger::quarantine::{self, Content, Standing};
 use crate::store::ledger::tags::{Batch, batches_of};
 use crate::store::rows::Read;
-use crate::store::{StoreError, Xid};
+use crate::store::{StoreError, Xid, index};
 
 /// What was found so far.
 #[derive(Default)]
@@ -94,7 +95,7 @@ pub(super) struct RowCheck<'a> {
     age: Age,
     plaintext: Zeroizing<Vec<u8>>,
     /// Rows of the statement under way.
-    pending: Vec<(Uuid, Xid, Holds)>,
+    pending: Vec<(Uuid, Tid, Xid, Holds)>,
     /// What transactions are known to be: batches of rekey's, or not.
     known: HashMap<Xid, Option<Batch>>,
     walked: Walked,
@@ -116,13 +117,13 @@ impl<'a> RowCheck<'a> {
 
     /// Whether the row is unchanged since the rotation began.
     fn was_there_before(&self, xmin: Xid) -> bool {
-        self.v.inputs.first_horizon.is_some_and(|horizon| xmin.precedes(horizon))
+        self.v.first_horizon.is_some_and(|horizon| xmin.precedes(horizon))
     }
 
     /// Opens a row.
     pub fn row(&mut self, row: Read<'_>) {
         let holds = self.open(&row);
-        self.pending.push((row.id, row.xmin, holds));
+        self.pending.push((row.id, row.tid, row.xmin, holds));
     }
 
     fn open(&mut self, row: &Read<'_>) -> Holds {
@@ -156,14 +157,18 @@ impl<'a> RowCheck<'a> {
     /// are ever in memory as a whole.
     pub async fn settle(&mut self, conn: &mut PgConnection) -> Result<(), StoreError> {
         self.learn(conn).await?;
-        let mut unopened = Vec::new();
+        let (mut unopened, mut others) = (Vec::new(), Vec::new());
         {
             let (v, mut met) = (self.v, self.v.met.lock());
-            for (id, xmin, holds) in std::mem::take(&mut self.pending) {
+            for (id, at, xmin, holds) in std::mem::take(&mut self.pending) {
                 let batch = self.known.get(&xmin).and_then(Option::as_ref);
-                let old = xmin.precedes(v.began.horizon) || batch.is_some() && xmin.precedes(v.began.next);
+                let old = xmin.precedes(v.began.horizon) || batch.is_some() && v.began.saw(xmin);
                 if self.age == Age::Old && !old {
                     continue;
+                }
+                // What rekey wrote it found by id.
+                if self.age == Age::Old && batch.is_none() {
+                    others.push(at);
                 }
                 self.walked.report.rows += 1;
                 self.walked.old += i64::from(old);
@@ -193,12 +198,22 @@ impl<'a> RowCheck<'a> {
                 }
             }
         }
+        if !others.is_empty() {
+            self.unknown(index::unknown(conn, &others).await?);
+        }
         self.look_up_unopened(conn, unopened).await
+    }
+
+    /// Notes rows that the index on the id does not lead to.
+    pub fn unknown(&mut self, rows: Vec<Uuid>) {
+        let report = &mut self.walked.report;
+        report.unseen += rows.len() as i64;
+        rows.into_iter().for_each(|id| report.note("unseen", id));
     }
 
     /// Reads the batches that wrote these rows, unless they are known.
     async fn learn(&mut self, conn: &mut PgConnection) -> Result<(), StoreError> {
-        let wrote: HashSet<Xid> = self.pending.iter().map(|(_, xmin, _)| *xmin).collect();
+        let wrote: HashSet<Xid> = self.pending.iter().map(|(_, _, xmin, _)| *xmin).collect();
         let kept: usize = self.known.values().map(|batch| batch.as_ref().map_or(1, |b| b.rows.len())).sum();
         if kept > KEPT {
             self.known.retain(|xmin, _| wrote.contains(xmin));

@@ -6,6 +6,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::error::{Error, Exit};
+use crate::store::reindex;
 
 /// Rows of each kind of trouble that are named.
 const LISTED: usize = 20;
@@ -39,6 +40,9 @@ pub struct VerifyReport {
     pub other_bytes: i64,
     /// Rows that the table holds and reading by id does not see.
     pub unseen: i64,
+    /// The index that does not lead to them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub index: Option<String>,
     /// Whether bytes could be compared: the tags need the new key.
     pub bytes_compared: bool,
     /// Whether the key that rows should not be on could be tried.
@@ -58,24 +62,27 @@ impl VerifyReport {
         if self.clean {
             return Ok(CleanVerify(()));
         }
-        let (exit, hint) = match self.exit() {
-            Exit::Quarantined if !self.both_keys => (
+        let (exit, hint) = match (self.exit(), &self.index) {
+            (exit, Some(index)) => (exit, reindex(index)),
+            (Exit::Quarantined, _) if !self.both_keys => (
                 Exit::Quarantined,
                 "Name the other key too with `--old-key SOURCE`: the application may have saved an accepted \
-                 row under it",
+                 row under it"
+                    .into(),
             ),
-            Exit::Quarantined => (Exit::Quarantined, "Run `rekey quarantine list`"),
+            (Exit::Quarantined, _) => (Exit::Quarantined, "Run `rekey quarantine list`".into()),
             _ => (
                 Exit::VerifyFailed,
                 "Run `rekey run` to re-encrypt rows that were saved under the old key. Run `rekey verify` \
-                 for details",
+                 for details"
+                    .into(),
             ),
         };
         let trouble = [
             ("on the wrong key", self.wrong_key),
             ("that no key decrypts", self.unreadable),
             ("with changed contents", self.other_bytes),
-            ("not found by index", self.unseen),
+            ("that the primary key's index does not find", self.unseen),
         ];
         let found: Vec<String> = trouble
             .iter()
@@ -116,6 +123,7 @@ impl VerifyReport {
         self.unreadable += o.unreadable;
         self.accepted += o.accepted;
         self.other_bytes += o.other_bytes;
+        self.unseen += o.unseen;
         for (kind, ids) in o.examples {
             for id in ids {
                 self.note(kind, id);

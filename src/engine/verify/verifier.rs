@@ -24,15 +24,15 @@ pub struct Keys {
 /// What is verified, and with what.
 pub(super) struct Inputs {
     pub connector: Connector,
-    pub keys: Keys,
+    pub keys: Arc<Keys>,
     pub rotation: Uuid,
-    /// H of the first pass: untagged rows older than it were there before.
-    pub first_horizon: Option<Xid>,
 }
 
 /// One attempt at the whole table.
 pub(super) struct Verifier {
     pub inputs: Arc<Inputs>,
+    /// H of the first pass: untagged rows older than it were there before.
+    pub first_horizon: Option<Xid>,
     pub began: Began,
     pub met: Met,
     /// The next unread block, and how many a worker takes.

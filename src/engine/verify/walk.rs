@@ -9,22 +9,23 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::check::{Age, RowCheck, Walked};
+use super::hand::{Hand, until_done};
 use super::met;
-use super::verifier::{Verifier, given_up};
+use super::verifier::Verifier;
+use crate::engine::Stop;
 use crate::engine::fault::Fault;
 use crate::engine::row::read_whole;
 use crate::error::Error;
 use crate::rotation::{ReadSize, Tid};
 use crate::store::rows::{INLINE_BYTES, MAX_ROW_BYTES, Stretch};
-use crate::store::{Purpose, StoreError, connect, counting};
+use crate::store::index;
 
 /// As many such rows are looked up together: where there are more, another round over the tags costs less than memory.
 const FOREIGN: usize = 500_000;
 
 /// One worker: takes parts until there is none.
-pub(super) async fn work(v: Arc<Verifier>) -> Result<Walked, Error> {
-    let connector = &v.inputs.connector;
-    let mut conn = connector.connect(Purpose::ReadByPlace).await?;
+pub(super) async fn work(v: Arc<Verifier>, stop: Stop) -> Result<Walked, Error> {
+    let mut hand = Hand::reach(&v.inputs.connector, stop).await?;
     let (mut walked, mut size) = (Walked::default(), ReadSize::default());
     loop {
         let lo = v.next.fetch_add(v.part, Ordering::Relaxed);
@@ -32,39 +33,15 @@ pub(super) async fn work(v: Arc<Verifier>) -> Result<Walked, Error> {
             break;
         }
         let hi = lo.saturating_add(v.part).min(v.began.blocks);
-        let mut since = None;
-        let found = loop {
-            match part(&v, &mut conn, &mut size, lo, hi).await {
-                Ok(found) => break found,
-                Err(fault) => {
-                    let since = *since.get_or_insert_with(Instant::now);
-                    connector.again(Purpose::ReadByPlace, &mut conn, since, retried(fault)?).await?;
-                }
-            }
-        };
-        walked.add(found);
+        walked.add(until_done!(hand, "read connections", |conn| part(&v, conn, &mut size, lo, hi)));
         if walked.foreign.len() > FOREIGN {
             let foreign = std::mem::take(&mut walked.foreign);
-            let since = Instant::now();
-            loop {
-                match met::settle_foreign(&v, &mut conn, &foreign).await {
-                    Ok(more) => break walked.report.add(more),
-                    Err(e) => connector.again(Purpose::ReadByPlace, &mut conn, since, e).await?,
-                }
-            }
+            let settled = until_done!(hand, "read proof tags", |conn| met::settle_foreign(&v, conn, &foreign));
+            walked.report.add(settled);
         }
     }
-    connect::close(conn).await;
+    hand.let_go().await;
     Ok(walked)
-}
-
-/// What may pass, and be done again.
-pub(super) fn retried(fault: Fault) -> Result<StoreError, Error> {
-    match fault {
-        Fault::Store(e) => Ok(e),
-        Fault::Fatal(e) => Err(e),
-        Fault::LeaseLost | Fault::Yield => Err(given_up()),
-    }
 }
 
 /// The old rows of some blocks.
@@ -99,13 +76,13 @@ async fn part(
 /// Rows that are read by id at a time.
 const BY_ID: usize = 500;
 
-/// The rows that were written meanwhile, and how many of them the index on the id does not lead to.
+/// The rows that were written meanwhile.
 pub(super) async fn young(
     v: &Verifier,
     conn: &mut PgConnection,
     rows: &[(Uuid, Tid)],
-) -> Result<(Walked, i64), Fault> {
-    let (mut check, mut unindexed) = (RowCheck::new(v, Age::Any), 0);
+) -> Result<Walked, Fault> {
+    let mut check = RowCheck::new(v, Age::Any);
     for rows in rows.chunks(BY_ID) {
         let mut found = HashSet::new();
         let ids = rows.iter().map(|(id, _)| *id).collect();
@@ -117,10 +94,15 @@ pub(super) async fn young(
         })
         .await?;
         check.settle(conn).await?;
-        let missing: Vec<_> = rows.iter().filter(|(id, _)| !found.contains(id)).copied().collect();
-        if !missing.is_empty() {
-            unindexed += counting::unindexed(conn, &missing).await?;
+        // What is not found by id was deleted since, or is at its place all the same.
+        let missing = rows.iter().filter(|(id, _)| !found.contains(id));
+        let places: Vec<Tid> = missing.map(|(_, at)| *at).collect();
+        if !places.is_empty() {
+            let asked: HashSet<Uuid> = rows.iter().map(|(id, _)| *id).collect();
+            let mut unknown = index::unknown(conn, &places).await?;
+            unknown.retain(|id| asked.contains(id));
+            check.unknown(unknown);
         }
     }
-    Ok((check.done(), unindexed))
+    Ok(check.done())
 }

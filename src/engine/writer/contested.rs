@@ -11,13 +11,13 @@ use crate::crypto::Tag;
 use crate::engine::fault::Fault;
 use crate::engine::row::{PutAside, Rewrapped, by_bytes, read_large};
 use crate::error::{Error, Exit};
-use crate::rotation::{Counters, QuarantineReason};
+use crate::rotation::{Counters, QuarantineReason, Tid};
 use crate::store::connect::jitter;
 use crate::store::ledger::Lease;
 use crate::store::ledger::proof;
 use crate::store::ledger::quarantine::BadRow;
 use crate::store::rows::{FreeWrites, Write};
-use crate::store::{Class, Xid};
+use crate::store::{Class, Xid, index};
 
 /// Rows that another session holds for longer than this are postponed, so that the rest of the table does not wait.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -27,12 +27,26 @@ const MAX_PUT_OFF: usize = 1000;
 /// A row's version as it was opened: who wrote it, and its IV.
 pub(super) type Version = (Xid, [u8; 12]);
 
-/// Rows whose batch was contested: the version that was to be replaced, and the tag that goes with it.
-pub(super) type Contested = HashMap<Uuid, (Version, Tag)>;
+/// Rows whose batch was contested: as each was read.
+pub(super) type Contested = HashMap<Uuid, Seen>;
+
+/// The version that was to be replaced, its place, and the tag that goes with it.
+pub(super) struct Seen {
+    version: Version,
+    at: Tid,
+    tag: Tag,
+}
+
+impl From<&Write> for Seen {
+    fn from(row: &Write) -> Seen {
+        Seen { version: (row.xmin, row.iv), at: row.tid, tag: row.tag }
+    }
+}
 
 /// A row that could not be written at once.
 struct Attempt {
     seen: Option<Version>,
+    at: Option<Tid>,
     unmoved: u32,
 }
 
@@ -56,7 +70,10 @@ impl Writer {
     ) -> Result<(), Fault> {
         let mut pending: HashMap<Uuid, Attempt> = ids
             .into_iter()
-            .map(|id| (id, Attempt { seen: seen.get(&id).map(|s| s.0), unmoved: 0 }))
+            .map(|id| {
+                let seen = seen.get(&id);
+                (id, Attempt { seen: seen.map(|s| s.version), at: seen.map(|s| s.at), unmoved: 0 })
+            })
             .collect();
         let mut pause = Duration::from_millis(10);
         let mut moved = Instant::now();
@@ -74,9 +91,8 @@ impl Writer {
             let (mut batch, sizes) = self.read_again(lease, &mut pending, left).await?;
             // The reader may know better what a version held before the rotation than its bytes tell.
             for (id, write) in &mut batch {
-                if let Some((_, tag)) = seen.get(id).filter(|(version, _)| *version == (write.xmin, write.iv))
-                {
-                    write.tag = *tag;
+                if let Some(seen) = seen.get(id).filter(|seen| seen.version == (write.xmin, write.iv)) {
+                    write.tag = seen.tag;
                 }
             }
             for group in by_bytes(sizes, self.servo.bytes()) {
@@ -142,7 +158,7 @@ impl Writer {
             self.lost += others;
             left.counters.already_on_key += others;
         }
-        pending.retain(|id, _| found.contains(id));
+        self.let_go_of_deleted(pending, &found).await?;
         for id in settled {
             pending.remove(&id);
         }
@@ -150,6 +166,7 @@ impl Writer {
         for (id, attempt) in pending.iter_mut() {
             let Some(write) = batch.get(id) else { continue };
             let now = (write.xmin, write.iv);
+            attempt.at = Some(write.tid);
             match attempt.seen {
                 Some(seen) if seen == now => {}
                 Some(_) => {
@@ -161,6 +178,23 @@ impl Writer {
             attempt.seen = Some(now);
         }
         Ok((batch, sizes))
+    }
+
+    /// What is not found by id was deleted, unless it is at its place all the same.
+    async fn let_go_of_deleted(
+        &mut self,
+        pending: &mut HashMap<Uuid, Attempt>,
+        found: &HashSet<Uuid>,
+    ) -> Result<(), Fault> {
+        let missing = pending.iter().filter(|(id, _)| !found.contains(id));
+        let places: Vec<Tid> = missing.filter_map(|(_, attempt)| attempt.at).collect();
+        if !places.is_empty() {
+            let mut unknown = index::unknown(&mut self.conn, &places).await?;
+            unknown.retain(|id| pending.contains_key(id));
+            index::refuse(&mut self.conn, &unknown).await?;
+        }
+        pending.retain(|id, _| found.contains(id));
+        Ok(())
     }
 
     async fn take_free(

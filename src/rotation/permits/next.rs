@@ -74,6 +74,10 @@ fn running(at: &Position) -> Vec<Step> {
     if at.verify == LastVerify::OtherBytes && at.direction() == Direction::Forward {
         return vec![rollback(at), Type(Command::Report)];
     }
+    // No command moves or judges a row that it does not find by id.
+    if at.verify == LastVerify::Unindexed {
+        return vec![Do(I::Reindex), again(at), Type(Command::Verify)];
+    }
     if at.pass == LastPass::Unsettled {
         return vec![Do(I::StopWriters), again(at)];
     }
@@ -94,7 +98,9 @@ fn migrated(at: &Position) -> Vec<Step> {
     match at.verify {
         LastVerify::Clean => vec![Type(promote(at))],
         LastVerify::WrongRows => vec![Do(I::StopWriters), again(at), Type(Command::Verify)],
-        LastVerify::None | LastVerify::OtherBytes => vec![Type(Command::Verify), Type(promote(at))],
+        LastVerify::None | LastVerify::OtherBytes | LastVerify::Unindexed => {
+            vec![Type(Command::Verify), Type(promote(at))]
+        }
     }
 }
 
@@ -125,7 +131,7 @@ fn rolled_back(at: &Position) -> Vec<Step> {
         steps.push(Do(I::RestartApplication));
     }
     match at.verify {
-        LastVerify::None => steps.push(Type(Command::Verify)),
+        LastVerify::None | LastVerify::Unindexed => steps.push(Type(Command::Verify)),
         LastVerify::WrongRows => steps.extend([again(at), Type(Command::Verify)]),
         LastVerify::Clean | LastVerify::OtherBytes => {
             steps.extend([Type(Command::Report), Type(Command::Plan)]);

@@ -93,6 +93,8 @@ pub enum LastVerify {
     WrongRows,
     /// Rows that rekey wrote hold other bytes than before.
     OtherBytes,
+    /// Rows that the index of the primary key does not lead to.
+    Unindexed,
 }
 
 /// A promotion that was begun.

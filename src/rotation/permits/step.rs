@@ -75,6 +75,8 @@ pub enum Instruction {
     RestartApplication,
     /// They save rows under the wrong key.
     StopWriters,
+    /// The index of the primary key does not lead to every row.
+    Reindex,
     /// Those a dry run could not decrypt.
     RepairRows,
     /// Those of preflight.
@@ -172,6 +174,7 @@ impl fmt::Display for Instruction {
         f.write_str(match self {
             Instruction::RestartApplication => "restart the application",
             Instruction::StopWriters => "stop the writers",
+            Instruction::Reindex => "rebuild the index of the primary key (REINDEX INDEX CONCURRENTLY)",
             Instruction::RepairRows => {
                 "repair the listed rows, name their key with `--also-key`, or let the run quarantine them"
             }

@@ -172,8 +172,13 @@ fn what_each_state_permits() {
 fn any_position() -> impl Strategy<Value = Position> {
     let outside = select(vec![Outside::Free, Outside::Promotion, Outside::Rollback]);
     let pass = select(vec![LastPass::Open, LastPass::Clean, LastPass::Unsettled]);
-    let verify =
-        select(vec![LastVerify::None, LastVerify::Clean, LastVerify::WrongRows, LastVerify::OtherBytes]);
+    let verify = select(vec![
+        LastVerify::None,
+        LastVerify::Clean,
+        LastVerify::WrongRows,
+        LastVerify::OtherBytes,
+        LastVerify::Unindexed,
+    ]);
     let promotion = (0u32..6, any::<bool>())
         .prop_map(|(days, verified_since)| Promotion { age: days * DAY, verified_since });
     let places = (select(State::ALL), select(Desired::ALL), any::<bool>(), 0usize..3, outside);

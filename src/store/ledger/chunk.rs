@@ -14,6 +14,7 @@ use crate::crypto::Tag;
 use crate::rotation::{ChunkKind, Counters, Desired, Direction, State};
 use crate::store::error::StoreError;
 use crate::store::statement::{binds, row, statements};
+use crate::store::table::user_triggers;
 
 /// What a batch commits beside its rows.
 pub struct Checkpoint<'a> {
@@ -86,12 +87,16 @@ macro_rules! returning_claimed {
 /// The batch's last statement.
 macro_rules! checkpoint {
     () => {
-        "UPDATE rekey.chunks c SET batch_seq = c.batch_seq + 1, lease_until = clock_timestamp() + make_interval(secs => $5), \
-         re_encrypted = c.re_encrypted + $6, already_on_key = c.already_on_key + $7, null_rows = c.null_rows + $8, \
-         lost_races = c.lost_races + $9, bytes = c.bytes + $10, state = CASE WHEN $11 THEN 'done' ELSE 'open' END, \
-         done_at = CASE WHEN $11 THEN clock_timestamp() END FROM rekey.rotations r \
-         WHERE c.id = $1 AND c.owner = $2 AND c.worker = $3 AND c.epoch = $4 AND c.state = 'open' AND r.id = c.rotation \
-         RETURNING c.batch_seq, r.desired, coalesce(r.deadline < clock_timestamp(), false) AS past_deadline"
+        concat!(
+            "UPDATE rekey.chunks c SET batch_seq = c.batch_seq + 1, lease_until = clock_timestamp() + make_interval(secs => $5), \
+             re_encrypted = c.re_encrypted + $6, already_on_key = c.already_on_key + $7, null_rows = c.null_rows + $8, \
+             lost_races = c.lost_races + $9, bytes = c.bytes + $10, state = CASE WHEN $11 THEN 'done' ELSE 'open' END, \
+             done_at = CASE WHEN $11 THEN clock_timestamp() END, beside_triggers = c.beside_triggers OR $6 > 0 AND ",
+            user_triggers!(),
+            " FROM rekey.rotations r \
+             WHERE c.id = $1 AND c.owner = $2 AND c.worker = $3 AND c.epoch = $4 AND c.state = 'open' AND r.id = c.rotation \
+             RETURNING c.batch_seq, r.desired, coalesce(r.deadline < clock_timestamp(), false) AS past_deadline"
+        )
     };
 }
 
@@ -104,13 +109,15 @@ macro_rules! with_proof {
 }
 
 statements! {
-    pub(super) fn claim(owner: &Owner, ttl: f64, pass: &Pass, states: &[State]) -> Optional<Claimed> during "claim a chunk":
+    // `above` keeps it off the index entries of chunks that are done: where a snapshot that somebody holds keeps them from being
+    // removed, each claim would walk over all of them.
+    pub(super) fn claim(owner: &Owner, ttl: f64, pass: &Pass, states: &[State], above: i64) -> Optional<Claimed> during "claim a chunk":
         concat!(
             "UPDATE rekey.chunks SET owner = $1, worker = $2, epoch = epoch + 1, started_at = coalesce(started_at, clock_timestamp()), \
              lease_until = clock_timestamp() + make_interval(secs => $3), lease_seconds = $3 \
              WHERE id = (SELECT c.id FROM rekey.chunks c JOIN rekey.rotations r ON r.id = c.rotation \
              JOIN rekey.passes p ON p.rotation = c.rotation AND p.pass = c.pass \
-             WHERE c.rotation = $4 AND c.pass = $5 AND c.state = 'open' AND ", is_free!(), " AND r.desired = 'running' AND r.state = ANY($6) AND p.outcome IS NULL AND coalesce(p.not_before < clock_timestamp(), true) \
+             WHERE c.rotation = $4 AND c.pass = $5 AND c.id > $7 AND c.state = 'open' AND ", is_free!(), " AND r.desired = 'running' AND r.state = ANY($6) AND p.outcome IS NULL AND coalesce(p.not_before < clock_timestamp(), true) \
              ORDER BY c.id LIMIT 1 FOR UPDATE OF c SKIP LOCKED) AND state = 'open'",
             returning_claimed!()
         );

@@ -11,15 +11,16 @@ use crate::rotation::{Addressing, ChunkKind, ChunkSize, State};
 use crate::store::error::{Statement, StoreError};
 use crate::store::rows::next_key;
 
-/// Leases a chunk that is free or whose lease has expired.
+/// Leases the first chunk behind `above` that is free or whose lease has expired.
 pub async fn claim(
     conn: &mut PgConnection,
     pass: &Pass,
     owner: &Owner,
     ttl: Duration,
+    above: i64,
 ) -> Result<Option<Lease>, StoreError> {
     let states = State::workable(pass.direction);
-    let claimed = chunk::claim(conn, owner, ttl.as_secs_f64(), pass, states).await?;
+    let claimed = chunk::claim(conn, owner, ttl.as_secs_f64(), pass, states, above).await?;
     Ok(claimed.map(|claimed| Lease::of(claimed, pass, owner, ttl)))
 }
 

@@ -120,6 +120,13 @@ statements! {
         "SELECT horizon FROM rekey.passes WHERE rotation = $1 AND NOT EXISTS \
          (SELECT FROM rekey.proofs WHERE rotation = $1 AND xmin <> xid::xid) ORDER BY pass LIMIT 1";
 
+    // A verify since the pass ended met rows on the wrong key, or rows that no id leads to. A sweep looks only at what was
+    // written since.
+    fn verify_found_more(pass: &Pass) -> One<bool> during "look at the last verify":
+        "SELECT EXISTS (SELECT FROM rekey.rotations r JOIN rekey.passes p ON p.rotation = r.id WHERE p.rotation = $1 AND p.pass = $2 \
+         AND r.verified_clean = false AND r.verified_at > p.ended_at AND (coalesce((r.verify_result->>'wrong_key')::bigint, 0) > 0 \
+         OR coalesce((r.verify_result->>'unseen')::bigint, 0) > 0))";
+
     /// An H for now: every transaction before it has ended.
     pub fn take_horizon() -> One<FullXid> during "take the horizon":
         "SELECT pg_snapshot_xmin(pg_current_snapshot())";
@@ -165,8 +172,8 @@ pub fn vanished() -> StoreError {
     StoreError::Sql { op: READ, source: sqlx::Error::RowNotFound }
 }
 
-/// Joins the pass under way, or opens the next one: a sweep where an earlier pass of this direction ended, a full
-/// pass otherwise. Created under the rotation's lock, and re-read. `None` where rows are not to be moved that way: the
+/// Joins the pass under way, or opens the next one: a sweep where an earlier pass of this direction ended and no verify has
+/// found more since, a full pass otherwise. Created under the rotation's lock, and re-read. `None` where rows are not to be moved that way: the
 /// rotation was turned, or another one has begun since it ended.
 pub async fn open_or_join(
     conn: &mut PgConnection,
@@ -181,7 +188,9 @@ pub async fn open_or_join(
     }
     match latest(&mut tx, rotation, direction).await? {
         Some(pass) if pass.outcome.is_none() => return Ok(Some(pass)),
-        Some(pass) if horizon_is_usable(&mut tx, &pass).await? => insert_sweep_after(&mut tx, &pass).await?,
+        Some(pass) if horizon_is_usable(&mut tx, &pass).await? && !verify_found_more(&mut tx, &pass).await? => {
+            insert_sweep_after(&mut tx, &pass).await?;
+        }
         _ => open_full(&mut tx, rotation, direction, walk, 0).await?,
     }
     let pass = latest(&mut tx, rotation, direction).await?;

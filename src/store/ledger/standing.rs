@@ -30,6 +30,8 @@ pub struct Seen {
     pub verified_clean: Option<bool>,
     /// That verify found rows that rekey had written with other bytes.
     pub other_bytes: bool,
+    /// That verify found rows that the index of the primary key does not lead to.
+    pub unseen: bool,
     /// Rows of this direction were committed after that verify; or what it found may be settled since: a pass ended, or a
     /// row was accepted.
     pub outdated: bool,
@@ -51,6 +53,7 @@ row!(Seen {
     accepted,
     verified_clean,
     other_bytes,
+    unseen,
     outdated,
     verified_in_this_state,
     state_seconds,
@@ -71,6 +74,7 @@ statements! {
              (SELECT count(*) FROM rekey.quarantine q WHERE q.rotation = r.id AND NOT ", evidenced!(), ") AS unaccepted, \
              (SELECT count(*) FROM rekey.quarantine q WHERE q.rotation = r.id AND ", evidenced!(), ") AS accepted, \
              r.verified_clean, coalesce((r.verify_result->>'other_bytes')::int8, 0) > 0 AS other_bytes, \
+             coalesce((r.verify_result->>'unseen')::int8, 0) > 0 AS unseen, \
              EXISTS (SELECT FROM rekey.chunks c JOIN rekey.passes p ON p.rotation = c.rotation AND p.pass = c.pass \
              WHERE c.rotation = r.id AND p.direction = $2 AND c.re_encrypted > 0 \
              AND coalesce(c.done_at, p.ended_at, 'infinity') > r.verified_at) OR NOT coalesce(r.verified_clean, true) AND (EXISTS \
