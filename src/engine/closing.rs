@@ -92,7 +92,11 @@ pub async fn prove(job: &SharedJob, conn: &mut PgConnection, lease: &Lease) -> R
         read_large(conn, group, |row| {
             let old = row.xmin.precedes(horizon);
             let row = recrypt.row(&job.rewrapper, row)?;
-            if old { sorted.take_old(row) } else { sorted.take(row) }
+            if old {
+                sorted.take_old(row)
+            } else {
+                sorted.take(row)
+            }
             Ok::<(), Fault>(())
         })
         .await?;

@@ -53,8 +53,7 @@ pub async fn verify(session: &Session, request: &VerifyRequest, mut stop: Stop) 
     // Later changes of the rows do not matter then.
     let over = matches!(rotation.state, State::Finalized | State::RolledBack);
     let how = How { workers: request.workers, may_be_empty: over };
-    let checked =
-        check(session, &request.keys, &connector, &mut conn, &rotation, how, stop.clone()).await?;
+    let checked = check(session, &request.keys, &connector, &mut conn, &rotation, how, stop.clone()).await?;
     unless_stopped(&mut stop, concluded(session, &connector, rotation, checked)).await
 }
 
@@ -134,14 +133,8 @@ pub async fn check(
     loop {
         let reading = Connector::like(connector).to_the_same(conn).await?;
         let (give_up, given_up) = StopSource::new();
-        let verifying = engine::verify(
-            reading,
-            keys.clone(),
-            rotation.id,
-            how.workers,
-            how.may_be_empty,
-            given_up,
-        );
+        let verifying =
+            engine::verify(reading, keys.clone(), rotation.id, how.workers, how.may_be_empty, given_up);
         tokio::pin!(verifying);
         let mut signal = stop.clone();
         let order = tokio::select! {
@@ -158,10 +151,14 @@ pub async fn check(
             Some(Order::Turned) => return Err(turned_meanwhile(rotation)),
             Some(Order::Stop(why)) => {
                 let message = format!("{why} before every row was verified");
-                return Err(Error::new(Exit::Stopped, message).hint("Run `rekey status` to see what is permitted"));
+                return Err(
+                    Error::new(Exit::Stopped, message).hint("Run `rekey status` to see what is permitted")
+                );
             }
             Some(Order::Pause) => {
-                tracing::info!("paused: the table is verified from its beginning once `rekey resume` was run");
+                tracing::info!(
+                    "paused: the table is verified from its beginning once `rekey resume` was run"
+                );
                 tokio::select! {
                     () = until_resumed(connector, rotation) => {}
                     () = signal.wait() => return Err(stopped()),
@@ -205,7 +202,9 @@ async fn ordered(connector: &Connector, rotation: &Rotation) -> Order {
 async fn until_resumed(connector: &Connector, rotation: &Rotation) {
     watched(connector, |now| {
         let paused = now.is_some_and(|now| {
-            is_the_same(now, rotation) && now.desired == Desired::Paused && now.past_deadline == rotation.past_deadline
+            is_the_same(now, rotation)
+                && now.desired == Desired::Paused
+                && now.past_deadline == rotation.past_deadline
         });
         (!paused).then_some(())
     })

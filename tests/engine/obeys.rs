@@ -110,14 +110,13 @@ fn a_closing_proof_is_given_up_for_a_window_that_closes() {
     until("time before the minute is over", SOON, || {
         db.value::<bool>("SELECT extract(second FROM clock_timestamp()) < 20").then_some(())
     });
-    let window: String = db.value(
-        "SELECT to_char(t - interval '1 hour', 'HH24:MI') || '-' || to_char(t + interval '1 minute', 'HH24:MI') || ' UTC'
-         FROM (SELECT clock_timestamp() AT TIME ZONE 'UTC' AS t) now",
-    );
-    let run = in_the_proof_with(&db, &["--window", &window]);
-    until("the window to close", Duration::from_secs(90), || {
-        db.value::<bool>("SELECT extract(second FROM clock_timestamp()) < 10").then_some(())
-    });
+    let minute = |minutes: i32| -> String {
+        let time = format!("(clock_timestamp() AT TIME ZONE 'UTC') + interval '{minutes} minutes'");
+        db.value(&format!("SELECT to_char({time}, 'HH24:MI')"))
+    };
+    let ends = minute(1);
+    let run = in_the_proof_with(&db, &["--window", &format!("{}-{ends} UTC", minute(-60))]);
+    until("the window to close", Duration::from_secs(90), || (minute(0) == ends).then_some(()));
     none_is_left(&db);
     assert_eq!(state(&db), "migrating");
     run.signal(Signal::TERM);

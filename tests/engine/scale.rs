@@ -48,7 +48,8 @@ fn a_claim_costs_the_same_however_many_chunks_are_done_and_whoever_holds_a_snaps
     assert!(chunks >= 300, "{chunks}");
     // What a session has read is told when it ends.
     db.wait_alone();
-    let read: i64 = db.value("SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'chunks_open'");
+    let read: i64 =
+        db.value("SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'chunks_open'");
     assert!(read < chunks * 60, "{read} index entries for {chunks} chunks");
     holder.rollback();
 }

@@ -110,7 +110,11 @@ fn a_row_that_a_verify_names_is_moved_whatever_its_age() {
         rekey(&db, ["run"]).exits(0);
         let id = Uuid::now_v7();
         let save = || insert(&db, id, OLD, b"{\"api_key\":\"nobody finds it\"}");
-        if indexed { save() } else { behind_the_index(&db, save) }
+        if indexed {
+            save()
+        } else {
+            behind_the_index(&db, save)
+        }
         // As if it had been there when the closing proof was made.
         db.execute("UPDATE rekey.passes SET next_horizon = pg_current_xact_id()");
         let mut judge = Judge::look(&db, &[OLD, NEW]);

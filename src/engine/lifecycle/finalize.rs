@@ -99,7 +99,8 @@ pub async fn finalize(alone: &mut Exclusive<'_>, target: &Target<'_>, end: End<'
         Some(Fate::Delete(arn)) => json!({ "temporary_secret": arn }),
         _ => json!({}),
     };
-    let begun = rotation::advance(&mut tx, r.id, &[State::Promoted], State::Finalizing, actor, detail).await?;
+    let begun =
+        rotation::advance(&mut tx, r.id, &[State::Promoted], State::Finalizing, actor, detail).await?;
     if !begun {
         // An earlier attempt may have begun it; nothing outside is touched for a rotation that stands anywhere else.
         let now = rotation::by_id(&mut tx, r.id).await?.state;

@@ -17,8 +17,8 @@ use crate::engine::fault::Fault;
 use crate::engine::row::read_whole;
 use crate::error::Error;
 use crate::rotation::{ReadSize, Tid};
-use crate::store::rows::{INLINE_BYTES, MAX_ROW_BYTES, Stretch};
 use crate::store::index;
+use crate::store::rows::{INLINE_BYTES, MAX_ROW_BYTES, Stretch};
 
 /// As many such rows are looked up together: where there are more, another round over the tags costs less than memory.
 const FOREIGN: usize = 500_000;
@@ -36,7 +36,8 @@ pub(super) async fn work(v: Arc<Verifier>, stop: Stop) -> Result<Walked, Error> 
         walked.add(until_done!(hand, "read connections", |conn| part(&v, conn, &mut size, lo, hi)));
         if walked.foreign.len() > FOREIGN {
             let foreign = std::mem::take(&mut walked.foreign);
-            let settled = until_done!(hand, "read proof tags", |conn| met::settle_foreign(&v, conn, &foreign));
+            let settled =
+                until_done!(hand, "read proof tags", |conn| met::settle_foreign(&v, conn, &foreign));
             walked.report.add(settled);
         }
     }

@@ -188,7 +188,9 @@ pub async fn open_or_join(
     }
     match latest(&mut tx, rotation, direction).await? {
         Some(pass) if pass.outcome.is_none() => return Ok(Some(pass)),
-        Some(pass) if horizon_is_usable(&mut tx, &pass).await? && !verify_found_more(&mut tx, &pass).await? => {
+        Some(pass)
+            if horizon_is_usable(&mut tx, &pass).await? && !verify_found_more(&mut tx, &pass).await? =>
+        {
             insert_sweep_after(&mut tx, &pass).await?;
         }
         _ => open_full(&mut tx, rotation, direction, walk, 0).await?,
