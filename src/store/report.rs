@@ -214,16 +214,35 @@ statements! {
     pub fn was_complete(rotation: Uuid) -> One<bool> during "look for a clean pass":
         "SELECT EXISTS (SELECT FROM rekey.passes WHERE rotation = $1 AND direction = 'forward' AND outcome = 'clean')";
 
-    /// Everyone whose credential was moved off the rotation's old key, or is quarantined; where that was not `complete`,
-    /// everyone who has a credential. Users who are gone since cannot be listed.
-    pub fn affected(rotation: Uuid, complete: bool) -> All<Affected> during "list affected users":
+    // Hashed and sorted, on the server's disk where it must be: looking each row up by itself would be quadratic.
+    fn at_length() during LIST:
+        "SELECT set_config('statement_timeout', '0', true), set_config('enable_nestloop', 'off', true), \
+         set_config('work_mem', greatest(m.setting::bigint, 65536) || 'kB', true) \
+         FROM pg_catalog.pg_settings m WHERE m.name = 'work_mem'";
+
+    fn affected(rotation: Uuid, complete: bool) -> Query<Affected> during LIST:
         "SELECT c.user_id, c.provider_slug::text AS provider_slug, c.id AS connection_id FROM public.provider_connections c \
-         WHERE (NOT $2 AND c.encrypted_credentials IS NOT NULL) OR c.id IN \
-         (SELECT u.id FROM rekey.proofs p, unnest(p.ids) u(id) WHERE p.rotation = $1 AND p.direction = 'forward' \
-         UNION SELECT row_id FROM rekey.quarantine WHERE rotation = $1) ORDER BY c.user_id, c.provider_slug, c.id";
+         LEFT JOIN (SELECT unnest(p.ids) AS id FROM rekey.proofs p WHERE p.rotation = $1 AND p.direction = 'forward' \
+         UNION SELECT row_id FROM rekey.quarantine WHERE rotation = $1) m ON m.id = c.id \
+         WHERE m.id IS NOT NULL OR NOT $2 AND c.encrypted_credentials IS NOT NULL ORDER BY c.user_id, c.provider_slug, c.id";
 }
 
 const WALK: &str = "walk the audit trail";
+const LIST: &str = "list affected users";
+
+/// Hands on everyone whose credential was moved off the rotation's old key, or is quarantined; where that was not `complete`,
+/// everyone who has a credential; user by user. Users who are gone since cannot be listed.
+pub async fn each_affected<E: From<StoreError>>(
+    conn: &mut PgConnection,
+    rotation: Uuid,
+    complete: bool,
+    each: impl FnMut(Affected) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut tx = conn.begin_with("BEGIN READ ONLY").during(LIST).await?;
+    at_length(&mut tx).await?;
+    affected(rotation, complete).however_long().each(&mut tx, each).await?;
+    Ok(tx.rollback().during(LIST).await?)
+}
 
 /// Proofs in numbers.
 pub async fn proofs(conn: &mut PgConnection, rotation: Uuid) -> Result<Vec<Proofs>, StoreError> {

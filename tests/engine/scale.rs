@@ -54,6 +54,29 @@ fn a_claim_costs_the_same_however_many_chunks_are_done_and_whoever_holds_a_snaps
     holder.rollback();
 }
 
+/// Each is printed as it comes, users are counted in passing, and the server does not look each row up by itself.
+#[test]
+fn a_list_of_all_who_are_affected_needs_no_memory() {
+    let db = Db::new();
+    Load::rows(300).into(&db);
+    rekey(&db, ["run"]).exits(0);
+    db.execute(
+        "INSERT INTO provider_connections (id, user_id, provider_id, provider_slug, status, encrypted_credentials)
+             SELECT gen_random_uuid(), user_id, provider_id, provider_slug, status, encrypted_credentials
+             FROM provider_connections, generate_series(1, 500);
+         INSERT INTO rekey.proofs (rotation, direction, chunk, seq, xid, lo, hi, ids, tags)
+             SELECT r.id, 'forward', -1, n / 1000, pg_current_xact_id(), min(c.id::text)::uuid, max(c.id::text)::uuid, array_agg(c.id), ''
+             FROM rekey.rotations r, (SELECT id, row_number() OVER () AS n FROM provider_connections) c GROUP BY r.id, n / 1000",
+    );
+    let users: i64 = db.value("SELECT count(DISTINCT user_id) FROM provider_connections");
+    let list = rekey(&db, ["report", "--affected"]).start().ends_within_memory(0, 96 * 1024).json();
+    assert_eq!(list["affected"].as_array().map(Vec::len), Some(300 * 501));
+    assert_eq!(list["users"], users);
+    let lines =
+        rekey(&db, ["report", "--affected", "--format", "csv"]).start().ends_within_memory(0, 96 * 1024);
+    assert_eq!(lines.stdout.lines().count(), 300 * 501 + 1);
+}
+
 /// A few hundred thousand batches, more than the server's `work_mem` holds: no ciphertext is spilled for their sake.
 #[test]
 fn a_closing_proof_over_many_batches_needs_no_disk() {

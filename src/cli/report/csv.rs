@@ -4,25 +4,22 @@ use std::borrow::Cow;
 
 use crate::cli::printable::printable;
 use crate::jobs::report::Exposed;
+use crate::store::report::Affected;
 
-/// A line for each connection, below one with the names of the columns.
-pub fn of(exposed: &[Exposed]) -> String {
-    let mut text = String::from("rotation,compromised,complete,user_id,provider_slug,connection_id\r\n");
-    for one in exposed {
-        for who in &one.affected {
-            let fields = [
-                one.rotation.to_string(),
-                one.compromised.to_string(),
-                one.complete.to_string(),
-                who.user_id.to_string(),
-                field(&who.provider_slug).into_owned(),
-                who.connection_id.to_string(),
-            ];
-            text += &fields.join(",");
-            text += "\r\n";
-        }
-    }
-    text
+/// The names of the columns.
+pub const HEADER: &str = "rotation,compromised,complete,user_id,provider_slug,connection_id\r\n";
+
+/// One connection.
+pub fn line(of: &Exposed, who: &Affected) -> String {
+    let fields = [
+        of.rotation.to_string(),
+        of.compromised.to_string(),
+        of.complete.to_string(),
+        who.user_id.to_string(),
+        field(&who.provider_slug).into_owned(),
+        who.connection_id.to_string(),
+    ];
+    fields.join(",") + "\r\n"
 }
 
 /// Quoted where it must be. What a spreadsheet would take for a formula gets an apostrophe before it, as they want it.

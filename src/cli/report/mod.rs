@@ -1,5 +1,6 @@
 //! `rekey report`: arguments, and which format. The formats are in [`pages`], what people are to be told in [`csv`].
 
+mod affected;
 mod csv;
 mod pages;
 
@@ -11,6 +12,7 @@ use super::context::Context;
 use super::refusal;
 use crate::error::{Error, Exit, Result};
 use crate::jobs::report::{self, Head, Which};
+use affected::{Form, Printed};
 use pages::Pages;
 
 /// `--format` of `report`.
@@ -94,11 +96,7 @@ async fn affected(context: &Context, which: Which, format: ReportFormat) -> Resu
         return Err(Error::new(Exit::Usage, "`--affected` is printed as JSON or CSV only")
             .hint("Choose `--format json` or `--format csv`"));
     }
-    let exposed = report::affected(context, which).await?;
-    match (format, exposed.as_slice()) {
-        (ReportFormat::Csv, exposed) => print!("{}", csv::of(exposed)),
-        (_, [one]) => context.print_json(one)?,
-        (_, several) => context.print_json(&several)?,
-    }
+    let form = if format == ReportFormat::Csv { Form::Csv } else { Form::Json };
+    report::affected(context, which, |rotations| Printed::new(form, rotations)).await?.finish()?;
     Ok(Exit::Ok)
 }

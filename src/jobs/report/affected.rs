@@ -1,9 +1,8 @@
 //! `report --affected`: whose credentials were under the old key, and with which provider they should reconnect after a
-//! compromise.
+//! compromise. There may be millions: each is handed on as it comes, and none is kept.
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
 use uuid::Uuid;
 
 use super::{Session, Which, nothing, open};
@@ -12,8 +11,7 @@ use crate::store::audit;
 use crate::store::ledger::rotation;
 use crate::store::report::{self, Affected};
 
-/// Whose credentials one rotation's old key could decrypt. Field names are public: they are printed as JSON.
-#[derive(Serialize)]
+/// One rotation, whose old key could decrypt the credentials that are listed.
 pub struct Exposed {
     /// The rotation.
     pub rotation: Uuid,
@@ -21,39 +19,57 @@ pub struct Exposed {
     pub compromised: bool,
     /// False where not every row was moved off the old key yet, or ever: then whoever has a credential is listed.
     pub complete: bool,
+}
+
+/// What a list came to.
+#[derive(Default)]
+pub struct Sums {
     /// How many users.
     pub users: usize,
     /// Connections by provider.
     pub providers: BTreeMap<String, usize>,
-    /// Each connection.
-    pub affected: Vec<Affected>,
     /// The head of the audit chain.
     pub event_head: Option<String>,
 }
 
-/// One entry for each rotation that is asked for; never empty.
-pub async fn affected(session: &Session, which: Which) -> Result<Vec<Exposed>> {
+/// Takes the lists of one rotation or of several.
+pub trait Listing {
+    /// A list begins.
+    fn begin(&mut self, of: &Exposed) -> Result<()>;
+    /// One connection of it.
+    fn connection(&mut self, of: &Exposed, who: &Affected) -> Result<()>;
+    /// It ends.
+    fn end(&mut self, of: &Exposed, sums: &Sums) -> Result<()>;
+}
+
+/// One list for each rotation that is asked for, of which there is at least one. `listing` is told how many.
+pub async fn affected<L: Listing>(
+    session: &Session,
+    which: Which,
+    listing: impl FnOnce(usize) -> L,
+) -> Result<L> {
     let (_, mut conn, ids) = open(session, which).await?;
-    let mut all = Vec::new();
+    if ids.is_empty() {
+        return Err(nothing());
+    }
+    let mut listing = listing(ids.len());
     for id in ids {
         let r = rotation::by_id(&mut conn, id).await?;
         let complete = report::was_complete(&mut conn, id).await?;
-        let affected = report::affected(&mut conn, id, complete).await?;
-        let mut users: Vec<Uuid> = affected.iter().map(|a| a.user_id).collect();
-        users.dedup();
-        let mut providers = BTreeMap::new();
-        for a in &affected {
-            *providers.entry(a.provider_slug.clone()).or_default() += 1;
-        }
-        all.push(Exposed {
-            rotation: id,
-            compromised: r.compromised,
-            complete,
-            users: users.len(),
-            providers,
-            affected,
-            event_head: audit::head_line(&mut conn).await,
-        });
+        let of = Exposed { rotation: id, compromised: r.compromised, complete };
+        listing.begin(&of)?;
+        let (mut sums, mut last) = (Sums::default(), None);
+        report::each_affected(&mut conn, id, complete, |who| {
+            sums.users += usize::from(last.replace(who.user_id) != Some(who.user_id));
+            match sums.providers.get_mut(&who.provider_slug) {
+                Some(connections) => *connections += 1,
+                None => drop(sums.providers.insert(who.provider_slug.clone(), 1)),
+            }
+            listing.connection(&of, &who)
+        })
+        .await?;
+        sums.event_head = audit::head_line(&mut conn).await;
+        listing.end(&of, &sums)?;
     }
-    if all.is_empty() { Err(nothing()) } else { Ok(all) }
+    Ok(listing)
 }

@@ -8,7 +8,7 @@ mod story;
 mod throughput;
 mod verdict;
 
-pub use affected::{Exposed, affected};
+pub use affected::{Exposed, Listing, Sums, affected};
 pub use controls::Control;
 pub use head::{Expected, Head};
 pub use story::{Found, Pause, Phase, VerifyOf};
