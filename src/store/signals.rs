@@ -77,12 +77,16 @@ statements! {
          coalesce(age(xmin), 0)::int8, active FROM pg_catalog.pg_replication_slots \
          WHERE restart_lsn IS NOT NULL OR xmin IS NOT NULL";
 
-    // pg_locks hides nothing from anybody, unlike pg_stat_activity. Who blocks whom is asked, which is dear, only of locks
-    // that a batch can hold: on its rows, and on the table.
+    // pg_locks hides nothing from anybody, unlike pg_stat_activity. Whoever waits for a transaction waits for the session that
+    // holds its lock. Who blocks whom is asked, which is dear and stops all locking for a moment, only of those that wait for
+    // the table itself, and only while one of ours has a lock on it.
     fn blocked_by(pids: &[i32]) -> One<i64> within LIMIT during OP:
-        "SELECT count(DISTINCT l.pid)::int8 FROM pg_catalog.pg_locks l \
-         WHERE NOT l.granted AND l.pid <> ALL($1) AND (l.locktype = 'transactionid' \
-         OR l.relation = 'public.provider_connections'::pg_catalog.regclass) AND pg_blocking_pids(l.pid) && $1";
+        "WITH locks AS MATERIALIZED (SELECT pid, locktype, transactionid, relation, granted FROM pg_catalog.pg_locks \
+         WHERE locktype = 'transactionid' OR relation = 'public.provider_connections'::pg_catalog.regclass), \
+         ours AS (SELECT locktype, transactionid FROM locks WHERE granted AND pid = ANY($1)) \
+         SELECT count(DISTINCT l.pid)::int8 FROM locks l WHERE NOT l.granted AND l.pid <> ALL($1) AND CASE l.locktype \
+         WHEN 'transactionid' THEN l.transactionid IN (SELECT transactionid FROM ours WHERE locktype = 'transactionid') \
+         ELSE EXISTS (SELECT FROM ours WHERE locktype <> 'transactionid') AND pg_blocking_pids(l.pid) && $1 END";
 
     fn checkpoints() -> One<i64> within LIMIT since 17 during OP:
         "SELECT num_requested FROM pg_catalog.pg_stat_checkpointer";
