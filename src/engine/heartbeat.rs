@@ -19,6 +19,8 @@ use crate::store::{Purpose, StoreError, waits};
 const SAMPLE: Duration = Duration::from_secs(5);
 /// So long every beat is a sample: a short run has a curve, too. They are merged in the ledger.
 const CLOSELY: Duration = Duration::from_secs(20);
+/// Between two looks of a process that stands still: orders are obeyed within 10 s all the same.
+pub(super) const STANDING_STILL: Duration = Duration::from_secs(3);
 
 /// What workers should be doing, as the ledger says.
 #[derive(Clone, Debug)]
@@ -154,12 +156,12 @@ async fn beat(
             crew.in_company(process::workers(conn, job.rotation, ttl.as_secs_f64()).await?);
         }
         // Whoever stands still has time.
-        let pause = Duration::from_millis(if waiting { 1000 } else { 500 });
+        let pause = if waiting { STANDING_STILL } else { Duration::from_millis(500) };
         tokio::time::sleep(pause.min(ttl / 4)).await;
     }
 }
 
-/// What the workers wait for, asked about once a second.
+/// What the workers wait for, asked about once a second, and less often where all of them do.
 #[derive(Default)]
 struct Waits {
     found: Option<(Instant, Option<Why>)>,
@@ -177,8 +179,9 @@ impl Waits {
             self.found = None;
             return Ok(None);
         };
+        let every = if standstill.all { STANDING_STILL } else { Duration::from_secs(1) };
         if let Some((at, why)) = &self.found
-            && at.elapsed() < Duration::from_millis(900)
+            && at.elapsed() < every.mul_f64(0.9)
         {
             return Ok(why.clone());
         }

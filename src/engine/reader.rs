@@ -17,7 +17,7 @@ use super::heartbeat::Over;
 use super::row::{Recrypt, Rewrapped, by_bytes, read_small};
 use crate::rotation::{Addressing, Bounds, ChunkSize, Counters, Direction};
 use crate::store::ledger::quarantine::BadRow;
-use crate::store::ledger::{Lease, Owner, Pass, claim, pass, proof};
+use crate::store::ledger::{Lease, Owner, Pass, chunk, claim, pass, proof};
 use crate::store::rows::{self, MAX_ROW_BYTES, Write};
 use crate::store::{Class, StoreError, Xid};
 use cursor::Cursor;
@@ -67,6 +67,8 @@ pub struct Reader {
     cursor: Option<Cursor>,
     /// The chunk claimed last: whatever was before it was done, or others had it.
     above: i64,
+    /// The last claim came to nothing.
+    waits: bool,
     /// When chunks before that one were looked at last: their owners may have died since.
     looked_back: Option<Instant>,
     recrypt: Recrypt,
@@ -85,6 +87,7 @@ impl Reader {
             pass,
             cursor: None,
             above: 0,
+            waits: false,
             looked_back: None,
             recrypt,
             row_bytes: 600.0,
@@ -109,6 +112,16 @@ impl Reader {
     }
 
     async fn claim(&mut self) -> Result<Claim, Fault> {
+        // Whoever waits asks one thing again and again.
+        if self.waits && !chunk::may_be_worth_a_claim(&mut self.conn, &self.pass).await? {
+            return Ok(Claim::Nothing);
+        }
+        let claim = self.claim_anything().await?;
+        self.waits = matches!(claim, Claim::Nothing);
+        Ok(claim)
+    }
+
+    async fn claim_anything(&mut self) -> Result<Claim, Fault> {
         let (ttl, density) = (self.job.settings.lease_ttl, self.job.settings.rows_per_page);
         let back = self.looked_back.is_none_or(|at| at.elapsed() > LOOK_BACK);
         if let Some(lease) = self.claim_open(back).await? {

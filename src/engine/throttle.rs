@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::SharedJob;
 use super::fault::Fault;
 use super::gate::Crew;
+use super::heartbeat::STANDING_STILL;
 use crate::error::{Error, Exit};
 use crate::rotation::Pace;
 use crate::rotation::throttle::{Reason, Throttle, Verdict, Why};
@@ -95,7 +96,8 @@ impl Watchman {
             if let Some(error) = self.blind_for_too_long(&verdict.borrow()) {
                 break error.into();
             }
-            tokio::time::sleep(EVERY).await;
+            let all_wait = self.crew.standstill().is_some_and(|standstill| standstill.all);
+            tokio::time::sleep(if all_wait { STANDING_STILL } else { EVERY }).await;
         };
         close(conn).await;
         fault

@@ -13,7 +13,7 @@ use super::reader::{Next, Reader, Segment};
 use super::writer::Writer;
 use super::{SharedJob, closing};
 use crate::error::{Error, Exit};
-use crate::rotation::{Desired, State};
+use crate::rotation::{Bounds, Desired, State};
 use crate::store::connect::{close, jitter};
 use crate::store::ledger::{Lease, Owner, Pass, chunk, pass, rotation};
 use crate::store::{Backend, Class, Connector, Outage, Purpose, StoreError, signals, with_answer_limit};
@@ -170,8 +170,13 @@ impl Worker {
                 () = self.gate.stop.wait() => return Err(Fault::Yield),
             };
             let next = next?;
-            if !matches!(next, Next::Wait) {
+            // Rows that are listed may be held by others as before: whether it gets on shows when they are written.
+            let listed =
+                matches!(&next, Next::Segment(segment) if matches!(segment.lease.bounds(), Bounds::Ids(_)));
+            if !matches!(next, Next::Wait) && !listed {
                 self.gate.crew.moves(self.owner.worker);
+            }
+            if !matches!(next, Next::Wait) {
                 lookout = None;
             }
             match next {
@@ -179,7 +184,11 @@ impl Worker {
                     ahead = read_ahead(reader, limit);
                     *last = Some(segment.lease.clone());
                     let written = self.write(&mut writer, &mut segment).await;
-                    if written.is_ok() || writer.has_committed() {
+                    let committed = writer.has_committed();
+                    if committed {
+                        self.gate.crew.moves(self.owner.worker);
+                    }
+                    if written.is_ok() || committed {
                         faults.progress();
                     }
                     written?;
@@ -196,7 +205,7 @@ impl Worker {
                 Next::Wait => {
                     // A claim that was given up may have been committed all the same. Nothing is held here, nor by those
                     // that wait for this worker to ask, and the heartbeat would keep it alive for ever.
-                    if swept.is_none_or(|at| at.elapsed() > Duration::from_secs(1)) {
+                    if swept.is_none_or(|at| at.elapsed() > Duration::from_secs(10)) {
                         let mut idle = self.gate.crew.idle();
                         idle.push(self.owner.worker);
                         writer.let_go(&self.owner.process, &idle).await?;

@@ -406,6 +406,9 @@ pub(super) async fn overwrite_free(
 ) -> Result<FreeWrites, StoreError> {
     let wanted: Vec<Uuid> = rows.iter().map(|r| r.id).collect();
     let free = lock_free(&wanted).named(op).all(conn).await?;
+    if free.is_empty() {
+        return Ok(FreeWrites::default());
+    }
     let is_free: HashSet<Uuid> = free.iter().copied().collect();
     let news = News::of(rows.iter().copied().filter(|r| is_free.contains(&r.id)));
     let (written, altered): (Vec<_>, Vec<_>) =

@@ -39,9 +39,9 @@ fn for_a_row_that_somebody_holds() {
     // All of them wait, for as long as they like: a statement now and then.
     std::thread::sleep(Duration::from_secs(3));
     let (before, since) = (transactions(&db), Instant::now());
-    std::thread::sleep(Duration::from_secs(5));
+    std::thread::sleep(Duration::from_secs(12));
     let per_second = (transactions(&db) - before) as f64 / since.elapsed().as_secs_f64();
-    assert!(per_second < 60.0, "{per_second} transactions a second while everybody waits");
+    assert!(per_second < 10.0, "{per_second} transactions a second while everybody waits");
     holder.rollback();
     run.wait().expect(0);
     judge.all_on(&db, NEW);

@@ -11,7 +11,7 @@ use crate::crypto::Tag;
 use crate::engine::fault::Fault;
 use crate::engine::row::{PutAside, Rewrapped, by_bytes, read_large};
 use crate::error::{Error, Exit};
-use crate::rotation::{Counters, QuarantineReason, Tid};
+use crate::rotation::{Bounds, Counters, QuarantineReason, Tid};
 use crate::store::connect::jitter;
 use crate::store::ledger::Lease;
 use crate::store::ledger::proof;
@@ -21,6 +21,8 @@ use crate::store::{Class, Xid, index};
 
 /// Rows that another session holds for longer than this are postponed, so that the rest of the table does not wait.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// The same of rows that are listed by name, as those are that were put off before: they are looked at, not waited for.
+const PATIENCE_AGAIN: Duration = Duration::from_millis(300);
 /// More rows than this are not put off: then the table as a whole is held, and going on would meet the same.
 const MAX_PUT_OFF: usize = 1000;
 
@@ -75,14 +77,16 @@ impl Writer {
                 (id, Attempt { seen: seen.map(|s| s.version), at: seen.map(|s| s.at), unmoved: 0 })
             })
             .collect();
-        let mut pause = Duration::from_millis(10);
+        let listed = matches!(lease.bounds(), Bounds::Ids(_));
+        let patience = if listed { PATIENCE_AGAIN } else { PATIENCE };
+        let mut pause = patience / 200;
         let mut moved = Instant::now();
         while !pending.is_empty() {
             self.go_on()?;
-            if moved.elapsed() > PATIENCE / 2 {
+            if listed || moved.elapsed() > patience / 2 {
                 self.gate.crew.stuck(lease.owner().worker, pending.keys().copied().take(5).collect());
             }
-            if moved.elapsed() > PATIENCE && pending.len() <= MAX_PUT_OFF {
+            if moved.elapsed() > patience && pending.len() <= MAX_PUT_OFF {
                 tracing::info!(rows = pending.len(), "Rows held by another session; postponed");
                 left.put_off.extend(pending.into_keys());
                 return Ok(());
@@ -104,7 +108,7 @@ impl Writer {
             }
             if pending.len() == before {
                 tokio::time::sleep(jitter(pause)).await;
-                pause = (pause * 2).min(Duration::from_secs(1));
+                pause = (pause * if listed { 8 } else { 2 }).min(Duration::from_secs(1));
             } else {
                 moved = Instant::now();
             }

@@ -137,6 +137,14 @@ statements! {
     pub(super) fn are_open_in(pass: &Pass) -> One<bool> during "look for work that is left":
         "SELECT EXISTS (SELECT FROM rekey.chunks WHERE rotation = $1 AND pass = $2 AND state = 'open')";
 
+    /// Whether a pass has anything to do for whoever asks: a chunk that is free, one that is still to be carved, or its end.
+    pub fn may_be_worth_a_claim(pass: &Pass) -> One<bool> during "look for work that is left":
+        concat!(
+            "SELECT NOT EXISTS (SELECT FROM rekey.passes p WHERE p.rotation = $1 AND p.pass = $2 AND p.carved AND p.outcome IS NULL) \
+             OR EXISTS (SELECT FROM rekey.chunks c WHERE c.rotation = $1 AND c.pass = $2 AND c.state = 'open' AND ", is_free!(), ") \
+             OR NOT EXISTS (SELECT FROM rekey.chunks c WHERE c.rotation = $1 AND c.pass = $2 AND c.state = 'open')"
+        );
+
     pub(super) fn insert_proof(pass: &Pass) during "open the closing proof":
         "INSERT INTO rekey.chunks (rotation, pass, kind) SELECT $1, $2, 'proof' WHERE NOT EXISTS \
          (SELECT FROM rekey.chunks WHERE rotation = $1 AND pass = $2 AND (state <> 'done' OR kind = 'proof'))";
