@@ -3,6 +3,8 @@
 //! Rows older than H were seen by the pass, rows of our own batches are on the target key; what the statement
 //! returns is exactly what anyone else wrote since. Each is opened. None on the source key is an exact statement
 //! about that instant. Beside user triggers, which may write in our batches too, the statement returns our own rows as well.
+//! After a walk over the whole table it returns older rows too that rekey did not write: the pass should have moved or
+//! quarantined them, unless they were on the target key, and by id, which not every index leads to.
 //! Quarantined rows are looked at again as well: they may have been repaired, or be gone.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};

@@ -88,7 +88,7 @@ impl Writer {
                     Wrote::All => batch.iter_mut().for_each(|row| row.envelope = Vec::new()),
                     Wrote::Contested => {
                         contested.extend(batch.iter().map(|r| (r.id, r.envelope.len())));
-                        seen.extend(batch.iter().map(|r| (r.id, contested::Seen::from(&*r))));
+                        seen.extend(batch.iter().map(|r| (r.id, contested::Seen::from(r))));
                     }
                 }
             }

@@ -1,5 +1,5 @@
-//! The closing proof's statements: every row that something else wrote since the pass began, over one snapshot; and where the
-//! pass went by the index of the primary key, every other row that rekey did not write, so that none which that index does
+//! The closing proof's statements: every row that something else wrote since the pass began, over one snapshot; and after a
+//! walk over the whole table every other row that rekey did not write, so that none which the index of the primary key does
 //! not lead to escapes.
 //!
 //! Ids and versions alone go through the join with rekey's own batches, so that a proof over many batches needs little
@@ -15,7 +15,7 @@ use super::pg_types::Xid;
 use super::rows::{self, READ_ROWS, Read, Stretch, read_columns};
 use super::statement::statements;
 use super::table::user_triggers;
-use crate::rotation::{Addressing, Direction, PassKind};
+use crate::rotation::{Direction, PassKind};
 
 const OP: &str = "prove that none is left";
 const BEGIN: &str = "begin the closing proof";
@@ -63,14 +63,10 @@ statements! {
         "SELECT pg_relation_filenode('public.provider_connections')::bigint";
 }
 
-/// Whether a pass walked by the index, and so has not met the rows that the index does not lead to.
-fn walked_by_index(pass: &Pass) -> bool {
-    pass.kind == PassKind::Full && pass.addressing == Addressing::Keys
-}
-
-/// Hands on each row that something else wrote since the pass's horizon, and after a walk by keys the older ones that rekey
-/// left alone; values longer than `max` bytes are left out. `each` says of a row whether it may have to be moved, which is
-/// done by id: where the index does not lead to one of these, that is the end. Returns the file that the heap is in.
+/// Hands on each row that something else wrote since the pass's horizon, and after a walk over the whole table the older ones
+/// that rekey left alone; values longer than `max` bytes are left out. `each` says of a row whether it may have to be moved,
+/// which is done by id: where the index does not lead to one of these, or to one that was left alone, that is the end. Returns
+/// the file that the heap is in.
 pub async fn read_foreign<E: From<StoreError>>(
     conn: &mut PgConnection,
     pass: &Pass,
@@ -80,7 +76,7 @@ pub async fn read_foreign<E: From<StoreError>>(
     // One snapshot for all of it: that none is on the source key is said of one instant.
     let mut tx = conn.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").during(BEGIN).await?;
     settings(&mut tx, pass.rotation, BATCH_BYTES).await?;
-    let (horizon, old_too) = (pass.horizon_xid(), walked_by_index(pass));
+    let (horizon, old_too) = (pass.horizon_xid(), pass.kind == PassKind::Full);
     let mut ids = Vec::new();
     let by_id = !has_triggers(&mut tx, pass.rotation).await? && {
         let foreign = foreign(horizon, pass.rotation, pass.direction, old_too, LISTED + 1).however_long();
