@@ -158,7 +158,7 @@ impl Reader {
     async fn claim_open(&mut self, back: bool) -> Result<Option<Lease>, StoreError> {
         let above = if back { 0 } else { self.above };
         let ttl = self.job.settings.lease_ttl;
-        let claimed = claim::claim(&mut self.conn, &self.pass, &self.owner, ttl, above).await?;
+        let claimed = claim::claim_above(&mut self.conn, &self.pass, &self.owner, ttl, above).await?;
         if back {
             self.looked_back = Some(Instant::now());
         }

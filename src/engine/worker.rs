@@ -175,8 +175,6 @@ impl Worker {
                 matches!(&next, Next::Segment(segment) if matches!(segment.lease.bounds(), Bounds::Ids(_)));
             if !matches!(next, Next::Wait) && !listed {
                 self.gate.crew.moves(self.owner.worker);
-            }
-            if !matches!(next, Next::Wait) {
                 lookout = None;
             }
             match next {
@@ -187,6 +185,7 @@ impl Worker {
                     let committed = writer.has_committed();
                     if committed {
                         self.gate.crew.moves(self.owner.worker);
+                        lookout = None;
                     }
                     if written.is_ok() || committed {
                         faults.progress();

@@ -11,7 +11,7 @@ use crate::crypto::Tag;
 use crate::engine::fault::Fault;
 use crate::engine::row::{PutAside, Rewrapped, by_bytes, read_large};
 use crate::error::{Error, Exit};
-use crate::rotation::{Bounds, Counters, QuarantineReason, Tid};
+use crate::rotation::{Bounds, Counters, PassKind, QuarantineReason, Tid};
 use crate::store::connect::jitter;
 use crate::store::ledger::Lease;
 use crate::store::ledger::proof;
@@ -21,8 +21,8 @@ use crate::store::{Class, Xid, index};
 
 /// Rows that another session holds for longer than this are postponed, so that the rest of the table does not wait.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// The same of rows that are listed by name, as those are that were put off before: they are looked at, not waited for.
-const PATIENCE_AGAIN: Duration = Duration::from_millis(300);
+/// The same of stragglers, which are listed by name. Rows that were put off before are looked at, and not waited for.
+const PATIENCE_FOR_STRAGGLERS: Duration = Duration::from_millis(300);
 /// More rows than this are not put off: then the table as a whole is held, and going on would meet the same.
 const MAX_PUT_OFF: usize = 1000;
 
@@ -78,15 +78,19 @@ impl Writer {
             })
             .collect();
         let listed = matches!(lease.bounds(), Bounds::Ids(_));
-        let patience = if listed { PATIENCE_AGAIN } else { PATIENCE };
-        let mut pause = patience / 200;
-        let mut moved = Instant::now();
+        let patience = match lease.pass().kind {
+            _ if !listed => PATIENCE,
+            PassKind::Sweep => PATIENCE_FOR_STRAGGLERS,
+            PassKind::Full => Duration::ZERO,
+        };
+        let mut pause = patience.min(Duration::from_millis(10));
+        let (mut moved, mut looked) = (Instant::now(), false);
         while !pending.is_empty() {
             self.go_on()?;
             if listed || moved.elapsed() > patience / 2 {
                 self.gate.crew.stuck(lease.owner().worker, pending.keys().copied().take(5).collect());
             }
-            if moved.elapsed() > patience && pending.len() <= MAX_PUT_OFF {
+            if looked && moved.elapsed() > patience && pending.len() <= MAX_PUT_OFF {
                 tracing::info!(rows = pending.len(), "Rows held by another session; postponed");
                 left.put_off.extend(pending.into_keys());
                 return Ok(());
@@ -106,9 +110,10 @@ impl Writer {
                     self.take_free(lease, part, &mut pending, left).await?;
                 }
             }
+            looked = true;
             if pending.len() == before {
                 tokio::time::sleep(jitter(pause)).await;
-                pause = (pause * if listed { 8 } else { 2 }).min(Duration::from_secs(1));
+                pause = (pause * if listed { 4 } else { 2 }).min(Duration::from_secs(1));
             } else {
                 moved = Instant::now();
             }

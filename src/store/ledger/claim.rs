@@ -11,8 +11,18 @@ use crate::rotation::{Addressing, ChunkKind, ChunkSize, State};
 use crate::store::error::{Statement, StoreError};
 use crate::store::rows::next_key;
 
-/// Leases the first chunk behind `above` that is free or whose lease has expired.
+/// Leases a chunk that is free or whose lease has expired.
 pub async fn claim(
+    conn: &mut PgConnection,
+    pass: &Pass,
+    owner: &Owner,
+    ttl: Duration,
+) -> Result<Option<Lease>, StoreError> {
+    claim_above(conn, pass, owner, ttl, 0).await
+}
+
+/// The same of the chunks behind one.
+pub async fn claim_above(
     conn: &mut PgConnection,
     pass: &Pass,
     owner: &Owner,
