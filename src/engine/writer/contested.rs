@@ -83,7 +83,7 @@ impl Writer {
             PassKind::Sweep => PATIENCE_FOR_STRAGGLERS,
             PassKind::Full => Duration::ZERO,
         };
-        let mut pause = patience.min(Duration::from_millis(10));
+        let mut pause = Duration::from_millis(10);
         let (mut moved, mut looked) = (Instant::now(), false);
         while !pending.is_empty() {
             self.go_on()?;
