@@ -99,9 +99,17 @@ pub(super) async fn young(
         let missing = rows.iter().filter(|(id, _)| !found.contains(id));
         let places: Vec<Tid> = missing.map(|(_, at)| *at).collect();
         if !places.is_empty() {
-            let asked: HashSet<Uuid> = rows.iter().map(|(id, _)| *id).collect();
             let mut unknown = index::unknown(conn, &places).await?;
-            unknown.retain(|id| asked.contains(id));
+            unknown.retain(|id| rows.iter().any(|(young, _)| young == id));
+            let stretch = Stretch::At { places, max: INLINE_BYTES };
+            read_whole(conn, &stretch, MAX_ROW_BYTES as usize, |row| {
+                if unknown.contains(&row.id) {
+                    check.row(row);
+                }
+                Ok::<(), Fault>(())
+            })
+            .await?;
+            check.settle(conn).await?;
             check.unknown(unknown);
         }
     }
