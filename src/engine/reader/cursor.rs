@@ -100,6 +100,6 @@ mod tests {
                 assert!(rows as usize * INLINE_BYTES as usize <= room.max(LEAST), "{rows} rows in {room}");
             }
         }
-        assert_eq!(limit(600.0, 24 << 20), READ_ROWS);
+        assert_eq!(limit(64.0, 24 << 20), READ_ROWS);
     }
 }
