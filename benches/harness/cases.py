@@ -48,7 +48,7 @@ CASES = {
     case.name: case
     for case in (
         Case("100k", "100k rows of 500 B", 100_000, variants=("guide", *EVERYTHING)),
-        Case("1m", "1M rows of 500 B", 1_000_000, variants=("floor1", "run1", "run", "verify", "rollback")),
+        Case("1m", "1M rows of 500 B", 1_000_000, variants=("floor1", "run1", "run", "verify1", "verify", "rollback")),
         Case("1m-all", "1M rows of 500 B", 1_000_000, variants=EVERYTHING),
         Case("3kb", "200k rows of 3 KB (TOAST)", 200_000, bytes=3000, most_repetitions=2),
         Case("uuid4", "1M rows of 500 B, UUIDv4 ids", 1_000_000, ids="v4", most_repetitions=1),
@@ -59,7 +59,7 @@ CASES = {
              most_repetitions=2),
         Case("scale", "1M rows of 500 B, several processes", 1_000_000, variants=("floor1", "run", "procs2", "procs4")),
         Case("mixed", "1M rows of about 100, 430 and 1290 B, 2 % NULL", 1_000_000, **REAL,
-             variants=("floor1", "run1", "run", "verify"), most_repetitions=2),
+             variants=("floor1", "run1", "run", "verify1", "verify"), most_repetitions=2),
         Case("half-empty", "1M mixed rows, half of them deleted", 1_000_000, **REAL, history="half_empty", most_repetitions=1),
         Case("half-toast", "200k rows, half of 430 B, half of 3 KB", 200_000, bytes=430, mix="half-large", nulls=2,
              most_repetitions=1),
@@ -116,4 +116,5 @@ ASKED = (
     Asked("*", "run", "peak RSS, MB", 160, at_most=True),
     Asked("*", "run1", "peak RSS, MB", 48, at_most=True),
     Asked("1m", "verify", "rows/s a core", 400_000),
+    Asked("mixed", "verify", "rate against one worker", 1.8),
 )

@@ -133,6 +133,9 @@ def _value(all_results, name, asked):
             return max(run.peak_rss_mb for run in runs)
         case "rows/s a core":
             return _median(runs, "rate_per_core")
+        case "rate against one worker":
+            alone = results.get(asked.variant + "1")
+            return _median(runs, "rate") / _median(alone, "rate") if alone else None
         case "rate against 100k":
             small = all_results.get("100k", {}).get(asked.variant)
             return _median(runs, "rate") / _median(small, "rate") if small else None

@@ -40,6 +40,7 @@ ALL = {
         Variant("procs2", "rekey run, 2 processes"),
         Variant("procs4", "rekey run, 4 processes"),
         Variant("verify", "rekey verify", after="run", writes=False),
+        Variant("verify1", "rekey verify --workers 1", after="run", writes=False),
         Variant("rollback", "rekey rollback", after="run"),
     )
 }
@@ -71,6 +72,8 @@ def commands(variant, cluster, database, programs):
             return rekey("run") * int(variant.name[-1])
         case "verify":
             return [[programs.rekey, "verify"]]
+        case "verify1":
+            return [[programs.rekey, "verify", "--workers", "1"]]
         case "rollback":
             return [[programs.rekey, "rollback", "--yes"]]
     raise ValueError(variant.name)

@@ -45,8 +45,9 @@ pub struct Deal {
 /// what was committed last; one more, what is being read meanwhile.
 const APART: usize = 3;
 
-/// Orders `rows` wave by wave, by page within a wave. A batch has at most `max_rows` rows, or about `max_bytes` bytes; in a
-/// small chunk fewer, down to a quarter, so that the batches between two visits to a page remain [`APART`] where they can.
+/// Orders `rows` wave by wave, by place within a wave. A batch has at most `max_rows` rows, or about `max_bytes` bytes; in a
+/// small chunk fewer, so that the batches between two visits to a page remain [`APART`] where they can: down to [`FEW`] rows,
+/// or, where bytes are what bounds a batch, to a quarter of them.
 pub fn deal<T: Wavable>(rows: &mut [T], max_rows: usize, max_bytes: usize) -> Deal {
     rows.sort_unstable_by_key(|row| (row.tid().block, Reverse(row.on_page()), row.tid().offset));
     let same_page = |a: &T, b: &T| a.tid().block == b.tid().block;
@@ -58,7 +59,8 @@ pub fn deal<T: Wavable>(rows: &mut [T], max_rows: usize, max_bytes: usize) -> De
     // The rows that the page of an average row has.
     let depth = squares.div_ceil(rows.len().max(1)).max(1);
     let most = batch_rows(rows, max_rows, max_bytes);
-    let least = (rows.len() / (depth * APART)).clamp(most.div_ceil(4), most);
+    let few = if most < max_rows { FEW.min(most.div_ceil(4)) } else { FEW.min(most) };
+    let least = (rows.len() / (depth * APART)).clamp(few, most);
     let waves = deepest.min(rows.len().div_ceil(least)).max(1);
     // As many of these batches as a wave has, and some room: waves differ a little in size.
     let wave = rows.len().div_ceil(waves);
@@ -95,11 +97,15 @@ pub fn deal<T: Wavable>(rows: &mut [T], max_rows: usize, max_bytes: usize) -> De
             target.swap(i, to);
         }
     }
+    if waves < deepest {
+        // Rows are locked in the order of their places, as a scan of the table locks them.
+        ends.iter().for_each(|wave| rows[wave.clone()].sort_unstable_by_key(Wavable::tid));
+    }
     ends.retain(|w| !w.is_empty());
     Deal { waves: ends, batch_rows }
 }
 
-/// The fewest rows that a batch is cut down to because of company.
+/// The fewest rows that a batch is cut down to because of company, or of a small chunk.
 const FEW: usize = 250;
 
 /// Rows of a batch beside so many workers, of all processes, where two may have `max` each. The others' snapshots hold

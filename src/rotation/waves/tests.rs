@@ -71,6 +71,11 @@ fn small_chunks_have_smaller_batches_and_then_fewer_waves() {
     assert_eq!(shape(1000, 12), (12, 375), "three batches a wave");
     assert_eq!(shape(160, 50), (32, 281));
     assert_eq!(shape(10, 12), (1, 135));
+    assert_eq!(shape(20, 12), (1, 270), "not cut into batches of a few rows");
+    let mut large: Vec<_> =
+        (0..120).flat_map(|block| (1..=50).map(move |offset| row(block, offset, 3000))).collect();
+    let dealt = deal(&mut large, 1000, 1 << 20);
+    assert_eq!((dealt.waves.len(), dealt.batch_rows), (50, 135), "bytes are what bounds them");
     assert_eq!(deal(&mut [] as &mut [Row], 1000, 1 << 20), Deal { waves: vec![], batch_rows: 0 });
 }
 
@@ -181,16 +186,17 @@ proptest! {
         prop_assert_eq!(dealt.waves.iter().map(|w| w.len()).sum::<usize>(), rows.len());
         prop_assert!(dealt.waves.windows(2).all(|w| w[0].end == w[1].start));
         for wave in &dealt.waves {
-            let in_order = |p: &[Row]| p[0].tid.block <= p[1].tid.block;
-            prop_assert!(rows[wave.clone()].windows(2).all(in_order), "not in heap order");
+            prop_assert!(rows[wave.clone()].windows(2).all(|p| p[0].tid < p[1].tid), "not in heap order");
         }
-        // A page's rows come largest first; of two alike the first on the page. However they were handed over.
+        // A page's rows come largest first, of two alike the first on the page; however they were handed over.
         let mut last: HashMap<u32, (Reverse<usize>, u16)> = HashMap::new();
         for wave in &dealt.waves {
-            for row in &rows[wave.clone()] {
-                let key = (Reverse(row.on_page), row.tid.offset);
-                let before = last.insert(row.tid.block, key);
-                prop_assert!(before.is_none_or(|before| before < key), "page {}", row.tid.block);
+            let mut keys: Vec<_> =
+                rows[wave.clone()].iter().map(|r| (r.tid.block, (Reverse(r.on_page), r.tid.offset))).collect();
+            keys.sort();
+            for (block, key) in keys {
+                let before = last.insert(block, key);
+                prop_assert!(before.is_none_or(|before| before < key), "page {block}");
             }
         }
         let mut reversed = before.clone();
