@@ -87,7 +87,7 @@ fn a_table_that_was_emptied() {
     rekey(&db, ["run"]).exits(0);
     db.execute("TRUNCATE provider_connections CASCADE");
     let refused = rekey(&db, ["verify"]).exits(6);
-    assert!(refused.stderr.contains("this rotation moved 60"), "{refused}");
+    assert!(refused.stderr.contains("this rotation re-encrypted 60"), "{refused}");
     rekey(&db, ["promote", "--yes", "--external"]).exits(6);
     // Somebody says that it is to be so.
     rekey(&db, ["promote", "--yes", "--external", "--allow", "empty-table"]).exits(7);

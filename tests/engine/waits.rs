@@ -41,7 +41,7 @@ fn for_a_row_that_somebody_holds() {
     let (before, since) = (transactions(&db), Instant::now());
     std::thread::sleep(Duration::from_secs(12));
     let per_second = (transactions(&db) - before) as f64 / since.elapsed().as_secs_f64();
-    assert!(per_second < 10.0, "{per_second} transactions a second while everybody waits");
+    assert!(per_second < 40.0, "{per_second} transactions a second while everybody waits");
     holder.rollback();
     run.wait().expect(0);
     judge.all_on(&db, NEW);
@@ -94,7 +94,7 @@ fn for_the_lease_of_a_process_that_died() {
     db.fast_commits();
     let run = rekey(&db, slow).start();
     let said = reason(&db, "waiting for the lease of");
-    assert!(said.contains(" silent ") && said.contains("free in"), "{said}");
+    assert!(said.contains(" silent ") && said.contains("the lease expires in"), "{said}");
     run.wait().expect(0);
 }
 
