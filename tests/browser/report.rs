@@ -18,7 +18,7 @@ fn text<'a>(page: &'a Value, what: &str) -> &'a str {
     page[what].as_str().expect("text")
 }
 
-/// From a run with a row that no key opens, through an unclean verify, an acceptance and a pause, to the end.
+/// From a run with a row that no key decrypts, through an unclean verify, an acceptance and a pause, to the end.
 #[test]
 fn a_whole_life_in_every_window() {
     let db = Db::new();
@@ -58,7 +58,7 @@ fn a_whole_life_in_every_window() {
         format!("{} {}", &digits[..1], &digits[1..])
     };
     for page in [unfinished, unclean] {
-        let expected = format!("NOT COMPLETE: 2 of {} rows open with no key", of(total));
+        let expected = format!("NOT COMPLETE: 2 of {} rows decrypt with no key", of(total));
         assert!(text(page, "title").starts_with(&expected), "{}", page["title"]);
     }
     assert!(
@@ -75,7 +75,7 @@ fn a_whole_life_in_every_window() {
         "Not clean",
         "Accepted by",
         "</script><img src=x onerror=alert(1)> \"quoted\" 'and' & \\u001b[2J \\u202edesrever\\u2066 {{ 7 * 7 }}",
-        "Rows that no key opens",
+        "Rows that no key decrypts",
         "neither key, 37 bytes",
     ] {
         let shown = text(whole, "text").to_lowercase();

@@ -35,7 +35,7 @@ pub struct Facts<'a> {
     pub verify: Option<&'a VerifyOf>,
     /// The audit chain.
     pub chain: &'a Chain,
-    /// Rows that neither key opens.
+    /// Rows that neither key decrypts.
     pub quarantine: &'a [Entry],
 }
 
@@ -181,9 +181,9 @@ impl Facts<'_> {
         let open = self.quarantine.iter().filter(|row| !row.accepted).count();
         match open {
             0 => {
-                Ok("AES-256-GCM; every credential was opened with the expected key by that verify".to_owned())
+                Ok("AES-256-GCM; every credential was decrypted with the expected key by that verify".to_owned())
             }
-            _ => Err("rows that no key opens are not accepted"),
+            _ => Err("rows that no key decrypts are not accepted"),
         }
     }
 }

@@ -104,7 +104,7 @@ pub struct Rotated {
     pub proofs: Vec<Proofs>,
     /// Under the old key, then under the new one.
     pub encryptions: Vec<Encryptions>,
-    /// Rows that neither key opens.
+    /// Rows that neither key decrypts.
     pub quarantine: Vec<quarantine::Entry>,
     /// What the last verify found.
     pub last_verify: Option<Value>,

@@ -110,7 +110,7 @@ impl Found {
     pub fn troubles(&self) -> Vec<String> {
         let of = self.credentials();
         [
-            (self.unreadable, "opens with no key", "open with no key"),
+            (self.unreadable, "decrypts with no key", "decrypt with no key"),
             (self.wrong_key, "is on the wrong key", "are on the wrong key"),
             (self.other_bytes, "holds other bytes than before", "hold other bytes than before"),
             (self.unseen, "cannot be found by its id", "cannot be found by their ids"),
@@ -122,7 +122,7 @@ impl Found {
     }
 }
 
-/// `5 of 80 200 rows open with no key`.
+/// `5 of 80 200 rows decrypt with no key`.
 pub fn count_of(n: i64, of: i64, do_what: &str) -> String {
     use crate::telemetry::progress::thousands;
     format!("{} of {} {} {do_what}", thousands(n), thousands(of), if of == 1 { "row" } else { "rows" })
@@ -315,7 +315,7 @@ pub(super) mod tests {
             event(5, 5, "verify", json!({ "clean": true, "accepted": 1 })),
         ];
         let told: Vec<_> = verifies(&timeline).into_iter().map(|v| (v.state, v.verdict)).collect();
-        let unclean = "Not clean: 5 of 10 rows open with no key; 1 of 10 rows is on the wrong key";
+        let unclean = "Not clean: 5 of 10 rows decrypt with no key; 1 of 10 rows is on the wrong key";
         assert_eq!(
             told,
             [

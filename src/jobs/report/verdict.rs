@@ -115,7 +115,7 @@ pub fn on(f: &Facts<'_>) -> Verdict {
 
 fn rows_no_key_opens(f: &Facts<'_>) -> String {
     let (n, of) = (f.at.quarantine.open, credentials(f));
-    count_of(n, of.max(n), if n == 1 { "opens with no key" } else { "open with no key" })
+    count_of(n, of.max(n), if n == 1 { "decrypts with no key" } else { "decrypt with no key" })
 }
 
 fn credentials(f: &Facts<'_>) -> i64 {
@@ -175,8 +175,8 @@ fn clean(f: &Facts<'_>, found: &Found) -> Verdict {
     let mut because = vec![note.to_owned()];
     if found.accepted > 0 {
         let (one, several) = (
-            "opens with no key, and an operator accepted that",
-            "open with no key, and an operator accepted each",
+            "decrypts with no key, and an operator accepted that",
+            "decrypt with no key, and an operator accepted each",
         );
         because.push(count_of(
             found.accepted,
@@ -337,7 +337,7 @@ mod tests {
         let verdict = judged(&at(State::Promoted, LastVerify::WrongRows), Some(&bad));
         assert_eq!(verdict.level, Level::Failed);
         let expected =
-            "NOT COMPLETE: 5 of 80 000 rows open with no key; 1 of 80 000 rows is on the wrong key";
+            "NOT COMPLETE: 5 of 80 000 rows decrypt with no key; 1 of 80 000 rows is on the wrong key";
         assert_eq!(verdict.headline, expected);
     }
 
@@ -364,7 +364,7 @@ mod tests {
         under_way.desired = Desired::Paused;
         assert!(judged(&under_way, None).headline.starts_with("PAUSED"));
         (under_way.pass, under_way.quarantine.open) = (LastPass::Clean, 5);
-        assert_eq!(judged(&under_way, None).headline, "NOT COMPLETE: 5 of 80 005 rows open with no key");
+        assert_eq!(judged(&under_way, None).headline, "NOT COMPLETE: 5 of 80 005 rows decrypt with no key");
     }
 
     #[test]
