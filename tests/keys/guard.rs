@@ -183,5 +183,5 @@ fn a_key_is_as_old_as_the_ledger_knows() {
         assert_eq!((&key["age_days"], &key["due_in_days"]), (&100.into(), &(-10).into()), "{status:#}");
     }
     let text = rekey(&db, ["keys", "status", &place]).exits(0);
-    assert!(text.stdout.contains("overdue for 10 days"), "{text}");
+    assert!(text.stdout.contains("10 days overdue"), "{text}");
 }

@@ -181,7 +181,8 @@ impl Facts<'_> {
         let open = self.quarantine.iter().filter(|row| !row.accepted).count();
         match open {
             0 => {
-                Ok("AES-256-GCM; every credential was decrypted with the expected key by that verify".to_owned())
+                Ok("AES-256-GCM; every credential was decrypted with the expected key by that verify"
+                    .to_owned())
             }
             _ => Err("rows that no key decrypts are not accepted"),
         }
