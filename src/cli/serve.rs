@@ -47,7 +47,7 @@ pub async fn start(address: SocketAddr, context: &Context) -> Result<SocketAddr>
         tokio::spawn(with_answer_limit(answer_limit(context.lease_ttl), looking));
     }
     http::serve(address, served).await.map_err(|e| {
-        Error::new(Exit::Usage, format!("cannot serve on {address}: {e}"))
+        Error::new(Exit::Usage, format!("can't serve on {address}: {e}"))
             .hint("Choose another address and port, or leave the option out")
     })
 }
@@ -57,7 +57,7 @@ pub async fn forever(address: SocketAddr, context: &Context) -> Result<Exit> {
     context.know_database();
     context.connector()?;
     let bound = start(address, context).await?;
-    eprintln!("serving http://{bound}/ until this command is stopped");
+    eprintln!("Serving http://{bound}/ until this command is stopped");
     std::future::pending().await
 }
 
@@ -92,7 +92,7 @@ async fn keep_looking(context: Context, shown: watch::Sender<Arc<str>>, asked: A
         };
         match page(last.as_ref(), silent.as_deref()) {
             Ok(page) => drop(shown.send_replace(page.into())),
-            Err(error) => tracing::warn!(%error.message, "the page could not be made"),
+            Err(error) => tracing::warn!(%error.message, "Couldn't make the page"),
         }
         tokio::time::sleep(OFTEN).await;
         let _ = tokio::time::timeout(SELDOM, asked.notified()).await;

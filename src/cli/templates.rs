@@ -27,7 +27,7 @@ static PAGES: LazyLock<std::result::Result<Environment<'static>, minijinja::Erro
 /// Fills a template.
 pub fn fill(name: &str, values: impl Serialize) -> Result<String> {
     let wrong =
-        |e: &minijinja::Error| Error::new(Exit::Internal, format!("cannot make the page {name}: {e:#}"));
+        |e: &minijinja::Error| Error::new(Exit::Internal, format!("can't make the page {name}: {e:#}"));
     let pages = PAGES.as_ref().map_err(wrong)?;
     let template = pages.get_template(name).map_err(|e| wrong(&e))?;
     template.render(Value::from(Serde(values))).map_err(|e| wrong(&e))

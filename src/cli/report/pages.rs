@@ -18,7 +18,7 @@ pub struct Pages<'a> {
 impl Pages<'_> {
     /// Of a report.
     pub fn of(report: &Report) -> Result<Pages<'_>> {
-        let wrong = |e| Error::new(Exit::Internal, format!("cannot print the report: {e}"));
+        let wrong = |e| Error::new(Exit::Internal, format!("can't print the report: {e}"));
         let json = inert_json(&serde_json::to_string_pretty(report).map_err(wrong)?);
         Ok(Pages { report, json })
     }
