@@ -21,7 +21,7 @@ pub const RUN: &str = "Examples:
 pub const STATUS: &str = "Examples:
   rekey status
   rekey status --watch
-  rekey status --watch --listen 127.0.0.1:9090     a page to watch, until you stop it
+  rekey status --watch --listen 127.0.0.1:9090
   rekey status --output json | jq .totals";
 
 pub const VERIFY: &str = "Examples:
