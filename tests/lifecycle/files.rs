@@ -215,7 +215,7 @@ fn a_link_is_followed_and_git_is_watched() {
     assert_eq!(d.read(), after());
     d.judge.all_on(&d.db, NEW);
     let warned = d.rekey(&["rollback", "--yes"]).without("NEW_ENCRYPTION_KEY").exits(0);
-    assert!(warned.stderr.contains(".new.bak is in a git work tree and not ignored"), "{warned}");
+    assert!(warned.stderr.contains(".new.bak is in a git work tree and is not ignored"), "{warned}");
     assert!(fs::symlink_metadata(d.path()).unwrap().is_symlink());
     d.judge.all_on(&d.db, OLD);
 }
