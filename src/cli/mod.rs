@@ -45,6 +45,7 @@ mod examples;
 mod explain;
 mod finalize;
 mod hardening;
+mod help;
 mod init;
 mod keys;
 mod last_lines;

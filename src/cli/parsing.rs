@@ -7,6 +7,7 @@ use clap::parser::ValueSource;
 use clap::{ArgAction, ColorChoice, Command, CommandFactory, FromArgMatches};
 
 use super::command::Cli;
+use super::help;
 use super::variables::{called_by_its_variable, said};
 
 /// The command line, or what to print in its place.
@@ -22,7 +23,7 @@ fn understood() -> Result<Cli, clap::Error> {
         _ => ColorChoice::Auto,
     };
     let command = without_empty_variables(Cli::command().color(color));
-    let command = if short { without_variables(command) } else { command };
+    let command = if short { help::short(without_variables(command)) } else { help::long(command) };
     let matches = match command.clone().try_get_matches() {
         Err(e) if e.kind() == ErrorKind::ArgumentConflict => flags_first(command).try_get_matches()?,
         done => done?,
