@@ -303,4 +303,11 @@ fn the_manual_explains_every_option() {
         assert!(!help.is_empty() && page.replace("\\*(Aq", "'").contains(&help), "{}: {help}", arg.get_id());
     }
     assert!(page.contains("Examples:"), "{page}");
+    for section in ["EXIT STATUS", "ENVIRONMENT", "FILES"] {
+        assert!(page.contains(&format!(".SH \"{section}\"")), "{section} is not in {page}");
+    }
+    assert!(
+        page.contains("REKEY_MAX_RATE") && page.contains("DATABASE_URL") && page.contains("\\fB75\\fR"),
+        "{page}"
+    );
 }
