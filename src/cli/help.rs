@@ -3,8 +3,8 @@
 
 use std::fmt::Write as _;
 
-use clap::builder::StyledStr;
 use clap::Command;
+use clap::builder::StyledStr;
 
 use crate::error::Exit;
 
@@ -37,7 +37,7 @@ pub fn short(rekey: Command) -> Command {
         "{{about-with-newline}}{{usage-heading}} {{usage}}\n\n{groups}\n\
          `rekey COMMAND -h` lists a command's options; `--help` explains them all"
     );
-    rekey.help_template(template).mut_subcommands(on_one_screen)
+    on_one_screen(rekey.help_template(template))
 }
 
 /// The commands under their tasks.
@@ -62,10 +62,16 @@ fn on_one_screen(command: Command) -> Command {
     let command = command.mut_args(|arg| {
         let throttle = arg.get_help_heading().is_some_and(|heading| heading.starts_with("Throttle"));
         let kept = ["window", "max_rate"].contains(&arg.get_id().as_str());
-        let hidden =
-            throttle && !kept || FOR_LONG_HELP.contains(&arg.get_id().as_str()) || arg.is_hide_short_help_set();
+        let hidden = throttle && !kept
+            || FOR_LONG_HELP.contains(&arg.get_id().as_str())
+            || arg.is_hide_short_help_set();
         let help = arg.get_help().map(|help| first_clause(&help.to_string()));
-        let arg = arg.hide_short_help(hidden).help_heading(None::<&str>);
+        let arg = arg.hide_short_help(hidden).hide_env(true).help_heading(None::<&str>);
+        // The names of these values would push every text into a line of its own.
+        let arg = match arg.get_id().as_str() {
+            "window" => arg.value_name("HOURS"),
+            _ => arg,
+        };
         match help {
             Some(help) => arg.help(help),
             None => arg,
@@ -104,7 +110,8 @@ pub fn codes_of(command: &Command) -> &'static [Exit] {
 }
 
 fn exit_codes(command: &Command) -> String {
-    let mut text = "Exit codes (`rekey explain CODE` says what is true of the data, and what to do):".to_owned();
+    let mut text =
+        "Exit codes (`rekey explain CODE` says what is true of the data, and what to do):".to_owned();
     for exit in codes_of(command) {
         let _ = write!(text, "\n  {:>2}  {}", exit.code(), exit.meaning());
     }
@@ -155,15 +162,22 @@ mod tests {
         let mut rekey = long(Cli::command()).term_width(80);
         rekey.build();
         let run = rekey.find_subcommand_mut("run").expect("a command").render_long_help().to_string();
-        let (examples, codes) = (run.find("Examples:").expect("examples"), run.find("Exit codes").expect("codes"));
+        let (examples, codes) =
+            (run.find("Examples:").expect("examples"), run.find("Exit codes").expect("codes"));
         assert!(examples < codes && run.contains("\n  75  stopped by a signal"), "{run}");
         let root = rekey.render_long_help().to_string();
-        assert!(root.contains("During the window:\n  run         ") && root.contains("--log-format"), "{root}");
+        assert!(
+            root.contains("During the window:\n  run         ") && root.contains("--log-format"),
+            "{root}"
+        );
     }
 
     #[test]
     fn a_first_clause_keeps_its_default() {
-        assert_eq!(first_clause("Rows of one batch, at most; fewer of many [default: 9]"), "Rows of one batch, at most [default: 9]");
+        assert_eq!(
+            first_clause("Rows of one batch, at most; fewer of many [default: 9]"),
+            "Rows of one batch, at most [default: 9]"
+        );
         assert_eq!(first_clause("Do not ask"), "Do not ask");
     }
 }
