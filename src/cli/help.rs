@@ -164,7 +164,7 @@ mod tests {
         let run = rekey.find_subcommand_mut("run").expect("a command").render_long_help().to_string();
         let (examples, codes) =
             (run.find("Examples:").expect("examples"), run.find("Exit codes").expect("codes"));
-        assert!(examples < codes && run.contains("\n  75  stopped by a signal"), "{run}");
+        assert!(examples < codes && run.contains("\n  75  Stopped by a signal"), "{run}");
         let root = rekey.render_long_help().to_string();
         assert!(
             root.contains("During the window:\n  run         ") && root.contains("--log-format"),
