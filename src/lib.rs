@@ -19,7 +19,7 @@
 //!
 //! Imports point downwards only; adapters do not import each other, and the pure modules know neither sqlx,
 //! tokio, aws nor clap. [`error`] is the exit-code table, [`entropy`] the one door to randomness,
-//! [`fault_point`] is for tests.
+//! [`program`] the one to programs that an operator names, [`fault_point`] is for tests.
 
 // Tests make ids and wait as they like; the program has places for that (clippy.toml).
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
@@ -32,6 +32,7 @@ pub mod entropy;
 pub mod error;
 pub mod fault_point;
 pub mod jobs;
+pub mod program;
 pub mod rotation;
 pub mod secrets;
 pub mod store;

@@ -3,7 +3,9 @@
 --
 --   psql "$ADMIN_URL" -v ON_ERROR_STOP=1 -f scripts/sql/role.sql
 --
--- Give the role a way to log in yourself: \password rekey, or GRANT rds_iam TO rekey.
+-- Give the role a way to log in yourself: \password rekey. On RDS, GRANT rds_iam TO rekey makes tokens of 15 minutes its
+-- only password, and a window is longer: then start rekey with a command that makes a fresh token for every connection,
+--   --database-password-command 'aws rds generate-db-auth-token --hostname HOST --port 5432 --username rekey'
 -- tests/grants/main.rs works as this role, and takes each privilege away in turn.
 
 DO $$

@@ -29,7 +29,7 @@ use super::verify::VerifyArgs;
     version,
     long_version = env!("REKEY_VERSION"),
     after_help = "DATABASE_URL names the database. A key is named by its source: env:VAR, \
-        file:PATH,\ndotenv:PATH#VAR, aws:SECRET_ID[#JSON_FIELD][@LABEL_OR_VERSION_ID].\nFlags have \
+        file:PATH,\ndotenv:PATH#VAR, aws:SECRET_ID[#JSON_FIELD][@LABEL_OR_VERSION_ID],\ncommand:PROGRAM ARG….\nFlags have \
         environment variables: --lease-ttl is REKEY_LEASE_TTL.\n\nA first rotation: rekey plan, rekey run \
         --dry-run, rekey run, rekey verify,\nrekey promote, restart the application, and days later rekey \
         finalize.\nUntil then, rekey rollback undoes it."

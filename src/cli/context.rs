@@ -7,11 +7,13 @@ use zeroize::Zeroizing;
 
 use super::last_lines;
 use super::options::{Global, Output};
+use super::person;
 use crate::error::{Error, Exit, Result};
 use crate::jobs::{AppCache, Session};
 use crate::rotation::Step;
 use crate::secrets::{AppSettings, Sources};
 use crate::store::audit::Actor;
+use crate::store::{Login, PasswordSource};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::progress;
 use crate::telemetry::termination::LastWord;
@@ -35,12 +37,13 @@ impl Deref for Context {
 
 impl Context {
     /// Nothing is contacted yet.
-    pub fn new(global: Global) -> Context {
+    pub fn new(global: Global, password: Option<PasswordSource>) -> Context {
         let variable = |name: &str| std::env::var(name).ok();
-        let operator = filled(global.operator.clone()).unwrap_or_else(operator);
+        let operator = person::filled(global.operator.clone()).unwrap_or_else(person::of_this_process);
         let (console, quiet) = (global.console(), global.quiet);
         let session = Session {
             database_url: variable("DATABASE_URL").map(Zeroizing::new),
+            login: Login::with(password),
             actor: Actor::new(operator, global.reason.clone()),
             sources: Sources::with_patience(global.retry_for),
             environment: global.environment,
@@ -91,26 +94,6 @@ impl Context {
         }
         Ok(())
     }
-}
-
-/// A blank name counts as none.
-fn filled(name: Option<String>) -> Option<String> {
-    name.filter(|name| !name.trim().is_empty())
-}
-
-/// The OS user, or pod and service account.
-fn operator() -> String {
-    let named = |variable| filled(std::env::var(variable).ok());
-    if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
-        let pod = named("HOSTNAME").unwrap_or_else(|| "pod".into());
-        return match named("SERVICE_ACCOUNT") {
-            Some(account) => format!("{pod} ({account})"),
-            None => pod,
-        };
-    }
-    named("USER")
-        .or_else(|| named("LOGNAME"))
-        .unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
 }
 
 /// The application's cache, for the commands that have no flag for it.

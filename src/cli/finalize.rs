@@ -6,11 +6,12 @@ use serde_json::json;
 use super::confirm::{self, Answer};
 use super::context::Context;
 use super::last_lines::{print_head, print_next};
-use super::options::KeyArgs;
+use super::options::{KeyArgs, given};
 use super::signals;
 use super::variables::naming;
 use crate::error::{Exit, Result};
 use crate::jobs::finalize::{self, FinalizeRequest, Finalized};
+use crate::jobs::key_pair::NamedKeys;
 use crate::jobs::stakes;
 use crate::rotation::Command;
 use crate::store::preflight::Allowed;
@@ -30,6 +31,9 @@ pub struct FinalizeArgs {
     /// Allow a refused finding by name; repeatable
     #[arg(long, env = "REKEY_ALLOW", hide_env_values = true, value_name = "FINDING", value_delimiter = ',')]
     pub allow: Vec<String>,
+    /// Where the application reads its key, for a `command:` source, which rekey runs only where you name it
+    #[arg(long, env = "REKEY_TARGET", hide_env_values = true, value_name = "SOURCE")]
+    pub target: Option<String>,
     #[command(flatten)]
     pub keys: KeyArgs,
 }
@@ -40,7 +44,7 @@ pub async fn run(args: FinalizeArgs, context: &Context) -> Result<Exit> {
         recovery_window: args.recovery_window,
         allowed: naming("--allow", Allowed::parse(&args.allow))?,
         workers: args.workers.into(),
-        keys: args.keys.named()?,
+        keys: NamedKeys { target: given("--target", &args.target)?, ..args.keys.named()? },
     };
     context.connector()?;
     let stop = signals::listen()?;

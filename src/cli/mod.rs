@@ -52,6 +52,7 @@ mod last_lines;
 mod man;
 mod options;
 mod parsing;
+mod person;
 mod plan;
 mod plan_text;
 mod printable;
@@ -108,9 +109,14 @@ pub fn main() -> ExitCode {
     console::take_off_when_panicking();
     logging::start(stderr, cli.global.verbosity());
     variables::warn_of_strangers(&Cli::command());
-    let context = Context::new(cli.global);
     let (works, has_last_word) = (cli.command.is_work(), cli.command.has_last_word());
-    let exit = match guarded(|| start(cli.command, &context)) {
+    let (password, unusable) = match cli.global.password_source() {
+        Ok(password) => (password, None),
+        Err(e) => (None, Some(e)),
+    };
+    let context = Context::new(cli.global, password);
+    let work = || unusable.map_or_else(|| start(cli.command, &context), |e| Err(e.into()));
+    let exit = match guarded(work) {
         Ok(exit) => exit,
         Err(refused) => {
             let e = &refused.error;
@@ -183,6 +189,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit> {
     if let Some(keys) = command.keys() {
         keys.named()?;
     }
+    person::require(&command, &context.global)?;
     if command.is_work() {
         context.metrics.wait_for_rows(command.moves_rows());
         context.know_database();

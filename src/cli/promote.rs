@@ -1,5 +1,7 @@
 //! `rekey promote`: arguments, the question, and what is printed.
 
+use std::time::Duration;
+
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use serde_json::json;
@@ -7,11 +9,12 @@ use serde_json::json;
 use super::confirm::{self, Answer};
 use super::context::Context;
 use super::last_lines::{print_head, print_next};
-use super::options::{KeyArgs, given};
+use super::options::{KeyArgs, duration, given, program};
 use super::signals;
 use super::variables::naming;
 use crate::error::{Exit, Result};
-use crate::jobs::promote::{self, PromoteRequest, Promoted};
+use crate::jobs::key_pair::NamedKeys;
+use crate::jobs::promote::{self, PromoteRequest, Promoted, WaitFor};
 use crate::jobs::stakes;
 use crate::rotation::Command;
 use crate::store::preflight::Allowed;
@@ -24,6 +27,21 @@ pub struct PromoteArgs {
     /// Don't write the key: print what to change, then rerun to confirm
     #[arg(long, env = "REKEY_EXTERNAL", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub external: bool,
+    /// Give the new key on stdin to this program, which puts it where the application reads it
+    #[arg(
+        long,
+        env = "REKEY_PROMOTE_COMMAND",
+        hide_env_values = true,
+        value_name = "CMD",
+        conflicts_with = "external"
+    )]
+    pub promote_command: Option<String>,
+    /// Wait until this source yields the new key; only then may the application be restarted
+    #[arg(long, env = "REKEY_WAIT_FOR", hide_env_values = true, value_name = "SOURCE")]
+    pub wait_for: Option<String>,
+    /// Maximum time to wait for it
+    #[arg(long, env = "REKEY_WAIT_LIMIT", hide_env_values = true, default_value = "10m", value_parser = duration, value_name = "DURATION")]
+    pub wait_limit: Duration,
     /// Don't ask for confirmation
     #[arg(long, env = "REKEY_YES", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub yes: bool,
@@ -40,17 +58,25 @@ pub struct PromoteArgs {
 /// Runs the command.
 pub async fn run(args: PromoteArgs, context: &Context) -> Result<Exit> {
     let request = PromoteRequest {
-        target: given("--target", &args.target)?,
         external: args.external,
+        program: program(&args.promote_command)?,
+        wait_for: given("--wait-for", &args.wait_for)?
+            .map(|source| WaitFor { source, limit: args.wait_limit }),
         allowed: naming("--allow", Allowed::parse(&args.allow))?,
         workers: args.workers.into(),
-        keys: args.keys.named()?,
+        keys: NamedKeys { target: given("--target", &args.target)?, ..args.keys.named()? },
     };
     // A connection that cannot be made is refused before a question is asked.
     context.connector()?;
     let stop = signals::listen()?;
     if confirm::is_needed(args.yes)? {
-        confirm::show(&stakes::of(context, Command::Promote { external: args.external }).await?);
+        confirm::show(
+            &stakes::of(
+                context,
+                Command::Promote { external: request.external || request.program.is_some() },
+            )
+            .await?,
+        );
         confirm::ask("This gives the application the new key. Continue?", Answer::Yes)?;
     }
     let done = promote::promote(context, &request, stop).await?;
@@ -58,7 +84,7 @@ pub async fn run(args: PromoteArgs, context: &Context) -> Result<Exit> {
     if context.json() {
         context.print_json(&json!({
             "outcome": "promoted", "already": done.already, "target": done.target.to_string(),
-            "version_id": done.version_id, "cache": done.cache, "rotation": done.rotation, "next": done.next,
+            "version_id": done.version_id, "seen_at": done.seen_at, "cache": done.cache, "rotation": done.rotation, "next": done.next,
             "event_head": done.event_head,
         }))?;
     } else {
@@ -72,6 +98,9 @@ fn text(p: &Promoted) {
     println!("{} holds the new key, {}{before}", p.target, p.rotation.new_fingerprint);
     if let Some(version) = &p.version_id {
         println!("  version {version} is AWSCURRENT");
+    }
+    if let Some(place) = &p.seen_at {
+        println!("  {place} yields it, too: the application can be restarted");
     }
     println!("  {}\n", p.cache);
     print_next(&p.next);

@@ -70,7 +70,8 @@ pub async fn look_once(context: &Context) {
 
 /// A session like this one with the same metrics, for a task of its own.
 fn beside(context: &Context) -> Context {
-    let mut beside = Context::new(context.global.clone());
+    let mut beside = Context::new(context.global.clone(), None);
+    beside.session.login = Arc::clone(&context.login);
     beside.session.metrics = context.metrics.clone();
     beside
 }

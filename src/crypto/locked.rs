@@ -1,5 +1,5 @@
 //! Memory for key material: pages of its own, kept out of swap and of core dumps where the system allows it, wiped
-//! and given back when dropped. The one module with `unsafe`.
+//! and given back when dropped. Beside `program::child` the one module with `unsafe`.
 //!
 //! Pages of its own, because locks do not nest: unlocking one secret would unlock its neighbours on the page. What
 //! passes through on the way here (registers, the stack, the buffer a key was read into) is not covered; see

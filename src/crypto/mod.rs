@@ -7,6 +7,7 @@
 mod envelope;
 mod iv;
 mod key;
+pub mod likeness;
 mod locked;
 mod rewrap;
 mod strength;

@@ -53,14 +53,14 @@ pub async fn finalize(session: &Session, request: &FinalizeRequest, stop: Stop) 
     if let Some(over) = latest.filter(|r| r.state == State::Finalized)
         && other_database(&mut conn, over.id).await?.is_none()
     {
-        put_in_order(session, &mut conn, &over).await?;
+        put_in_order(session, request, &mut conn, &over).await?;
     }
     let r = standing::permitted(session, &mut conn, Command::Finalize).await?;
     let mut alone = Exclusive::take(&mut conn).await?;
     // Before this process held the lock, a rollback may have turned the rotation round.
     let r = rotation::by_id(alone.conn(), r.id).await?;
     standing::require(session, alone.conn(), Command::Finalize, Some(&r)).await?;
-    let target = Target::of(&session.sources, &r, None)?;
+    let target = Target { sources: &session.sources, rotation: &r, source: request.keys.target_of(&r)? };
     preflight::primary_only(&connector, alone.conn(), "finalize").await?;
     preflight::same_database(session, alone.conn(), r.id, "finalize", &request.allowed).await?;
     let others = other_credentials(alone.conn()).await?;
@@ -96,9 +96,14 @@ pub async fn finalize(session: &Session, request: &FinalizeRequest, stop: Stop) 
 const BRIEFLY: Duration = Duration::from_secs(5);
 
 /// An earlier finalize may have been killed after its last commit, before its labels and its backup were gone.
-async fn put_in_order(session: &Session, conn: &mut PgConnection, r: &Rotation) -> Result<()> {
+async fn put_in_order(
+    session: &Session,
+    request: &FinalizeRequest,
+    conn: &mut PgConnection,
+    r: &Rotation,
+) -> Result<()> {
     if Exclusive::take(conn).await.is_ok() {
-        let target = Target::of(&session.sources, r, None)?;
+        let target = Target { sources: &session.sources, rotation: r, source: request.keys.target_of(r)? };
         if tokio::time::timeout(BRIEFLY, clean_up(&target)).await.is_err() {
             tracing::warn!("Couldn't look for rekey's staging labels within {BRIEFLY:?}");
         }

@@ -14,8 +14,37 @@ pub struct NamedKeys {
     pub old: Option<KeySource>,
     /// The key rows go to.
     pub new: Option<KeySource>,
+    /// Where the application reads its key, where that was said.
+    pub target: Option<KeySource>,
     /// How the application's secrets are laid out: decides what is meant where no source is named.
     pub layout: Option<SecretLayout>,
+}
+
+impl NamedKeys {
+    /// A source out of the ledger: a command only if this invocation names the same one, and may thus be run.
+    pub fn recall(&self, recorded: &RecordedSource) -> Result<KeySource> {
+        Ok(KeySource::of(recorded)?.given_again([&self.old, &self.new, &self.target].into_iter().flatten()))
+    }
+
+    /// Where the application reads its key: as named, as promote recorded it, or else where the old key was read. Once
+    /// `promoting` was written, the place is the one to look at, and the one that rollback changes back.
+    pub fn target_of(&self, r: &Rotation) -> Result<KeySource> {
+        match (&self.target, &r.target_source) {
+            (Some(named), Some(recorded))
+                if r.promoting_at.is_some() && named.to_string() != recorded.as_str() =>
+            {
+                Err(Error::new(
+                    Exit::State,
+                    format!("rotation {} is promoted at {recorded}, not at {named}", r.id),
+                )
+                .hint(
+                    "Leave `--target` out. To write the key to another place too, use `rekey keys restore`",
+                ))
+            }
+            (Some(named), _) => Ok(named.clone()),
+            (None, recorded) => self.recall(recorded.as_ref().unwrap_or(&r.old_source)),
+        }
+    }
 }
 
 /// A key in hand, and how it is recorded.
@@ -27,6 +56,8 @@ pub struct Held {
     /// Fingerprint, source, version.
     pub record: KeyRecord,
 }
+
+use crate::rotation::RecordedSource;
 
 pub use crate::rotation::KeyRole as Role;
 
@@ -163,7 +194,7 @@ async fn as_named(session: &Session, named: &NamedKeys, rotation: &Rotation, rol
             (rotation.new_fingerprint, rotation.old_fingerprint, &rotation.new_source, named.new.clone())
         }
     };
-    let recorded = KeySource::of(recorded)?;
+    let recorded = named.recall(recorded)?;
     let Some(given) = given.filter(|given| *given != recorded) else { return Ok(Named::No) };
     let held = match hold(session, role, &given).await {
         Ok(held) => held,
@@ -201,7 +232,7 @@ async fn wherever_it_is(
             named.new.clone(),
         ),
     };
-    let recorded = KeySource::of(recorded)?;
+    let recorded = named.recall(recorded)?;
     let default = both_names(session, named).ok().map(|(old, new)| if role == Role::Old { old } else { new });
     let is_it = |value: &[u8]| EncryptionKey::from_bytes(value).is_ok_and(|k| k.fingerprint() == wanted);
 
@@ -211,7 +242,7 @@ async fn wherever_it_is(
         (Role::New, None) if rotation.promoting_at.is_some() => Some(&rotation.old_source),
         _ => None,
     };
-    let target = target.map(KeySource::of).transpose()?;
+    let target = target.map(|target| named.recall(target)).transpose()?;
     let trail = Trail {
         rotation: rotation.id,
         recorded: &recorded,

@@ -13,9 +13,10 @@ use super::settled::{Ended, Settled, settle};
 use super::shared_key::{self, Move};
 use super::work::{self, WorkRequest};
 use super::{Session, access, cache_after, resumed, standing};
-use crate::engine::lifecycle::{Exclusive, Target, clean_up, unpromote};
+use crate::engine::lifecycle::{Exclusive, Hand, Target, clean_up, unpromote};
 use crate::engine::{End, Settings, Stop};
 use crate::error::Result;
+use crate::program::Program;
 use crate::rotation::throttle::Limits;
 use crate::rotation::{Command, Counters, Desired, Direction, State};
 use crate::store::ledger::{Rotation, chunk, quarantine, rotation};
@@ -26,6 +27,8 @@ use crate::store::{Connector, Purpose, connect, schema};
 pub struct RollbackRequest {
     /// Whoever asks knows that the old key is compromised, and returns rows to it all the same.
     pub despite_compromise: bool,
+    /// What gives the application the old key, where a program gave it the new one.
+    pub program: Option<Program>,
     /// Where the keys are.
     pub keys: NamedKeys,
     /// Work settings.
@@ -48,7 +51,7 @@ pub async fn rollback(session: &Session, request: &RollbackRequest, mut stop: St
         let rewrapper = work::rewrapper(&keys, rotation.id, Direction::Backward, None)?;
         work::drive(session, &rotation, Direction::Backward, rewrapper, how.clone(), stop.clone()).await
     };
-    let outside = async || leave(session, &connector, &rotation, &keys).await;
+    let outside = async || leave(session, request, &connector, &rotation, &keys).await;
     let (first, took) = match rotation.state {
         State::Unpromoting => (End::Superseded(State::Unpromoting), Duration::ZERO),
         _ => rows().await?,
@@ -74,6 +77,7 @@ pub async fn rollback(session: &Session, request: &RollbackRequest, mut stop: St
 /// cache. Repeated, it takes off what a killed one left.
 async fn leave(
     session: &Session,
+    request: &RollbackRequest,
     connector: &Connector,
     rotation: &Rotation,
     keys: &KeyPair,
@@ -90,7 +94,8 @@ async fn leave(
         return Ok(None);
     };
     let now = rotation::by_id(alone.conn(), rotation.id).await?;
-    let target = Target::of(&session.sources, &now, None)?;
+    let source = request.keys.target_of(&now)?;
+    let target = Target { sources: &session.sources, rotation: &now, source };
     match now.state {
         // Whoever got so far may have been killed before the rest.
         State::RolledBack => {
@@ -99,7 +104,8 @@ async fn leave(
         }
         _ => {
             let (old, new_found_at) = (&keys.old.key, &keys.new.source);
-            unpromote(&mut alone, &target, old, new_found_at, &session.actor).await?;
+            let hand = request.program.as_ref().map_or(Hand::Owner(Duration::ZERO), Hand::Program);
+            unpromote(&mut alone, &target, old, new_found_at, hand, &session.actor).await?;
         }
     }
     if now.promoting_at.is_some() {
@@ -140,7 +146,8 @@ async fn prepare(session: &Session, request: &RollbackRequest, connector: &Conne
 
     if rotation.state.may_roll_back() {
         if rotation.promoting_at.is_some() {
-            let target = Target::of(&session.sources, &rotation, None)?;
+            let source = request.keys.target_of(&rotation)?;
+            let target = Target { sources: &session.sources, rotation: &rotation, source };
             shared_key::refuse(session, &mut conn, &target, Move::Rollback, &request.work.allowed).await?;
         }
         // Not while another process is promoting.

@@ -1,6 +1,7 @@
 //! What every job starts from. `cli` fills it from arguments and the environment of the process; nothing is contacted
 //! before a job asks for a connection or a key.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -11,7 +12,7 @@ use crate::error::{Error, Exit, Result};
 use crate::rotation::Progress;
 use crate::secrets::{AppSettings, Sources};
 use crate::store::audit::{self, Actor};
-use crate::store::{Connector, Dsn, Purpose};
+use crate::store::{Connector, Dsn, Login, Purpose};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::progress::Shown;
 
@@ -25,6 +26,8 @@ pub type ShowProgress = Box<dyn Fn(watch::Receiver<Progress>) -> Option<Shown> +
 pub struct Session {
     /// The database's URL, as DATABASE_URL has it; `None` where it is not set.
     pub database_url: Option<Zeroizing<String>>,
+    /// How this process gets in, and whether it ever did.
+    pub login: Arc<Login>,
     /// Who acts, and why.
     pub actor: Actor,
     /// Where keys are fetched from.
@@ -63,7 +66,7 @@ impl Session {
                 .hint("Set it: `DATABASE_URL=postgresql://user:password@host:5432/dashtam rekey …`")
         })?;
         let dsn = Dsn::parse(url)?;
-        Ok(Connector::new(&dsn, self.retry_for, self.lease_ttl))
+        Ok(Connector::new(&dsn, self.retry_for, self.lease_ttl).with_login(&self.login))
     }
 
     /// The head of the audit chain, where this session has appended to it; for a command that ends in an error.

@@ -8,6 +8,7 @@ use std::io;
 use thiserror::Error as ThisError;
 
 use crate::error::{Error, Exit};
+use crate::program::Failure;
 
 /// A key source that cannot be parsed, read or written.
 #[derive(Debug, ThisError)]
@@ -45,6 +46,14 @@ pub enum SourceError {
     /// Secrets Manager refused the call, and waiting does not help.
     #[error("AWS Secrets Manager refused {action} on {resource}: {detail}")]
     Refused { action: &'static str, resource: String, detail: String },
+    /// A program that the operator named failed.
+    #[error("{source_name}: {failure}")]
+    Program { source_name: String, failure: Failure },
+    /// A command that only the ledger names.
+    #[error(
+        "{source_name} is recorded in the ledger, and this invocation does not name it: rekey did not run it"
+    )]
+    NotGiven { source_name: String },
     /// Another rekey process is changing files in the same directory.
     #[error("another rekey process is changing files in {folder}")]
     Locked { folder: String },
@@ -57,8 +66,8 @@ pub enum SourceError {
 pub(super) const SYNC_REPLACED: &str = "sync the folder of the file that was replaced";
 
 /// The forms a key source is written in, for hints.
-pub(super) const FORMS: &str = "Name the key's source: env:VAR, file:PATH, dotenv:PATH#VAR or \
-    aws:SECRET_ID[#JSON_FIELD][@LABEL_OR_VERSION_ID]";
+pub(super) const FORMS: &str = "Name the key's source: env:VAR, file:PATH, dotenv:PATH#VAR, \
+    aws:SECRET_ID[#JSON_FIELD][@LABEL_OR_VERSION_ID] or command:PROGRAM ARG…";
 
 impl From<SourceError> for Error {
     fn from(e: SourceError) -> Self {
@@ -97,6 +106,12 @@ impl From<SourceError> for Error {
             SourceError::Locked { .. } => {
                 (Exit::Busy, "Wait for it to end, then run the same command again".to_owned())
             }
+            SourceError::Program { failure, .. } => (failure.exit(), failure.hint()),
+            SourceError::NotGiven { .. } => (
+                Exit::Key,
+                "read the command; if it is yours, name it in this invocation (--old-key, --new-key or --target, or their variables)"
+                    .to_owned(),
+            ),
             SourceError::Contended { .. } => (
                 Exit::Busy,
                 "Find and stop what keeps writing this secret, then run the same command again".to_owned(),

@@ -4,6 +4,8 @@
 
 use uuid::Uuid;
 
+use crate::error::Exit;
+
 use super::{
     AwsSource, DotenvVariable, Fetched, KeySource, SourceError, Sources, aws::promote_label, dotenv,
 };
@@ -113,6 +115,15 @@ impl Sources {
                 Err(SourceError::Io { operation, cause, .. }) => {
                     looked.push(format!("{source} (can't {operation}: {cause})"));
                 }
+                Err(SourceError::NotGiven { .. }) => {
+                    looked.push(format!("{source} (not run: this invocation does not name it)"));
+                }
+                Err(SourceError::Program { failure, .. }) if failure.exit() == Exit::Unavailable => {
+                    looked.push(format!("{source} ({failure})"));
+                    unreachable
+                        .get_or_insert(SourceError::Program { source_name: source.to_string(), failure });
+                }
+                Err(SourceError::Program { failure, .. }) => looked.push(format!("{source} ({failure})")),
                 Err(SourceError::Refused { detail, .. }) => looked.push(format!("{source} ({detail})")),
                 Err(_) => looked.push(format!("{source} (no key there)")),
             }

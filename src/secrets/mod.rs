@@ -6,6 +6,7 @@
 
 pub mod aws;
 pub mod backup;
+mod command;
 mod defaults;
 pub mod dotenv;
 mod env;
@@ -26,7 +27,7 @@ pub use defaults::{AppKey, AppSettings, SecretLayout, application_source, defaul
 pub use error::SourceError;
 pub use file::{FileChange, create_private, drop_line_end, rename_backup, set_aside};
 pub use find::{Promoted, Search, Trail};
-pub use source::{AwsSource, DotenvVariable, EnvVariable, KeyFile, KeySource};
+pub use source::{AwsSource, CommandSource, DotenvVariable, EnvVariable, KeyFile, KeySource};
 
 /// What a source yielded. Has no Debug; the value is wiped when dropped.
 pub struct Fetched {
@@ -95,6 +96,7 @@ impl Sources {
             KeySource::File(file) => file.fetch().await,
             KeySource::Dotenv(variable) => variable.fetch().await,
             KeySource::Aws(source) => aws::SecretValue { client: self.aws().await?, source }.fetch().await,
+            KeySource::Command(command) => command.fetch().await,
         }
     }
 }

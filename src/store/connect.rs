@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
-use super::dsn::{Dsn, TargetSession};
+use super::dsn::{Dsn, PasswordError, Stored, TargetSession};
 use super::error::{Class, StoreError, watched};
+use super::login::Login;
 use super::outage::Outage;
 use super::pooling;
 use super::refusal::{self, Answer};
@@ -24,6 +25,10 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 /// Connections that may lead to another server before the attempt counts as failed, once a command is bound to one.
 const DETOURS: usize = 10;
+
+/// How often a refused password is read anew before it is final: it may have changed between being read and being used.
+const PASSWORDS: u32 = 3;
+const PASSWORD_PAUSE: Duration = Duration::from_millis(500);
 
 /// What a connection is for; it decides the session's settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +72,8 @@ statements! {
 /// Makes connections that all behave alike.
 pub struct Connector {
     options: PgConnectOptions,
+    login: Arc<Login>,
+    stored: Option<Stored>,
     tls: Tls,
     described: String,
     /// How long an unreachable database is waited for.
@@ -92,6 +99,8 @@ impl Connector {
         let options = dsn.connect_options().disable_statement_logging();
         Connector {
             options,
+            login: Arc::default(),
+            stored: dsn.stored(),
             tls: dsn.tls(),
             described: dsn.describe(),
             retry_for,
@@ -110,6 +119,8 @@ impl Connector {
     pub fn like(other: &Connector) -> Connector {
         Connector {
             options: other.options.clone(),
+            login: Arc::clone(&other.login),
+            stored: other.stored.clone(),
             tls: other.tls.clone(),
             described: other.described.clone(),
             retry_for: other.retry_for,
@@ -122,6 +133,11 @@ impl Connector {
             direct: AtomicBool::new(other.direct.load(Ordering::Relaxed)),
             outage: other.outage.clone(),
         }
+    }
+
+    /// The same, with what this process knows about getting in.
+    pub fn with_login(self, login: &Arc<Login>) -> Connector {
+        Connector { login: Arc::clone(login), ..self }
     }
 
     /// The same, where another connector of this process has looked for a pooler already.
@@ -164,8 +180,44 @@ impl Connector {
 
     /// One attempt, without rekey's settings: nothing is left behind in a pooled session.
     pub async fn bare(&self) -> Result<PgConnection, StoreError> {
+        let mut attempt = 1;
+        loop {
+            match self.with_password_of_now().await {
+                Ok(conn) => {
+                    self.login.admit();
+                    return Ok(conn);
+                }
+                Err(error)
+                    if error.is_refused_login() && self.is_password_renewed() && attempt < PASSWORDS =>
+                {
+                    tracing::debug!(%error, attempt, "reading the password again");
+                    tokio::time::sleep(jitter(PASSWORD_PAUSE * attempt)).await;
+                    attempt += 1;
+                }
+                // Rows may have moved: that is not what a wrong DATABASE_URL is.
+                Err(error) if error.class() == Class::Denied && self.login.was_admitted() => {
+                    return Err(StoreError::NoLonger { source: Box::new(error) });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Whether the password may be another one each time.
+    fn is_password_renewed(&self) -> bool {
+        self.login.is_renewed() || self.stored.is_some()
+    }
+
+    async fn with_password_of_now(&self) -> Result<PgConnection, StoreError> {
         self.tls.look_at_files(&self.described)?;
-        match tokio::time::timeout(self.connect_limit, watched("connect", self.options.connect())).await {
+        let unread = |cause: PasswordError| StoreError::Password { server: self.described.clone(), cause };
+        let password = match (self.login.password().await.map_err(unread)?, &self.stored) {
+            (None, Some(stored)) => stored.password().map_err(unread)?,
+            (password, _) => password,
+        };
+        let with_it = password.map(|password| self.options.clone().password(&password));
+        let options = with_it.as_ref().unwrap_or(&self.options);
+        match tokio::time::timeout(self.connect_limit, watched("connect", options.connect())).await {
             Ok(Ok(conn)) => Ok(conn),
             Ok(Err(source)) => Err(self.explain(source).await),
             Err(_) => Err(StoreError::Timeout { op: "connect", limit: self.connect_limit }),

@@ -1,13 +1,15 @@
 //! DATABASE_URL, in every form the application may have it: SQLAlchemy's, libpq's two, asyncpg's.
 //!
 //! Parsed here and not by sqlx, so that no error, log line or Debug output ever repeats a password, and so that
-//! nothing the URL asks for is silently left undone. Makes no connections. `~/.pgpass` and service files are
-//! not read; of libpq's environment only what is listed at [`Dsn::parse`].
+//! nothing the URL asks for is silently left undone. Makes no connections. Of libpq's environment only what is listed at
+//! [`Dsn::parse`] is looked at.
 
 mod conninfo;
 mod error;
 mod params;
+mod service;
 mod split;
+mod stored;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +26,8 @@ pub use error::DsnError;
 use params::Params;
 pub use params::TargetSession;
 use split::Split;
+pub(super) use stored::read_password_file;
+pub use stored::{PasswordError, Stored};
 
 const DEFAULT_PORT: u16 = 5432;
 
@@ -34,6 +38,8 @@ const STATEMENT_CACHE: usize = 64;
 pub struct Dsn {
     user: String,
     password: Option<Zeroizing<String>>,
+    /// Where it is read each time, if it is not known.
+    stored: Stored,
     /// A name, an address without brackets, or the absolute directory of a Unix-domain socket.
     host: String,
     port: u16,
@@ -50,8 +56,8 @@ pub struct Dsn {
 impl Dsn {
     /// Reads a database URL.
     ///
-    /// What it leaves out is taken, as libpq does, from PGUSER (or the OS user), PGPASSWORD, PGSSLMODE,
-    /// PGSSLROOTCERT, PGSSLCERT and PGSSLKEY. Which database it is must be said by the URL itself: PGHOST,
+    /// What it leaves out is taken, as libpq does, from the service that it or PGSERVICE names (PGSERVICEFILE), from PGUSER
+    /// (or the OS user), PGPASSWORD, the password file (PGPASSFILE), PGSSLMODE, PGSSLROOTCERT, PGSSLCERT and PGSSLKEY. Which database it is must be said by the URL itself: PGHOST,
     /// PGPORT and PGDATABASE are not looked at. PGOPTIONS is refused: it can change how every statement works.
     pub fn parse(text: &str) -> Result<Dsn, DsnError> {
         Dsn::parse_in(text, &|name| std::env::var(name).ok())
@@ -68,10 +74,39 @@ impl Dsn {
             (url, params)
         };
 
+        let service = params.take("service").or_else(|| environment("PGSERVICE"));
+        let service = match (service, service::path(&environment)) {
+            (None, _) => None,
+            (Some(name), Some(path)) => Some((path, name)),
+            (Some(_), None) => {
+                return Err(DsnError::Service {
+                    path: "(none)".to_owned(),
+                    cause: "there is none".to_owned(),
+                });
+            }
+        };
+        let mut password = either("password", url.password()?, params.take("password"))?;
+        let mut from_service = false;
+        if let Some((path, name)) = &service {
+            let said = [
+                ("user", url.user()?.is_some()),
+                ("host", url.host.is_some()),
+                ("port", url.port.is_some()),
+                ("dbname", url.database()?.is_some()),
+            ];
+            let mut pairs = service::read(path, name)?;
+            pairs.retain(|(pair, _)| !said.iter().any(|(name, said)| pair == name && *said));
+            from_service = password.is_none() && pairs.iter().any(|(name, _)| name == "password");
+            pairs.retain(|(name, _)| name != "password");
+            params.complete(pairs)?;
+        }
+        if !from_service {
+            password = password.or_else(|| environment("PGPASSWORD"));
+        }
+        let home = || environment("HOME").map(|home| format!("{home}/.pgpass"));
+        let passfile = params.take("passfile").or_else(|| environment("PGPASSFILE")).or_else(home);
+
         let user = either("user", url.user()?, params.take("user"))?.or_else(|| environment("PGUSER"));
-        let password = either("password", url.password()?, params.take("password"))?
-            .or_else(|| environment("PGPASSWORD"))
-            .map(Zeroizing::new);
         let (host, port) = place(&url, &mut params)?;
         let database = either("dbname", url.database()?, params.take("dbname"))?;
 
@@ -86,13 +121,20 @@ impl Dsn {
             return Err(DsnError::PgOptions);
         }
 
+        let user = user.unwrap_or_else(operating_system_user);
+        let database = database.ok_or(DsnError::NoDatabase)?;
+        // libpq knows a socket as localhost there.
+        let named = if host.starts_with('/') { "localhost".to_owned() } else { host.clone() };
+        let key = [named, port.to_string(), database.clone(), user.clone()];
+        let stored = Stored { service, passfile: passfile.map(Into::into), key };
         Ok(Dsn {
-            user: user.unwrap_or_else(operating_system_user),
-            password,
+            user,
+            password: password.map(Zeroizing::new),
+            stored,
             ssl_mode: effective_ssl_mode(asked, root_cert.as_deref(), &host)?,
             host,
             port,
-            database: database.ok_or(DsnError::NoDatabase)?,
+            database,
             root_cert,
             client_cert,
             client_key,
@@ -110,6 +152,11 @@ impl Dsn {
         } else {
             format!("{user}@{host}:{port}/{database}")
         }
+    }
+
+    /// Where the password is to be read each time a connection is made, unless it is known.
+    pub(super) fn stored(&self) -> Option<Stored> {
+        self.password.is_none().then(|| self.stored.clone())
     }
 
     /// The time the URL allows for connecting, where it says so.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::dsn::PasswordError;
 use crate::fault_point::{self, Fault, Side};
 
 /// What to do after a database error.
@@ -68,6 +69,20 @@ pub enum StoreError {
     Unpreparable {
         /// `user@host:port/database`.
         server: String,
+    },
+    /// The password could not be read where it is kept.
+    #[error("cannot connect to {server}: the password: {cause}")]
+    Password {
+        /// `user@host:port/database`.
+        server: String,
+        /// What failed; it holds no password.
+        cause: PasswordError,
+    },
+    /// The server let this process in before, and refuses now: its password has changed, say, or its database is gone.
+    #[error("{source}; it was accepted before")]
+    NoLonger {
+        /// What it says now.
+        source: Box<StoreError>,
     },
     /// The server is not of the kind that `target_session_attrs` asks for, or not the primary that a verify began on; after
     /// a failover that may pass.
@@ -180,7 +195,7 @@ fn others(rows: &usize) -> String {
 }
 
 /// What the server said to a statement of a migration.
-fn executed(e: &sqlx::migrate::MigrateError) -> Option<&sqlx::Error> {
+pub(super) fn executed(e: &sqlx::migrate::MigrateError) -> Option<&sqlx::Error> {
     match e {
         sqlx::migrate::MigrateError::Execute(e) | sqlx::migrate::MigrateError::ExecuteMigration(e, _) => {
             Some(e)
@@ -233,6 +248,11 @@ impl StoreError {
                 Class::ConnectionLost
             }
             StoreError::Refused { sqlstate: Some(sqlstate), .. } => class_of_state(sqlstate),
+            StoreError::Password { cause, .. } if cause.may_pass() => Class::ConnectionLost,
+            StoreError::NoLonger { source } if source.is_refused_login() || source.is_unread_password() => {
+                Class::ConnectionLost
+            }
+            StoreError::NoLonger { .. } | StoreError::Password { .. } => Class::Denied,
             StoreError::Pooled { .. }
             | StoreError::OlderLedger
             | StoreError::NewerLedger { .. }
@@ -246,6 +266,18 @@ impl StoreError {
         }
     }
 
+    /// The server refuses this role or its password (28P01; 28000 where a token of RDS has expired).
+    pub(super) fn is_refused_login(&self) -> bool {
+        match self {
+            StoreError::Refused { sqlstate: None, .. } => true,
+            _ => self.sqlstate().is_some_and(|code| code.starts_with("28")),
+        }
+    }
+
+    fn is_unread_password(&self) -> bool {
+        matches!(self, StoreError::Password { .. })
+    }
+
     /// The server cannot read what it has stored.
     pub fn is_damage(&self) -> bool {
         self.sqlstate().is_some_and(|code| code.starts_with("XX"))
@@ -257,6 +289,7 @@ impl StoreError {
             StoreError::Connect { source: sqlx::Error::Database(db), .. }
             | StoreError::Sql { source: sqlx::Error::Database(db), .. } => db.code().map(Into::into),
             StoreError::Refused { sqlstate, .. } => sqlstate.clone(),
+            StoreError::NoLonger { source } => source.sqlstate(),
             StoreError::Migrate { source, .. } => match executed(source)? {
                 sqlx::Error::Database(db) => db.code().map(Into::into),
                 _ => None,

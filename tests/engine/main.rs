@@ -24,6 +24,8 @@ mod model; // generated histories against a model
 mod no_fault_points; // fault points are in a test build only
 mod obeys; // orders reach a process whatever statement is under way
 mod outage; // the database goes away
+mod passwords; // the password rotates under a run
+mod person; // who did it, and why: asked for in Kubernetes
 mod pooled; // a pooler in transaction mode
 mod preflight; // what run and plan refuse, with name and remedy
 mod processes; // several processes on one table; leases

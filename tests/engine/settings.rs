@@ -107,7 +107,7 @@ fn blanks_are_no_reason_and_nobody() {
     assert_eq!(db.value::<i64>("SELECT count(*) FROM rekey.events WHERE action = 'accept'"), 0);
     accept("no backup has it").expect(0);
     let operators: Vec<String> = db.column("SELECT DISTINCT operator FROM rekey.events");
-    assert!(operators.iter().all(|operator| operator.starts_with("uid ")), "{operators:?}");
+    assert!(operators.iter().all(|operator| !operator.trim().is_empty()), "{operators:?}");
 }
 
 /// Usage is found before anything is contacted.

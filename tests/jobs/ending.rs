@@ -20,7 +20,8 @@ use crate::support::{Judge, NEW, OLD, OTHER, block_on};
 
 fn promoted(scene: &Scene) -> Result<Promoted> {
     let (keys, allowed) = (scene.keys.clone(), Allowed::default());
-    let request = PromoteRequest { target: None, external: false, allowed, workers: 2, keys };
+    let request =
+        PromoteRequest { external: false, program: None, wait_for: None, allowed, workers: 2, keys };
     block_on(promote(&scene.session, &request, never().1))
 }
 
@@ -102,7 +103,7 @@ fn a_file_of_one_key_is_changed_by_its_owner() {
     scene.run().unwrap();
     assert_eq!(refused(promoted(&scene)).0, Exit::Usage);
     let (keys, allowed) = (scene.keys.clone(), Allowed::default());
-    let request = PromoteRequest { target: None, external: true, allowed, workers: 2, keys };
+    let request = PromoteRequest { external: true, program: None, wait_for: None, allowed, workers: 2, keys };
     let promoted = || block_on(promote(&scene.session, &request, never().1));
     let (exit, hint) = refused(promoted());
     assert!(exit == Exit::State && hint.contains("--external"), "{hint}");

@@ -28,6 +28,7 @@ use uuid::Uuid;
 fn session() -> Session {
     Session {
         database_url: None,
+        login: Default::default(),
         actor: Actor::new("tester".to_owned(), None),
         sources: Sources::with_patience(Duration::from_secs(1)),
         environment: Environment::Production,

@@ -74,7 +74,12 @@ impl Scene {
 
     /// Rolls back to whatever end.
     pub fn roll_back(&self) -> Result<Settled> {
-        let request = RollbackRequest { despite_compromise: false, keys: self.keys.clone(), work: work() };
+        let request = RollbackRequest {
+            despite_compromise: false,
+            program: None,
+            keys: self.keys.clone(),
+            work: work(),
+        };
         block_on(rollback::rollback(&self.session, &request, never().1))
     }
 

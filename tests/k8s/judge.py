@@ -12,6 +12,14 @@ overlay, table, rekey = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3]
 text = sys.stdin.read()
 objects = list(yaml.safe_load_all(text))
 
+# A definition that a cluster has only with the Prometheus operator, and the validator not at all.
+for each in [each for each in objects if each["kind"] == "PodMonitor"]:
+    assert each["apiVersion"] == "monitoring.coreos.com/v1"
+    assert each["spec"]["selector"]["matchLabels"] == {"app.kubernetes.io/name": "rekey"}
+    assert [each["port"] for each in each["spec"]["podMetricsEndpoints"]] == ["metrics"]
+    namespace = each["metadata"]["namespace"]
+    objects.remove(each)
+    assert {each["metadata"]["namespace"] for each in objects} == {namespace}
 for each in objects:
     kubernetes_validate.validate(each, "1.37", strict=True)
 

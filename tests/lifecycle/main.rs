@@ -9,6 +9,7 @@ mod support_aws;
 mod advice;
 mod application;
 mod audit;
+mod commands;
 mod ends;
 mod external;
 mod faults;
@@ -17,7 +18,9 @@ mod foreign;
 mod guide;
 mod killed;
 mod quiet;
+mod recipes;
 #[path = "../cache/server.rs"]
 #[allow(dead_code, reason = "TLS is the other test crate's part")]
 mod server;
+mod several;
 mod shapes;

@@ -52,6 +52,7 @@ impl Scene {
             ("LC_ALL", "C.UTF-8"),
             ("REKEY_LOG_FORMAT", "pretty"),
             ("REKEY_OPERATOR", "alice"),
+            ("REKEY_REASON", "quarterly rotation"),
             ("DATABASE_URL", &db.url),
             ("REDIS_URL", &redis.url()),
             ("AWS_ENDPOINT_URL", &moto.url),

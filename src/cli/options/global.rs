@@ -8,7 +8,9 @@ use clap::builder::{BoolishValueParser, PossibleValue};
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::values::duration;
+use crate::error::Result;
 use crate::jobs::Environment;
+use crate::store::PasswordSource;
 use crate::telemetry::console::{Color, Console, LogFormat};
 use crate::telemetry::logging::Verbosity;
 
@@ -48,7 +50,7 @@ pub struct Global {
     /// Log what each worker does; give it twice to log everything
     #[arg(short, long, global = true, env = "REKEY_VERBOSE", hide_env_values = true, hide_short_help = true, action = ArgAction::Count, conflicts_with = "quiet")]
     pub verbose: u8,
-    /// Operator's name for the audit trail [default: the OS user, or pod and service account]
+    /// Operator's name for the audit trail [default: the OS user; production in Kubernetes needs it]
     #[arg(
         long,
         global = true,
@@ -69,6 +71,27 @@ pub struct Global {
         value_name = "TEXT"
     )]
     pub reason: Option<String>,
+    /// Program that prints the database's password; run for every connection
+    #[arg(
+        long,
+        global = true,
+        env = "REKEY_DATABASE_PASSWORD_COMMAND",
+        hide_env_values = true,
+        hide_short_help = true,
+        value_name = "CMD",
+        conflicts_with = "database_password"
+    )]
+    pub database_password_command: Option<String>,
+    /// Source of the database's password, read for every connection: file:PATH or command:PROGRAM ARG…
+    #[arg(
+        long,
+        global = true,
+        env = "REKEY_DATABASE_PASSWORD",
+        hide_env_values = true,
+        hide_short_help = true,
+        value_name = "SOURCE"
+    )]
+    pub database_password: Option<String>,
     /// Maximum time to retry an unreachable database, Redis or Secrets Manager
     #[arg(long, global = true, env = "REKEY_RETRY_FOR", hide_env_values = true, hide_short_help = true, default_value = "60s", value_parser = duration, value_name = "DURATION")]
     pub retry_for: Duration,
@@ -118,6 +141,12 @@ impl Global {
     pub fn verbosity(&self) -> Verbosity {
         Verbosity::new(self.quiet, self.verbose)
     }
+
+    /// Where the database's password is read, if DATABASE_URL is not to say it.
+    pub fn password_source(&self) -> Result<Option<PasswordSource>> {
+        let command = self.database_password_command.as_deref().map(PasswordSource::command);
+        command.or_else(|| self.database_password.as_deref().map(PasswordSource::parse)).transpose()
+    }
 }
 
 /// `--output`.
@@ -140,11 +169,11 @@ impl ValueEnum for Environment {
     }
 }
 
-fn reason(text: &str) -> Result<String, String> {
+fn reason(text: &str) -> std::result::Result<String, String> {
     if text.trim().is_empty() { Err("the reason is blank".into()) } else { Ok(text.to_owned()) }
 }
 
-fn lease_ttl(text: &str) -> Result<Duration, String> {
+fn lease_ttl(text: &str) -> std::result::Result<Duration, String> {
     let ttl = duration(text)?;
     if (Duration::from_secs(2)..=Duration::from_secs(3600)).contains(&ttl) {
         Ok(ttl)

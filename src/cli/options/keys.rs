@@ -3,8 +3,9 @@
 use clap::Args;
 
 use crate::cli::variables::naming;
-use crate::error::Result;
+use crate::error::{Error, Exit, Result};
 use crate::jobs::key_pair::NamedKeys;
+use crate::program::Program;
 use crate::secrets::{KeySource, SecretLayout};
 
 /// Where the two keys are. Kept as text: clap would echo what it cannot parse, and that may be a key.
@@ -28,9 +29,24 @@ impl KeyArgs {
         Ok(NamedKeys {
             old: given("--old-key", &self.old_key)?,
             new: given("--new-key", &self.new_key)?,
+            target: None,
             layout: self.secret_layout,
         })
     }
+}
+
+/// `--promote-command`: recorded nowhere, and run only here.
+pub fn program(text: &Option<String>) -> Result<Option<Program>> {
+    let parsed = |text: &String| {
+        Program::parse(text).ok_or_else(|| {
+            Error::new(
+                Exit::Usage,
+                "--promote-command is no program with its arguments: its quotes do not match, or it is empty",
+            )
+            .hint("write it as in a shell: --promote-command 'vault kv put kv/dashtam/key value=-'")
+        })
+    };
+    text.as_ref().map(parsed).transpose()
 }
 
 /// A source as given with this flag or in its variable; what does not parse is not echoed.

@@ -8,6 +8,6 @@ mod values;
 mod work;
 
 pub use global::{Global, Output};
-pub use keys::{KeyArgs, given};
-pub use values::deadline;
+pub use keys::{KeyArgs, given, program};
+pub use values::{deadline, duration};
 pub use work::WorkArgs;

@@ -13,7 +13,7 @@ mod unpromote;
 pub use finalize::{End, Ending, finalize, is_settled, settle};
 pub use pins::{clean_up, pin};
 pub use promote::{Promotion, promote, reconcile};
-pub use target::{Target, Yields};
+pub use target::{Hand, Target, Yields};
 pub use unpromote::unpromote;
 
 use std::time::{Duration, Instant};

@@ -5,14 +5,14 @@ use sqlx::Connection;
 
 use super::Exclusive;
 use super::pins::{pin, pin_at};
-use super::target::{Target, Yields};
+use super::target::{Hand, Target, Yields};
 use crate::crypto::EncryptionKey;
 use crate::engine::verify::CleanVerify;
 use crate::error::{Error, Result};
 use crate::rotation::{Command, State};
 use crate::secrets::aws::{new_pin, old_pin, promote_label, rollback_label};
 use crate::secrets::dotenv::Change;
-use crate::secrets::{DotenvVariable, SourceError};
+use crate::secrets::{DotenvVariable, KeySource, SourceError};
 use crate::store::Statement;
 use crate::store::audit::Actor;
 use crate::store::ledger::rotation;
@@ -25,16 +25,17 @@ pub struct Promotion {
     pub already: bool,
 }
 
-/// Promotes. `external` means that rekey does not write the key and only checks it.
+/// Promotes, by one `hand`: whatever rekey does not write itself is recorded as external.
 pub async fn promote(
     alone: &mut Exclusive<'_>,
     _clean: &CleanVerify,
     target: &Target<'_>,
     new: &EncryptionKey,
-    external: bool,
+    hand: Hand<'_>,
     actor: &Actor,
 ) -> Result<Promotion> {
     let r = target.rotation;
+    let external = !matches!(hand, Hand::Rekey);
     let before = target.look_for_either().await?;
     if !external && before == Yields::Old {
         is_possible(target, new).await?;
@@ -61,14 +62,26 @@ pub async fn promote(
     rotation::advance(&mut tx, r.id, &[State::Migrated], State::Promoting, actor, detail).await?;
     tx.commit().during("record the promotion").await?;
 
-    if external && before != Yields::New {
-        return Err(target.by_hand(r.new_fingerprint, Command::Promote { external: true }));
+    let overwritten = target.source.to_string() == r.old_source.as_str();
+    if before == Yields::Old && overwritten && matches!(target.source, KeySource::Command(_)) {
+        tracing::warn!(
+            "rollback needs the old key, and {} is about to yield the new one: keep the old key where --old-key can name it",
+            target.source
+        );
     }
-    let version_id = match external {
-        true => None,
-        false => {
+    let version_id = match hand {
+        Hand::Rekey => {
             let states = [State::Promoting, State::Promoted];
             target.make_current(alone, &states, Yields::New, new).await?
+        }
+        Hand::Owner(_) | Hand::Program(_) if before == Yields::New => None,
+        Hand::Owner(patience) => match target.awaits(Yields::New, r.new_fingerprint, patience).await? {
+            true => None,
+            false => return Err(target.by_hand(r.new_fingerprint, Command::Promote { external: true })),
+        },
+        Hand::Program(program) => {
+            target.hand_over(program, new, Yields::New, Command::Promote { external: false }).await?;
+            None
         }
     };
 

@@ -2,14 +2,30 @@
 //! owner can change.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::Exclusive;
 use crate::crypto::{EncryptionKey, Fingerprint};
 use crate::error::{Error, Exit, Result};
+use crate::program::Program;
 use crate::rotation::{Command, State, Step};
 use crate::secrets::aws::{Action, Replacement, Seen, promote_label, rollback_label};
 use crate::secrets::{DotenvVariable, KeySource, Sources, dotenv};
 use crate::store::ledger::{Rotation, rotation};
+
+/// How long a place may take to yield what a program has put there: stores answer from copies of themselves.
+const SETTLES: Duration = Duration::from_secs(30);
+
+/// Who makes a key current.
+#[derive(Clone, Copy)]
+pub enum Hand<'a> {
+    /// rekey itself.
+    Rekey,
+    /// Whoever owns the place; rekey looks, for so long.
+    Owner(Duration),
+    /// A program that this invocation names, which gets the key on its stdin.
+    Program(&'a Program),
+}
 
 /// Where the application reads its encryption key, for one rotation.
 pub struct Target<'a> {
@@ -33,15 +49,6 @@ pub enum Yields {
 }
 
 impl<'a> Target<'a> {
-    /// The place that promote recorded, or else the old key's own: what the application reads.
-    pub fn of(sources: &'a Sources, rotation: &'a Rotation, named: Option<KeySource>) -> Result<Target<'a>> {
-        let source = match named {
-            Some(source) => source,
-            None => KeySource::of(rotation.target_source.as_ref().unwrap_or(&rotation.old_source))?,
-        };
-        Ok(Target { sources, rotation, source })
-    }
-
     /// Whether rekey can write there.
     pub fn is_writable(&self) -> bool {
         self.source.is_promotable()
@@ -128,6 +135,39 @@ impl<'a> Target<'a> {
         Ok(None)
     }
 
+    /// Gives a key to the program that puts it there, and looks until it is there. May be repeated.
+    pub async fn hand_over(
+        &self,
+        program: &Program,
+        key: &EncryptionKey,
+        wanted: Yields,
+        then: Command,
+    ) -> Result<()> {
+        if let Err(failure) = program.run(Some(key.expose())).await {
+            let exit = match failure.exit() {
+                Exit::Key => Exit::State,
+                exit => exit,
+            };
+            return Err(Error::new(exit, format!("--promote-command: {failure}")).hint(failure.hint()));
+        }
+        let started = Instant::now();
+        while self.look().await? != wanted {
+            if started.elapsed() > SETTLES {
+                let message = format!(
+                    "--promote-command ended with exit 0, but {} does not yield the key with fingerprint {}",
+                    self.source,
+                    key.fingerprint()
+                );
+                return Err(Error::new(Exit::State, message).hint(format!(
+                    "look where the command puts the key, then run `{}` again",
+                    Step::Finish(then)
+                )));
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        Ok(())
+    }
+
     /// Suffix of the backup that a promotion keeps beside a dotenv file.
     pub(super) fn backup_suffix(&self) -> String {
         dotenv::old_key_suffix(self.rotation.id)
@@ -179,6 +219,24 @@ impl<'a> Target<'a> {
         {
             tracing::warn!(%error, "Couldn't remove the backup of the dotenv file. Remove it by hand");
         }
+    }
+
+    /// Looks until a place that its owner changes yields this key; `false` where it does not within that time.
+    pub async fn awaits(&self, wanted: Yields, fingerprint: Fingerprint, patience: Duration) -> Result<bool> {
+        let started = Instant::now();
+        if patience > Duration::ZERO {
+            tracing::info!("waiting up to {patience:?}: {}", self.source.instruction(fingerprint));
+        }
+        while started.elapsed() < patience {
+            match self.look().await {
+                Ok(found) if found == wanted => return Ok(true),
+                // A place that is being changed may yield nothing for a moment.
+                Ok(_) => {}
+                Err(error) => tracing::debug!(%error, "looking again"),
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        Ok(false)
     }
 
     /// What has to be changed by hand, and the command to finish with then (7).

@@ -5,7 +5,7 @@ use sqlx::Connection;
 
 use super::Exclusive;
 use super::pins::clean_up;
-use super::target::{Target, Yields};
+use super::target::{Hand, Target, Yields};
 use crate::crypto::EncryptionKey;
 use crate::error::{Exit, Result};
 use crate::rotation::{Command, State};
@@ -17,12 +17,13 @@ use crate::store::ledger::rotation;
 /// Ends a rollback whose rows are all on the old key. Where `promoting` was ever written, the old key is made
 /// current in a fresh version even where it looks current: the move of a killed promote may land later, and fails
 /// only because the version it names is current no more. `new_found_at` is where the new key was read: rows that are
-/// saved until the application is restarted need it.
+/// saved until the application is restarted need it. `hand` is who changes what rekey did not promote itself.
 pub async fn unpromote(
     alone: &mut Exclusive<'_>,
     target: &Target<'_>,
     old: &EncryptionKey,
     new_found_at: &KeySource,
+    hand: Hand<'_>,
     actor: &Actor,
 ) -> Result<Option<String>> {
     let r = target.rotation;
@@ -35,12 +36,15 @@ pub async fn unpromote(
         tx.commit().during("record the rollback").await?;
         if r.external || !target.is_writable() {
             let by_hand = || target.by_hand(r.old_fingerprint, again);
-            match target.look().await {
-                Ok(Yields::Old) => {}
+            match (target.look().await, hand) {
+                (Ok(Yields::Old), _) => {}
+                (Ok(_), Hand::Program(program)) => {
+                    target.hand_over(program, old, Yields::Old, again).await?;
+                }
                 // A place that yields nothing has to be put right by the same hand.
-                Ok(_) => return Err(by_hand()),
-                Err(e) if e.exit == Exit::Key => return Err(by_hand()),
-                Err(e) => return Err(e),
+                (Ok(_), _) => return Err(by_hand()),
+                (Err(e), Hand::Owner(_) | Hand::Rekey) if e.exit == Exit::Key => return Err(by_hand()),
+                (Err(e), _) => return Err(e),
             }
         } else {
             version_id = target.make_current(alone, &[State::Unpromoting], Yields::Old, old).await?;

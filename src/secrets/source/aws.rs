@@ -4,7 +4,8 @@ use std::fmt;
 
 use uuid::Uuid;
 
-use super::{Place, SourceError, bad_name, likeness::looks_random};
+use super::{Place, SourceError, bad_name};
+use crate::crypto::likeness::looks_random;
 
 /// A secret, a field of it, a version of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::env::is_variable;
 use super::file::{no_key_as_path, parse_path};
-use super::{KeySource, Place, SourceError, bad_name, likeness::looks_like_key};
+use super::{KeySource, Place, SourceError, bad_name};
+use crate::crypto::likeness::looks_like_key;
 
 const A_VARIABLE: &str = "PATH#VAR";
 

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use super::{Place, SourceError, bad_name, likeness::looks_like_key};
+use super::{Place, SourceError, bad_name};
 use crate::crypto::Fingerprint;
+use crate::crypto::likeness::looks_like_key;
 
 const A_VARIABLE: &str = "the name of an environment variable";
 
@@ -38,6 +39,10 @@ impl Place for EnvVariable {
 
     fn key_name(&self) -> Option<String> {
         Some(self.name.clone())
+    }
+
+    fn may_change(&self) -> bool {
+        false
     }
 
     fn instruction(&self, fingerprint: Fingerprint) -> String {

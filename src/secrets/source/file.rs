@@ -3,8 +3,9 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::{KeySource, Place, SourceError, bad_name, likeness::looks_like_key};
+use super::{KeySource, Place, SourceError, bad_name};
 use crate::crypto::Fingerprint;
+use crate::crypto::likeness::looks_like_key;
 
 /// One file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

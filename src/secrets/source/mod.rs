@@ -1,4 +1,5 @@
-//! How a key is named: `env:VAR`, `file:PATH`, `dotenv:PATH#VAR`, `aws:SECRET_ID[#FIELD][@LABEL_OR_VERSION_ID]`.
+//! How a key is named: `env:VAR`, `file:PATH`, `dotenv:PATH#VAR`, `aws:SECRET_ID[#FIELD][@LABEL_OR_VERSION_ID]`,
+//! `command:PROGRAM ARG…`.
 //!
 //! Each kind of place has a file here: how it is written, and what may be done there. The rest of rekey asks the
 //! source ([`KeySource::is_writable`], [`KeySource::aws`] and so on) and does not look which kind it is.
@@ -8,10 +9,10 @@
 //! plain strings, because clap repeats a value that its parser refuses.
 
 mod aws;
+mod command;
 mod dotenv;
 mod env;
 mod file;
-mod likeness;
 
 use std::fmt;
 use std::path::Path;
@@ -20,6 +21,7 @@ use std::str::FromStr;
 use serde::{Serialize, Serializer};
 
 pub use aws::AwsSource;
+pub use command::CommandSource;
 pub use dotenv::DotenvVariable;
 pub use env::EnvVariable;
 pub use file::KeyFile;
@@ -64,6 +66,8 @@ kinds! {
     "dotenv" => Dotenv(DotenvVariable);
     /// A secret in AWS Secrets Manager.
     "aws" => Aws(AwsSource);
+    /// A program that prints the key; run only where this invocation names it.
+    "command" => Command(CommandSource);
 }
 
 /// What each kind of place says of itself. What most cannot do need not be said.
@@ -99,6 +103,11 @@ trait Place: fmt::Display {
         false
     }
 
+    /// Whether it may yield another key while this process runs.
+    fn may_change(&self) -> bool {
+        true
+    }
+
     /// The file that the key is in.
     fn file(&self) -> Option<&Path> {
         None
@@ -120,7 +129,18 @@ impl KeySource {
     pub fn parse(text: &str) -> Result<KeySource, SourceError> {
         let source = KeySource::recorded(text)?;
         source.place().refuse_key()?;
-        Ok(source)
+        Ok(match source {
+            KeySource::Command(command) => KeySource::Command(command.into_given()),
+            source => source,
+        })
+    }
+
+    /// What was recorded, or the one of `given` that is the same command: recorded text alone is never run.
+    pub fn given_again<'a>(self, given: impl IntoIterator<Item = &'a KeySource>) -> KeySource {
+        let KeySource::Command(recorded) = &self else { return self };
+        let same =
+            |other: &&KeySource| matches!(other, KeySource::Command(other) if other.is_same_text(recorded));
+        given.into_iter().find(same).cloned().unwrap_or(self)
     }
 
     /// One variable of a dotenv file.
@@ -172,6 +192,11 @@ impl KeySource {
     /// Whether what is there stays: an environment, or a file that only one container sees, may be gone tomorrow.
     pub fn is_durable(&self) -> bool {
         self.place().is_durable()
+    }
+
+    /// Whether it may yield another key while this process runs.
+    pub fn may_change(&self) -> bool {
+        self.place().may_change()
     }
 
     /// The file that the key is in.

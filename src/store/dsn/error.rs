@@ -33,6 +33,8 @@ pub enum DsnError {
     Value { name: &'static str, expected: &'static str },
     #[error("the database URL sets {name} in a way that rekey doesn't support")]
     Unsupported { name: &'static str },
+    #[error("the connection service file {path}: {cause}")]
+    Service { path: String, cause: String },
     #[error("the environment variable PGOPTIONS is set")]
     PgOptions,
 }
@@ -68,6 +70,9 @@ impl From<DsnError> for Error {
             DsnError::Value { .. } => "Correct it, or remove it to use the default",
             DsnError::Unsupported { .. } => {
                 "Remove it. sslmode=verify-full with sslrootcert protects the connection"
+            }
+            DsnError::Service { .. } => {
+                "Name the file in PGSERVICEFILE, and one of its services in DATABASE_URL (service=NAME) or PGSERVICE"
             }
             DsnError::PgOptions => "Unset it: it would change settings that rekey relies on",
         };

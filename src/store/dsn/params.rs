@@ -16,8 +16,10 @@ const USED: &[(&str, &str)] = &[
     ("connect_timeout", "connect_timeout"),
     ("dbname", "dbname"),
     ("host", "host"),
+    ("passfile", "passfile"),
     ("password", "password"),
     ("port", "port"),
+    ("service", "service"),
     ("ssl", "sslmode"),
     ("sslcert", "sslcert"),
     ("sslkey", "sslkey"),
@@ -66,11 +68,9 @@ const REFUSED: &[&str] = &[
     "hostaddr",
     "krbsrvname",
     "options",
-    "passfile",
     "replication",
     "require_auth",
     "server_settings",
-    "service",
     "sslcrl",
     "sslcrldir",
     "sslpassword",
@@ -99,6 +99,18 @@ impl Params {
             params.add(name, |_| Ok(value))?;
         }
         Ok(params)
+    }
+
+    /// What a service file says, where nothing was said before. Its names are nobody's password.
+    pub(super) fn complete(&mut self, pairs: Vec<(String, String)>) -> Result<(), DsnError> {
+        let mut more = Params::default();
+        for (name, value) in pairs {
+            more.add(&name, |_| Ok(value))?;
+        }
+        for (name, value) in more.0 {
+            self.0.entry(name).or_insert(value);
+        }
+        Ok(())
     }
 
     fn add(

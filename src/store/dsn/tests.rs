@@ -134,7 +134,6 @@ fn what_is_refused() {
         ("postgresql://u:%ff@h/d", DsnError::Encoding { part: "password" }),
         ("postgresql://u@h/d%00", DsnError::Encoding { part: "database" }),
         ("postgresql://u@h/d?options=-csearch_path%3Dx", unknown("options")),
-        ("postgresql://u@h/d?service=x", unknown("service")),
         ("postgresql://u@h/d?SSLMODE=require", DsnError::Unknown { name: None }),
         ("postgresql://u@h/d?sslmode=prefer&ssl=true", DsnError::Repeated { name: "sslmode" }),
         ("postgresql://u@h/d?sslmode=maybe", value("sslmode", modes)),

@@ -63,6 +63,15 @@ impl From<StoreError> for Error {
             }
             _ => {}
         }
+        if let StoreError::NoLonger { .. } = e {
+            return Error::new(Exit::Unavailable, e.to_string()).hint(
+                "What was committed stands, and the checkpoint is saved. Fix what the server refuses, then run the same command again",
+            );
+        }
+        if let StoreError::Password { cause, .. } = &e {
+            let exit = if cause.may_pass() { Exit::Unavailable } else { Exit::Usage };
+            return Error::new(exit, e.to_string()).hint(cause.hint());
+        }
         if matches!(e, StoreError::Pooled { .. }) {
             return Error::new(Exit::Preflight, e.to_string()).hint(NAME_THE_SERVER);
         }

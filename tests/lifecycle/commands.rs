@@ -1,0 +1,218 @@
+//! Keys behind programs: what a program is given and what it is not, what fails, and who may name one.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use crate::recipes::Stand;
+use crate::support::load::Load;
+use crate::support::{Db, Judge, NEW, OLD, OTHER, Rekey, SOON, rekey, rekey_without_database, until};
+
+fn state(db: &Db) -> String {
+    db.value("SELECT state FROM rekey.rotations ORDER BY id DESC LIMIT 1")
+}
+
+/// `rekey …` with both keys behind a program `keep`.
+fn kept(stand: &Stand, db: &Db, arguments: &[&str]) -> Rekey {
+    let sources = rekey(db, [])
+        .env("REKEY_OLD_KEY", "command:keep get encryption_key")
+        .env("REKEY_NEW_KEY", "command:keep get encryption_key_new");
+    stand.on_path(sources).more(arguments)
+}
+
+const KEEP: &str = r#"case $1 in get) cat $2 ;; put) cat >$2 ;; esac"#;
+
+/// Whoever may write a table must not get to run a program.
+#[test]
+fn what_the_ledger_names_is_never_run() {
+    let (db, stand) = (Db::new(), Stand::new());
+    Load::rows(30).into(&db);
+    rekey(&db, ["run"]).exits(0);
+    let trap = stand.path("trap");
+    for column in ["old_source", "new_source", "target_source"] {
+        db.execute(&format!("UPDATE rekey.rotations SET {column} = 'command:touch {}'", trap.display()));
+    }
+    let refused = rekey(&db, ["promote", "--external", "--yes"]).exits(3);
+    assert!(refused.stderr.contains("this invocation does not name it"), "{refused}");
+    let lost = rekey(&db, ["verify"]).without("ENCRYPTION_KEY").without("NEW_ENCRYPTION_KEY").exits(3);
+    assert!(lost.stderr.contains("not run: this invocation does not name it"), "{lost}");
+    assert!(!trap.exists());
+    let commands: &[&[&str]] = &[
+        &["status"],
+        &["plan"],
+        &["verify"],
+        &["run"],
+        &["run", "--dry-run"],
+        &["report"],
+        &["keys", "status"],
+        &["quarantine", "retry"],
+        &["promote", "--yes"],
+        &["promote", "--external", "--yes"],
+        &["promote", "--promote-command", "cat", "--yes"],
+        &["finalize", "--yes"],
+        &["rollback", "--yes"],
+    ];
+    for state in
+        ["migrated", "promoting", "promoted", "finalizing", "rolling_back", "unpromoting", "rolled_back"]
+    {
+        db.execute(&format!(
+            "UPDATE rekey.rotations SET state = '{state}', promoting_at = clock_timestamp()"
+        ));
+        for command in commands {
+            for named in [true, false] {
+                let command = rekey(&db, []).more(command);
+                let command = if named {
+                    command
+                } else {
+                    command.without("ENCRYPTION_KEY").without("NEW_ENCRYPTION_KEY")
+                };
+                let outcome = command.run();
+                assert!(!trap.exists(), "{outcome}");
+                assert!(outcome.code().is_some_and(|code| ![1, 101].contains(&code)), "{outcome}");
+            }
+        }
+    }
+    // The same text in this invocation's own hand is run.
+    let named = format!("command:touch {}", trap.display());
+    rekey(&db, ["keys", "fingerprint", &named]).exits(3);
+    assert!(trap.exists());
+}
+
+#[test]
+fn a_program_gets_no_secret_of_ours_and_none_is_repeated() {
+    let (db, stand) = (Db::new(), Stand::new());
+    Load::rows(10).into(&db);
+    stand.program("keep", &format!("env >>environment\n{KEEP}"));
+    kept(&stand, &db, &["run", "--also-key", "env:FORMER"])
+        .env("FORMER", OTHER)
+        .env("PGPASSWORD", "hunter2")
+        .exits(0);
+    let seen = stand.kept("environment");
+    assert!(seen.contains("PATH="), "{seen}");
+    for secret in [OLD, NEW, OTHER, "hunter2", "DATABASE_URL", "REKEY_"] {
+        assert!(!seen.contains(secret), "{secret} in\n{seen}");
+    }
+
+    stand.program("keep", "echo \"the value $(cat encryption_key) is locked\" >&2; exit 3");
+    let failed = kept(&stand, &db, &["verify"]).exits(3);
+    assert!(failed.stderr.contains("the value (masked) is locked"), "{failed}");
+    failed.says_none_of(&[OLD]);
+    stand.program("keep", "exit 75");
+    kept(&stand, &db, &["verify"]).exits(69);
+}
+
+#[test]
+fn a_promote_command_may_fail_and_be_repeated() {
+    let (db, stand) = (Db::new(), Stand::new());
+    Load::rows(20).into(&db);
+    let mut judge = Judge::look(&db, &[OLD]);
+    stand.program("keep", KEEP);
+    kept(&stand, &db, &["run"]).exits(0);
+    let cannot = kept(&stand, &db, &["promote", "--yes"]).exits(2);
+    assert!(cannot.stderr.contains("--promote-command"), "{cannot}");
+    let by_env =
+        rekey(&db, ["promote", "--yes", "--target", "env:ENCRYPTION_KEY", "--promote-command", "true"])
+            .exits(2);
+    assert!(by_env.stderr.contains("--target"), "{by_env}");
+    assert_eq!(state(&db), "migrated");
+
+    let promote = |command: &str| kept(&stand, &db, &["promote", "--yes", "--promote-command", command]);
+    let failed = promote("sh -c 'echo no right to write >&2; exit 1'").exits(7);
+    assert!(failed.stderr.contains("no right to write"), "{failed}");
+    assert_eq!((state(&db).as_str(), stand.kept("encryption_key").as_str()), ("promoting", OLD));
+    let warned = promote("keep put encryption_key").exits(0);
+    assert!(warned.stderr.contains("rollback needs the old key"), "{warned}");
+    assert_eq!((state(&db).as_str(), stand.kept("encryption_key").as_str()), ("promoted", NEW));
+    // Once more is as good, and runs nothing.
+    promote("false").exits(0);
+
+    // Back by hand, where no command is given; the old key is nowhere else any more.
+    stand.keep("old_copy", OLD);
+    let back = |arguments: &[&str]| {
+        kept(&stand, &db, &["rollback", "--yes", "--target", "command:keep get encryption_key"])
+            .more(arguments)
+            .env("REKEY_OLD_KEY", "command:keep get old_copy")
+    };
+    let by_hand = back(&[]).exits(7);
+    assert!(by_hand.stderr.contains("`keep get encryption_key` reads it"), "{by_hand}");
+    back(&["--promote-command", "keep put encryption_key"]).exits(0);
+    assert_eq!((state(&db).as_str(), stand.kept("encryption_key").as_str()), ("rolled_back", OLD));
+    judge.all_on(&db, OLD);
+}
+
+#[test]
+fn the_keys_commands_read_there_and_write_nowhere() {
+    let stand = Stand::new();
+    stand.program("keep", KEEP);
+    let keys = |arguments: &[&str]| stand.on_path(rekey_without_database(["keys"])).more(arguments);
+    let there = keys(&["fingerprint", "command:keep get encryption_key"]).exits(0).stdout;
+    let file = format!("file:{}", stand.path("encryption_key").display());
+    assert_eq!(there, keys(&["fingerprint", &file]).exits(0).stdout);
+    keys(&["validate", "command:keep get encryption_key"]).exits(0);
+    // What a pod of the application prints: kubectl exec … cat … | rekey keys fingerprint file:/dev/stdin
+    let piped = keys(&["fingerprint", "file:/dev/stdin"]).env("SEEN", OLD);
+    let piped = piped.through("sh", &["-c", "printf '%s\\n' \"$SEEN\" | \"$@\"", "sh"]).expect("a shell");
+    assert_eq!(there, piped.exits(0).stdout);
+    for refused in [
+        keys(&["generate", "encryption", "--to", "command:keep put encryption_key"]).exits(2),
+        keys(&["fingerprint", "command:keep get 'encryption_key"]).exits(2),
+        keys(&["fingerprint", &format!("command:echo {OTHER}")]).exits(2),
+    ] {
+        refused.says_none_of(&[OTHER]);
+    }
+    assert_eq!(stand.kept("encryption_key"), OLD);
+}
+
+/// A Secret that is mounted into a pod: `key` is a link into `..data`, itself a link that the kubelet swaps at once.
+#[test]
+fn a_mounted_secret_is_waited_for() {
+    let (db, stand) = (Db::new(), Stand::new());
+    Load::rows(20).into(&db);
+    stand.program("keep", KEEP);
+    let mount = stand.path("mount");
+    for (version, key) in [("..2026_1", OLD), ("..2026_2", NEW)] {
+        fs::create_dir_all(mount.join(version)).unwrap();
+        fs::write(mount.join(version).join("key"), key).unwrap();
+    }
+    symlink("..2026_1", mount.join("..data")).unwrap();
+    symlink("..data/key", mount.join("key")).unwrap();
+    let mounted = format!("file:{}", mount.join("key").display());
+
+    kept(&stand, &db, &["run", "--old-key", &mounted]).exits(0);
+    // Such a file is the platform's to change.
+    let never = kept(&stand, &db, &["promote", "--yes", "--old-key", &mounted]).exits(2);
+    assert!(never.stderr.contains("--external") && never.stderr.contains("--promote-command"), "{never}");
+
+    // The Job of a pod: it says what to change, and ends once the mounted file has changed.
+    let swap = |version: &str| {
+        symlink(version, mount.join("..data_tmp")).unwrap();
+        fs::rename(mount.join("..data_tmp"), mount.join("..data")).unwrap();
+    };
+    let job = ["promote", "--yes", "--external", "--target", &mounted, "--wait-for", &mounted];
+    let waiting = kept(&stand, &db, &job).start();
+    until("the promotion to begin", SOON, || (state(&db) == "promoting").then_some(()));
+    swap("..2026_2");
+    let done = waiting.wait().expect(0);
+    assert!(done.stderr.contains("put the key with fingerprint"), "{done}");
+    assert!(done.stdout.contains("restart"), "{done}");
+    let back = ["rollback", "--yes", "--target", &mounted];
+    kept(&stand, &db, &back).exits(7);
+    swap("..2026_1");
+    kept(&stand, &db, &back).exits(0);
+    kept(&stand, &db, &["run", "--old-key", &mounted]).exits(0);
+
+    let target = "command:keep get encryption_key";
+    let arguments = ["promote", "--yes", "--target", target, "--promote-command", "keep put encryption_key"];
+    let short = kept(&stand, &db, &arguments).args(["--wait-for", &mounted, "--wait-limit", "0s"]).exits(7);
+    assert!(short.stderr.contains("do not restart the application yet"), "{short}");
+    assert!(!short.stdout.contains("restart"), "{short}");
+    assert_eq!(state(&db), "promoted");
+    let waiting = kept(&stand, &db, &arguments).args(["--wait-for", &mounted]).start();
+    swap("..2026_2");
+    let seen = waiting.wait().expect(0);
+    assert!(
+        seen.stdout.contains(&format!("{mounted} yields it, too")) && seen.stdout.contains("restart"),
+        "{seen}"
+    );
+    assert_eq!(fs::read_link(mount.join("key")).unwrap().to_str(), Some("..data/key"));
+    kept(&stand, &db, &["promote", "--yes", "--wait-for", "env:ENCRYPTION_KEY"]).exits(2);
+}
