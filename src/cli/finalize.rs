@@ -32,7 +32,7 @@ pub struct FinalizeArgs {
     #[arg(long, env = "REKEY_ALLOW", hide_env_values = true, value_name = "FINDING", value_delimiter = ',')]
     pub allow: Vec<String>,
     /// Where the application reads its key, for a `command:` source, which rekey runs only where you name it
-    #[arg(long, env = "REKEY_TARGET", hide_env_values = true, value_name = "SOURCE")]
+    #[arg(long, env = "REKEY_TARGET", hide_env_values = true, hide_short_help = true, value_name = "SOURCE")]
     pub target: Option<String>,
     #[command(flatten)]
     pub keys: KeyArgs,

@@ -32,15 +32,22 @@ pub struct PromoteArgs {
         long,
         env = "REKEY_PROMOTE_COMMAND",
         hide_env_values = true,
+        hide_short_help = true,
         value_name = "CMD",
         conflicts_with = "external"
     )]
     pub promote_command: Option<String>,
     /// Wait until this source yields the new key; only then may the application be restarted
-    #[arg(long, env = "REKEY_WAIT_FOR", hide_env_values = true, value_name = "SOURCE")]
+    #[arg(
+        long,
+        env = "REKEY_WAIT_FOR",
+        hide_env_values = true,
+        hide_short_help = true,
+        value_name = "SOURCE"
+    )]
     pub wait_for: Option<String>,
     /// Maximum time to wait for it
-    #[arg(long, env = "REKEY_WAIT_LIMIT", hide_env_values = true, default_value = "10m", value_parser = duration, value_name = "DURATION")]
+    #[arg(long, env = "REKEY_WAIT_LIMIT", hide_env_values = true, hide_short_help = true, default_value = "10m", value_parser = duration, value_name = "DURATION")]
     pub wait_limit: Duration,
     /// Don't ask for confirmation
     #[arg(long, env = "REKEY_YES", hide_env_values = true, value_parser = BoolishValueParser::new())]

@@ -21,10 +21,16 @@ pub struct RollbackArgs {
     #[arg(long, env = "REKEY_I_KNOW_THE_OLD_KEY_IS_COMPROMISED", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub i_know_the_old_key_is_compromised: bool,
     /// Where the application reads its key, for a `command:` source, which rekey runs only where you name it
-    #[arg(long, env = "REKEY_TARGET", hide_env_values = true, value_name = "SOURCE")]
+    #[arg(long, env = "REKEY_TARGET", hide_env_values = true, hide_short_help = true, value_name = "SOURCE")]
     pub target: Option<String>,
     /// Give the old key on stdin to this program, where one gave the new key to the application
-    #[arg(long, env = "REKEY_PROMOTE_COMMAND", hide_env_values = true, value_name = "CMD")]
+    #[arg(
+        long,
+        env = "REKEY_PROMOTE_COMMAND",
+        hide_env_values = true,
+        hide_short_help = true,
+        value_name = "CMD"
+    )]
     pub promote_command: Option<String>,
     #[command(flatten)]
     pub keys: KeyArgs,
