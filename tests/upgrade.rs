@@ -39,7 +39,7 @@ fn state(db: &Db) -> String {
 fn accept_all(db: &Db) {
     for id in db.column::<uuid::Uuid>("SELECT row_id FROM rekey.quarantine") {
         let id = id.to_string();
-        with(db, OLD, &["quarantine", "accept", &id, "--reason", "lost for good"]).exits(0);
+        with(db, OLD, &["quarantine", "accept", &id, "--yes", "--reason", "lost for good"]).exits(0);
     }
 }
 

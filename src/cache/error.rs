@@ -22,6 +22,12 @@ pub enum CacheError {
     /// One node of many.
     #[error("{server} is a node of a Redis cluster and knows only its own keys")]
     Cluster { server: String },
+    /// Perhaps one node of many.
+    #[error("{server} does not say whether it is a node of a Redis cluster, which knows only its own keys")]
+    Unknown { server: String },
+    /// `db` in the URL is no number of a database.
+    #[error("`db` in REDIS_URL is no number of a database")]
+    BadDatabase,
     /// No connection within the limit.
     #[error("{server}: no answer")]
     Silent { server: String },
@@ -84,9 +90,17 @@ impl From<CacheError> for Error {
             CacheError::CaFile { .. } => (Exit::Usage, "Correct ssl_ca_certs in REDIS_URL"),
             CacheError::Cluster { .. } => (
                 Exit::Usage,
-                "Delete the entries on every primary with `redis-cli --cluster call HOST:PORT \
-                 --cluster-only-masters …`, or wait 300 s until they expire",
+                "On each primary (`redis-cli -h HOST CLUSTER NODES` lists them), run `redis-cli -h HOST --scan --pattern \
+                 'dashtam:provider:conn:*' | xargs -r -n 1 redis-cli -h HOST UNLINK`, and the same for 'provider:conn:*' and \
+                 'secrets:*'; entries expire by themselves after 300 s",
             ),
+            CacheError::Unknown { .. } => (
+                Exit::Usage,
+                "Let its user ask INFO: `ACL SETUSER NAME +info`; entries expire by themselves after 300 s",
+            ),
+            CacheError::BadDatabase => {
+                (Exit::Usage, "REDIS_URL=redis://host:6379/0 or redis://host:6379?db=0")
+            }
             CacheError::Silent { .. } => (Exit::Unavailable, RETRY),
             CacheError::Redis { .. } if transient => (Exit::Unavailable, RETRY),
             CacheError::Redis { source, .. } if is_certificate(source) => (

@@ -7,10 +7,11 @@
 mod error;
 mod target;
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client};
+use redis::{AsyncConnectionConfig, Client, Value};
 
 pub use error::CacheError;
 pub use target::Target;
@@ -87,15 +88,48 @@ async fn once(target: &Target, mode: Mode, limit: Duration, purged: &mut [Purged
         Ok(conn) => conn.map_err(failed)?,
         Err(_) => return Err(CacheError::Silent { server: target.to_string() }),
     };
-    // A cluster's node knows its own keys only; one purged of many would look like success. Not every user may ask.
-    let info: Result<String, _> = redis::cmd("INFO").arg("cluster").query_async(&mut conn).await;
-    if info.is_ok_and(|text| text.contains("cluster_enabled:1")) {
-        return Err(CacheError::Cluster { server: target.to_string() });
+    // A cluster's node knows its own keys only: one purged of many would look like success.
+    match is_alone(&mut conn).await.map_err(failed)? {
+        Some(true) => {}
+        Some(false) => return Err(CacheError::Cluster { server: target.to_string() }),
+        None => return Err(CacheError::Unknown { server: target.to_string() }),
     }
     for (scope, purged) in target.scopes().iter().zip(purged) {
         sweep(&mut conn, scope, mode, purged).await.map_err(failed)?;
     }
     Ok(())
+}
+
+/// Whether this server has all of the application's keys; `None` where it does not say. HELLO takes no right, whatever the
+/// user may do; before Redis 6 there were no users, and INFO tells.
+async fn is_alone(conn: &mut MultiplexedConnection) -> redis::RedisResult<Option<bool>> {
+    let hello: redis::RedisResult<HashMap<String, Value>> = redis::cmd("HELLO").query_async(conn).await;
+    match hello {
+        Ok(answer) => {
+            let mode = match answer.get("mode") {
+                Some(Value::BulkString(mode)) => Some(String::from_utf8_lossy(mode).into_owned()),
+                Some(Value::SimpleString(mode)) => Some(mode.clone()),
+                _ => None,
+            };
+            if let Some(mode) = mode {
+                return Ok(Some(mode == "standalone"));
+            }
+        }
+        Err(e) if !is_refusal(&e) => return Err(e),
+        Err(_) => {}
+    }
+    let info: redis::RedisResult<String> = redis::cmd("INFO").arg("cluster").query_async(conn).await;
+    match info {
+        Ok(text) if text.contains("cluster_enabled:0") => Ok(Some(true)),
+        Ok(text) if text.contains("cluster_enabled:1") => Ok(Some(false)),
+        Err(e) if !is_refusal(&e) => Err(e),
+        _ => Ok(None),
+    }
+}
+
+/// The server does not know the command, or not for this user; or its answer is another than expected.
+fn is_refusal(e: &redis::RedisError) -> bool {
+    !e.is_io_error() && e.code().is_none_or(|code| ["ERR", "NOPERM"].contains(&code))
 }
 
 async fn sweep(

@@ -45,14 +45,35 @@ impl Target {
             return Err(CacheError::BadPrefix);
         }
         let mut url = Url::parse(text.trim()).map_err(|_| CacheError::BadUrl)?;
-        let (mut ca_file, mut kept) = (None, Vec::new());
-        for (name, value) in url.query_pairs().into_owned() {
+        let is_socket = matches!(url.scheme(), "unix" | "redis+unix");
+        let (mut ca_file, mut kept, mut db) = (None, Vec::new(), None);
+        let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+        for (name, value) in pairs {
             match name.as_str() {
                 "ssl_ca_certs" => ca_file = Some(value),
+                // The first one counts, and goes before the path, as for the application's client.
+                "db" if db.is_some() => {}
+                "db" => db = Some(value.trim().parse::<u32>().map_err(|_| CacheError::BadDatabase)?),
+                "username" if is_socket => kept.push(("user".to_owned(), value)),
+                "password" if is_socket => kept.push(("pass".to_owned(), value)),
+                "username" if url.username().is_empty() => {
+                    url.set_username(&value).map_err(|()| CacheError::BadUrl)?
+                }
+                "password" if url.password().is_none() => {
+                    url.set_password(Some(&value)).map_err(|()| CacheError::BadUrl)?;
+                }
                 // The application's client understands many more, about pools and time-outs of its own.
-                "db" | "protocol" | "user" | "pass" => kept.push((name, value)),
+                "protocol" | "user" | "pass" => kept.push((name, value)),
                 _ => {}
             }
+        }
+        if !is_socket {
+            // A path that is no number is none to the application's client.
+            let path = url.path().replace('/', "").parse::<u32>().ok();
+            let place = db.or(path).map_or_else(String::new, |db| format!("/{db}"));
+            url.set_path(&place);
+        } else if let Some(db) = db {
+            kept.push(("db".to_owned(), db.to_string()));
         }
         // `#insecure` would turn the check of certificates off.
         url.set_fragment(None);
@@ -118,9 +139,18 @@ mod tests {
             ("redis://:canary@cache:6380/2", "redis://cache:6380/2"),
             ("rediss://app:can%40ary@cache?ssl_cert_reqs=required", "rediss://cache:6379"),
             ("unix:///run/redis.sock", "unix:///run/redis.sock"),
+            ("unix:///run/redis.sock?db=3", "unix:///run/redis.sock"),
+            ("redis://cache?db=3", "redis://cache:6379/3"),
+            ("redis://cache:6380/2?db=3&db=4", "redis://cache:6380/3"),
+            ("redis://cache/1/", "redis://cache:6379/1"),
+            ("redis://cache/name", "redis://cache:6379"),
+            ("redis://cache?password=canary", "redis://cache:6379"),
         ] {
             let target = Target::parse(text, "dashtam").unwrap_or_else(|e| panic!("{text}: {e}"));
             assert_eq!(target.to_string(), server);
+        }
+        for text in ["redis://cache?db=x", "redis://cache?db=-1"] {
+            assert!(matches!(Target::parse(text, "dashtam"), Err(CacheError::BadDatabase)), "{text}");
         }
         for text in ["", "canary", "http://canary@host", "redis://", "redis://:canary@:x"] {
             let error = Target::parse(text, "dashtam").err().unwrap_or_else(|| panic!("{text}"));

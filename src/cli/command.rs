@@ -111,7 +111,9 @@ impl Command {
             Command::Promote(args) => Some(&args.keys),
             Command::Finalize(args) => Some(&args.keys),
             Command::Rollback(args) => Some(&args.keys),
-            Command::Quarantine(QuarantineCommand::Retry { keys, .. }) => Some(keys),
+            Command::Quarantine(
+                QuarantineCommand::Retry { keys, .. } | QuarantineCommand::Accept { keys, .. },
+            ) => Some(keys),
             _ => None,
         }
     }
@@ -163,7 +165,7 @@ impl Command {
             | Command::Pause
             | Command::Resume(_)
             | Command::Abort
-            | Command::Quarantine(QuarantineCommand::List | QuarantineCommand::Accept { .. })
+            | Command::Quarantine(QuarantineCommand::List)
             | Command::Keys(
                 KeysCommand::Validate(_) | KeysCommand::Status(_) | KeysCommand::Fingerprint(_),
             ) => true,
@@ -172,7 +174,7 @@ impl Command {
             | Command::Promote(_)
             | Command::Finalize(_)
             | Command::Rollback(_)
-            | Command::Quarantine(QuarantineCommand::Retry { .. })
+            | Command::Quarantine(QuarantineCommand::Retry { .. } | QuarantineCommand::Accept { .. })
             | Command::Explain(_)
             | Command::Completions(_)
             | Command::Man(_)

@@ -78,6 +78,9 @@ fn text(f: &Finalized, recovery_window: u8) {
             rotation need it"
         );
     }
+    if let Some(file) = &ending.retired_file {
+        println!("  The old key is kept in {file}. Database backups taken before the rotation need it");
+    }
     if let Some(secret) = &ending.deletion_scheduled {
         println!("  Secret {secret} is scheduled for deletion, {recovery_window} days after the request");
     }

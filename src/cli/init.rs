@@ -5,7 +5,7 @@ use clap::builder::BoolishValueParser;
 use serde_json::json;
 
 use super::context::Context;
-use super::last_lines::{print_head, print_next};
+use super::last_lines::witness;
 use super::variables::naming;
 use crate::error::{Exit, Result};
 use crate::jobs::init;
@@ -25,7 +25,12 @@ pub struct InitArgs {
 /// Runs the command.
 pub async fn run(args: InitArgs, context: &Context) -> Result<Exit> {
     if args.print_sql {
-        print!("{}", init::sql());
+        let sql = init::sql();
+        if context.json() {
+            context.print_json(&json!({ "schema": "rekey", "sql": sql }))?;
+        } else {
+            print!("{sql}");
+        }
         return Ok(Exit::Ok);
     }
     let done = init::init(context, &naming("--allow", Allowed::parse(&args.allow))?).await?;
@@ -36,14 +41,17 @@ pub async fn run(args: InitArgs, context: &Context) -> Result<Exit> {
         }))?;
         return Ok(Exit::Ok);
     }
-    println!(
-        "schema rekey {}",
-        if done.created { "was created" } else { "already existed and is up to date" }
-    );
-    println!("\nOther roles than the owner need these grants. rekey did not grant anything:\n");
+    // All of it is SQL, for `psql -f`.
+    let is = if done.created { "was created" } else { "already existed and is up to date" };
+    println!("-- schema rekey {is}");
+    println!("-- Other roles than the owner need these grants. rekey did not grant anything:");
     print!("{}", grants::sql());
-    println!();
-    print_next(&done.next);
-    print_head(done.event_head.as_deref());
+    for (i, step) in done.next.iter().enumerate() {
+        println!("-- {} {step}", if i == 0 { "next:" } else { "     " });
+    }
+    if let Some(head) = &done.event_head {
+        println!("-- audit chain head: {head}");
+        witness(head);
+    }
     Ok(Exit::Ok)
 }

@@ -28,7 +28,16 @@ fn understood() -> Result<Cli, clap::Error> {
         Err(e) if e.kind() == ErrorKind::ArgumentConflict => flags_first(command).try_get_matches()?,
         done => done?,
     };
-    Cli::from_arg_matches(&matches)
+    let mut cli = Cli::from_arg_matches(&matches)?;
+    cli.global.own_reason = typed(&matches, "reason");
+    Ok(cli)
+}
+
+/// Whether an argument stands on the command line itself, before or after the command's name.
+fn typed(matches: &clap::ArgMatches, id: &str) -> bool {
+    let here = matches.try_contains_id(id).unwrap_or(false)
+        && matches.value_source(id) == Some(ValueSource::CommandLine);
+    here || matches.subcommand().is_some_and(|(_, deeper)| typed(deeper, id))
 }
 
 /// clap repeats what it does not understand, which may be a key or the URL of a Redis with its password.

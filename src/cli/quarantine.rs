@@ -1,7 +1,9 @@
 //! `rekey quarantine list | retry | accept`: arguments, and what is printed. The end of a retry is printed by [`summary`].
 
+mod accept;
+
 use clap::Subcommand;
-use serde_json::json;
+use clap::builder::BoolishValueParser;
 use uuid::Uuid;
 
 use super::context::Context;
@@ -34,6 +36,11 @@ pub enum QuarantineCommand {
     Accept {
         /// Id of the row
         id: Uuid,
+        /// Don't ask for confirmation
+        #[arg(long, env = "REKEY_YES", hide_env_values = true, value_parser = BoolishValueParser::new())]
+        yes: bool,
+        #[command(flatten)]
+        keys: Box<KeyArgs>,
     },
 }
 
@@ -47,7 +54,7 @@ pub async fn run(command: QuarantineCommand, context: &Context) -> Result<Exit> 
             let stop = signals::listen()?;
             summary::print(context, &quarantine::retry(context, &request, stop).await?)
         }
-        QuarantineCommand::Accept { id } => accept(context, id).await,
+        QuarantineCommand::Accept { id, yes, keys } => accept::run(context, id, yes, keys.named()?).await,
     }
 }
 
@@ -100,20 +107,4 @@ fn text_entry(e: &Entry) {
     };
     let length = e.length.map_or_else(String::new, |l| l.to_string());
     println!("{:<36}  {:<12} {length:>9}  {accepted}", e.id, e.reason);
-}
-
-async fn accept(context: &Context, id: Uuid) -> Result<Exit> {
-    let Some(reason) = &context.global.reason else {
-        return Err(Error::new(Exit::Usage, "accepting a row requires a reason")
-            .hint(format!("Run `rekey quarantine accept {id} --reason TEXT`")));
-    };
-    let done = quarantine::accept(context, id, reason).await?;
-    if context.json() {
-        context.print_json(&json!({ "accepted": id, "next": done.next, "event_head": done.event_head }))?;
-    } else {
-        println!("row {id} is accepted; rekey leaves it unchanged");
-        print_next(&done.next);
-        print_head(Some(&done.event_head));
-    }
-    Ok(Exit::Ok)
 }

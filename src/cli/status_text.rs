@@ -44,6 +44,14 @@ fn rotation(page: &mut String, s: &Status, Heading { rotation: r, .. }: &Heading
     let back = if s.rollback_possible { "possible" } else { "no longer possible" };
     let back = if r.state == State::RolledBack { "done" } else { back };
     line(page, "state", format_args!("{}, wanted: {}; rollback: {back}", r.state, r.desired));
+    for found in &s.contradictions {
+        let said = match (&found.ledger, &found.trail) {
+            (Some(ledger), trail) => format!(" ({ledger} and {})", trail.as_deref().unwrap_or("nothing")),
+            _ => String::new(),
+        };
+        let on = found.claim.describe();
+        line(page, "WARNING", format_args!("ledger and audit trail disagree on {on}{said}"));
+    }
     if let Some(key) = &s.current_key {
         current_key(page, key);
     }

@@ -78,7 +78,8 @@ fn label_mac(key: &[u8]) -> Hmac<Sha256> {
         .chain_update(FINGERPRINT_LABEL)
 }
 
-/// First 8 bytes of HMAC-SHA-256(key, "rekey fingerprint v1"): says which key, tells nothing about it.
+/// First 8 bytes of HMAC-SHA-256(key, "rekey fingerprint v1"): says which key. It tells nothing about a random one. Against a
+/// key that a person chose, guesses can be tried offline, by whoever reads a log or a table (`SECURITY.md`, *Fingerprints*).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint([u8; 8]);
 

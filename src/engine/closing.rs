@@ -180,6 +180,7 @@ async fn conclude(
     }
     quarantine::remove(&mut tx, pass.rotation, settled).await?;
     quarantine::add(&mut tx, pass.rotation, &found.bad, actor).await?;
+    quarantine::note_contents(&mut tx, pass.rotation).await?;
     pass::end(&mut tx, pass, conclusion.outcome(), next_horizon).await?;
     match conclusion {
         Conclusion::Clean if pass.direction == Direction::Forward => {

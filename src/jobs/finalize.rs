@@ -8,7 +8,9 @@ use super::key_pair::{self, NamedKeys, Role};
 use super::verify::{self, How};
 use super::{Session, preflight, standing};
 use crate::engine::Stop;
-use crate::engine::lifecycle::{self, End, Ending, Exclusive, Target, clean_up, is_settled, settle};
+use crate::engine::lifecycle::{
+    self, End, Ending, Exclusive, Target, clean_up, end_pending, is_settled, settle,
+};
 use crate::error::Result;
 use crate::rotation::permits::JustDone;
 use crate::rotation::{Command, Direction, State, Step};
@@ -56,7 +58,7 @@ pub async fn finalize(session: &Session, request: &FinalizeRequest, stop: Stop) 
         put_in_order(session, request, &mut conn, &over).await?;
     }
     let r = standing::permitted(session, &mut conn, Command::Finalize).await?;
-    let mut alone = Exclusive::take(&mut conn).await?;
+    let mut alone = Exclusive::take(&mut conn, session.signed()).await?;
     // Before this process held the lock, a rollback may have turned the rotation round.
     let r = rotation::by_id(alone.conn(), r.id).await?;
     standing::require(session, alone.conn(), Command::Finalize, Some(&r)).await?;
@@ -102,9 +104,13 @@ async fn put_in_order(
     conn: &mut PgConnection,
     r: &Rotation,
 ) -> Result<()> {
-    if Exclusive::take(conn).await.is_ok() {
+    if Exclusive::take(conn, session.signed()).await.is_ok() {
         let target = Target { sources: &session.sources, rotation: r, source: request.keys.target_of(r)? };
-        if tokio::time::timeout(BRIEFLY, clean_up(&target)).await.is_err() {
+        let in_order = async {
+            end_pending(&target).await;
+            clean_up(&target).await;
+        };
+        if tokio::time::timeout(BRIEFLY, in_order).await.is_err() {
             tracing::warn!("Couldn't look for rekey's staging labels within {BRIEFLY:?}");
         }
     }

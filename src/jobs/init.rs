@@ -37,7 +37,7 @@ pub async fn init(session: &Session, allowed: &Allowed) -> Result<Initialized> {
 pub fn sql() -> String {
     format!(
         "-- Schema rekey and the roles that use it, for: psql --set ON_ERROR_STOP=1 \"$DATABASE_URL\" -f FILE\n\
-         -- Where the schema exists already, run the part below \"Roles\" only.\n\nBEGIN;\n{}\n-- Roles\n\n{}\nCOMMIT;\n",
+         -- Can be run again: what is there already stays.\n\nBEGIN;\n{}\n-- Roles\n\n{}\nCOMMIT;\n",
         schema::sql(),
         grants::sql(),
     )

@@ -1,11 +1,13 @@
 //! What the jobs ask of preflight: the database's findings, with those about the keys' sources added.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use serde_json::json;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::Session;
 use super::key_pair::{Held, KeyPair};
+use super::{Environment, Session};
 use crate::engine::lifecycle::Target;
 use crate::error::{Error, Exit, Result};
 use crate::rotation::Direction;
@@ -76,6 +78,12 @@ pub async fn preflight(
     {
         also.extend(automatic_rotation(session, &aws.secret_id, arn).await?);
     }
+    if asked.direction == Direction::Forward {
+        for held in [&keys.old, &keys.new] {
+            also.extend(replica(session, held).await?);
+            also.extend(open_file(session, held));
+        }
+    }
     if asked.fresh {
         durability(session, &keys.new, &mut also).await?;
     }
@@ -87,6 +95,38 @@ pub async fn preflight(
     let PreflightRequest { purpose, allowed, limits, .. } = asked;
     let asked = Asked { purpose, allowed, limits, keys: Some(probe), also };
     Ok(examine(conn, connector, asked).await?)
+}
+
+/// A replica's labels and values are its primary's: what was pinned and promoted there could not be.
+async fn replica(session: &Session, held: &Held) -> Result<Option<Finding>> {
+    let (Some(aws), Some(arn)) = (held.source.aws(), &held.record.arn) else { return Ok(None) };
+    match session.sources.aws().await?.describe(arn).await {
+        Ok(info) => Ok(info.replicated_from().map(|primary| {
+            Finding::refuse(
+                Kind::ReplicaSecret,
+                format!(
+                    "secret {} is a replica of the one in {primary}: it takes no value and no label here",
+                    aws.secret_id
+                ),
+                format!("Set AWS_REGION={primary}, or name the secret by its ARN there"),
+            )
+        })),
+        // Whether it may be seen is said elsewhere.
+        Err(SourceError::Denied { .. }) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Whoever may write the file decides which key the application uses.
+fn open_file(session: &Session, held: &Held) -> Option<Finding> {
+    let file = held.source.file()?;
+    let mode = std::fs::metadata(file).ok()?.permissions().mode();
+    let message = format!("every user of this machine may write {}", file.display());
+    let remedy = format!("chmod o-w {}", file.display());
+    (mode & 0o002 != 0).then(|| match session.environment {
+        Environment::Production => Finding::refuse(Kind::OpenFile, message, remedy),
+        _ => Finding::warn(Kind::OpenFile, message, remedy),
+    })
 }
 
 /// Automatic rotation would swap the key without re-encrypting anything (the guide's 2.4).

@@ -77,7 +77,7 @@ pub async fn promote(session: &Session, request: &PromoteRequest, mut stop: Stop
     let mut conn = connector.connect(Purpose::Control).await?;
     let command = Command::Promote { external: request.external || request.program.is_some() };
     let r = standing::permitted(session, &mut conn, command).await?;
-    let mut alone = Exclusive::take(&mut conn).await?;
+    let mut alone = Exclusive::take(&mut conn, session.signed()).await?;
     // Before this process held the lock, a rollback may have turned the rotation round.
     let r = rotation::by_id(alone.conn(), r.id).await?;
     standing::require(session, alone.conn(), command, Some(&r)).await?;
@@ -102,7 +102,8 @@ pub async fn promote(session: &Session, request: &PromoteRequest, mut stop: Stop
         let found = target.look_for_either().await?;
         preflight::no_automatic_rotation(session, alone.conn(), &target, &request.allowed).await?;
         if found == Yields::Old {
-            shared_key::refuse(session, alone.conn(), &target, Move::Promote, &request.allowed).await?;
+            let (conn, allowed) = (alone.conn(), &request.allowed);
+            shared_key::refuse(session, conn, &target, Move::Promote, allowed).await?;
         }
     }
     let how = How { workers: request.workers, may_be_empty: request.allowed.includes(Kind::EmptyTable) };
@@ -122,6 +123,11 @@ pub async fn promote(session: &Session, request: &PromoteRequest, mut stop: Stop
             }
         }
     };
+    if !external && target.look_for_either().await? == Yields::Old {
+        // The verify took its time: another database may have begun with this key meanwhile.
+        let (conn, allowed) = (alone.conn(), &request.allowed);
+        shared_key::refuse(session, conn, &target, Move::Promote, allowed).await?;
+    }
     let promoting = lifecycle::promote(&mut alone, &clean, &target, &new.key, hand, &session.actor);
     let done = match hand {
         Hand::Rekey => promoting.await?,

@@ -3,19 +3,22 @@
 use serde_json::json;
 use sqlx::PgConnection;
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
-use super::key_pair::{self, NamedKeys};
+use super::key_pair::{self, Held, NamedKeys};
 use super::preflight::{primary_only, same_database};
 use super::settled::{Ended, Settled, settle};
 use super::work::{self, WorkRequest};
 use super::{Session, access, standing};
+use crate::crypto::Cipher;
 use crate::engine::Stop;
 use crate::error::{Error, Exit, Result};
 use crate::rotation::permits::JustDone;
-use crate::rotation::{Command, Step};
+use crate::rotation::{Command, KeyRole, QuarantineReason, Step};
 use crate::secrets::KeySource;
-use crate::store::ledger::quarantine::{self, Acceptance, Entry};
+use crate::store::ledger::quarantine::{self, Acceptance, Content, Entry};
 use crate::store::ledger::{Rotation, chunk, rotation};
+use crate::store::rows::{self, MAX_ROW_BYTES, Stretch};
 use crate::store::{Purpose, audit, connect, facts};
 
 /// The entries of the latest rotation, a page at a time: there may be very many.
@@ -87,6 +90,28 @@ pub async fn retry(session: &Session, request: &RetryRequest, stop: Stop) -> Res
     settle(session, &mut conn, r.id, Ended { direction, end, took, before, cache: None }).await
 }
 
+/// What an acceptance is asked for.
+pub struct AcceptRequest {
+    /// The row.
+    pub id: Uuid,
+    /// Why: of this row, by its own operator.
+    pub reason: String,
+    /// Where the keys are: a row that either opens is not accepted.
+    pub keys: NamedKeys,
+}
+
+/// A row that may be accepted, as it was looked at.
+pub struct Candidate {
+    /// Its entry.
+    pub entry: Entry,
+    /// Its rotation.
+    pub rotation: Rotation,
+    /// The database, without its password.
+    pub database: String,
+    /// What it held.
+    content: Option<Content>,
+}
+
 /// What an acceptance reports.
 pub struct Accepted {
     /// The row.
@@ -97,24 +122,79 @@ pub struct Accepted {
     pub event_head: String,
 }
 
-/// Accepts a row that cannot be repaired: verify, promote, finalize and rollback then tolerate it.
-pub async fn accept(session: &Session, id: Uuid, reason: &str) -> Result<Accepted> {
+/// Looks at a row before it is accepted: refuses what is not quarantined, what has changed since it was listed, and what one
+/// of the keys opens. A row that the server rejects opens, and cannot be moved all the same.
+pub async fn look(session: &Session, request: &AcceptRequest) -> Result<Candidate> {
     let connector = session.connector()?;
     let mut conn = connector.connect(Purpose::Control).await?;
     primary_only(&connector, &mut conn, "quarantine accept").await?;
+    let rotation = standing::permitted(session, &mut conn, Command::QuarantineAccept).await?;
+    let id = request.id;
+    let Some(entry) = quarantine::find(&mut conn, rotation.id, id).await? else {
+        return Err(not_quarantined(id));
+    };
+    let pair = key_pair::for_rotation(session, &request.keys, &rotation).await?;
+    let (mut now, mut opened) = (None, None);
+    rows::read(&mut conn, &Stretch::Ids { ids: vec![id], max: MAX_ROW_BYTES }, |row| {
+        now = match row.envelope {
+            Some(envelope) => {
+                let opens = |held: &Held| {
+                    let mut plaintext = Zeroizing::new(Vec::new());
+                    Cipher::new(&held.key).open_into(envelope, &mut plaintext).is_ok()
+                };
+                opened = [(&pair.old, KeyRole::Old), (&pair.new, KeyRole::New)]
+                    .into_iter()
+                    .find_map(|(held, role)| opens(held).then_some(role));
+                Some(Content::of(envelope))
+            }
+            None if row.damaged => Some(Content::version(row.xmin)),
+            // Too large to be read: the server tells, when it is accepted, whether it is what was listed.
+            None if row.length.is_some() => entry.content.as_deref().map(Content::recorded),
+            None => return Err(changed(id)),
+        };
+        Ok::<_, Error>(())
+    })
+    .await?;
+    access::record(session, &mut conn, rotation.id, "quarantine accept", access::both(&pair)).await?;
+    drop(pair);
+    if let (Some(role), false) = (opened, entry.reason == QuarantineReason::Rejected) {
+        return Err(Error::new(
+            Exit::State,
+            format!("connection {id} opens with the {role} key: it is not lost"),
+        )
+        .hint("Run `rekey quarantine retry`, which re-encrypts it"));
+    }
+    let listed = entry.content.as_deref().map(Content::recorded);
+    if listed.is_some() && listed != now {
+        return Err(changed(id));
+    }
+    let database = connector.describe().to_owned();
+    connect::close(conn).await;
+    Ok(Candidate { entry, rotation, database, content: now })
+}
+
+/// Accepts a row that cannot be repaired, for what it held when it was looked at: verify, promote, finalize and rollback then
+/// tolerate it.
+pub async fn accept(session: &Session, candidate: &Candidate, reason: &str) -> Result<Accepted> {
+    let (id, rotation) = (candidate.entry.id, candidate.rotation.id);
+    let mut conn = session.connector()?.connect(Purpose::Control).await?;
     let r = standing::permitted(session, &mut conn, Command::QuarantineAccept).await?;
-    match quarantine::accept(&mut conn, r.id, id, None, reason, &session.actor).await? {
+    let seen = candidate.content.clone();
+    match quarantine::accept(&mut conn, rotation, id, seen, reason, &session.actor).await? {
         Acceptance::Recorded => {}
-        Acceptance::NotQuarantined => {
-            return Err(Error::new(Exit::Usage, format!("row {id} is not quarantined"))
-                .hint("Run `rekey quarantine list`"));
-        }
-        Acceptance::Changed => {
-            return Err(Error::new(Exit::State, format!("row {id} has changed, or has no credential"))
-                .hint("Run `rekey quarantine retry` to check the row again"));
-        }
+        Acceptance::NotQuarantined => return Err(not_quarantined(id)),
+        Acceptance::Changed => return Err(changed(id)),
     }
     let next = standing::next_steps(session, &mut conn, Some(&r), JustDone::Nothing).await?;
     let (seq, hash) = audit::head(&mut conn).await?;
     Ok(Accepted { id, next, event_head: format!("{seq}:{hash}") })
+}
+
+fn not_quarantined(id: Uuid) -> Error {
+    Error::new(Exit::Usage, format!("connection {id} is not quarantined")).hint("rekey quarantine list")
+}
+
+fn changed(id: Uuid) -> Error {
+    let message = format!("connection {id} has changed since it was listed, or holds no credential");
+    Error::new(Exit::State, message).hint("Run `rekey quarantine retry` to look at the row again")
 }

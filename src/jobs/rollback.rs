@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::exposure::warn_of_git;
 use super::interrupt::unless_stopped;
@@ -13,7 +14,7 @@ use super::settled::{Ended, Settled, settle};
 use super::shared_key::{self, Move};
 use super::work::{self, WorkRequest};
 use super::{Session, access, cache_after, resumed, standing};
-use crate::engine::lifecycle::{Exclusive, Hand, Target, clean_up, unpromote};
+use crate::engine::lifecycle::{Exclusive, Hand, Target, Yields, clean_up, unpromote};
 use crate::engine::{End, Settings, Stop};
 use crate::error::Result;
 use crate::program::Program;
@@ -89,7 +90,7 @@ async fn leave(
     let to_be_left = async |conn: &mut PgConnection| {
         Ok(rotation::by_id(conn, rotation.id).await?.state != State::RolledBack)
     };
-    let Some(mut alone) = Exclusive::among_rollbacks(&mut conn, to_be_left).await? else {
+    let Some(mut alone) = Exclusive::among_rollbacks(&mut conn, session.signed(), to_be_left).await? else {
         // Another process did all of it, and sees to the cache.
         return Ok(None);
     };
@@ -103,6 +104,11 @@ async fn leave(
             target.drop_new_key_copy(&keys.new.source);
         }
         _ => {
+            // Rows took their time: another database may have begun with this key, or have finalized, meanwhile.
+            if now.promoting_at.is_some() && !matches!(target.look().await, Ok(Yields::Old)) {
+                let (conn, allowed) = (alone.conn(), &request.work.allowed);
+                shared_key::refuse(session, conn, &target, Move::Rollback, allowed).await?;
+            }
             let (old, new_found_at) = (&keys.old.key, &keys.new.source);
             let hand = request.program.as_ref().map_or(Hand::Owner(Duration::ZERO), Hand::Program);
             unpromote(&mut alone, &target, old, new_found_at, hand, &session.actor).await?;
@@ -145,18 +151,13 @@ async fn prepare(session: &Session, request: &RollbackRequest, connector: &Conne
     let settings = request.work.settings(session, &report.facts);
 
     if rotation.state.may_roll_back() {
-        if rotation.promoting_at.is_some() {
-            let source = request.keys.target_of(&rotation)?;
-            let target = Target { sources: &session.sources, rotation: &rotation, source };
-            shared_key::refuse(session, &mut conn, &target, Move::Rollback, &request.work.allowed).await?;
-        }
         // Not while another process is promoting.
         let to_be_turned = async |conn: &mut PgConnection| {
             Ok(rotation::by_id(conn, rotation.id).await?.state.may_roll_back())
         };
-        let ours = match Exclusive::among_rollbacks(&mut conn, to_be_turned).await? {
+        let ours = match Exclusive::among_rollbacks(&mut conn, session.signed(), to_be_turned).await? {
             Some(mut alone) => {
-                let ours = rotation::turn_back(alone.conn(), rotation.id, &session.actor).await?;
+                let ours = turn(session, request, &mut alone, rotation.id).await?;
                 alone.give_back().await?;
                 ours
             }
@@ -174,6 +175,28 @@ async fn prepare(session: &Session, request: &RollbackRequest, connector: &Conne
     if !rotation.state.may_roll_back() {
         resumed::tell(session, &mut conn, &rotation, Direction::Backward, &before).await?;
     }
+    let rotation = rotation::by_id(&mut conn, rotation.id).await?;
     connect::close(conn).await;
     Ok(Prepared { rotation, keys, how: (settings, limits), before })
+}
+
+/// Turns the rotation round, as it stands now that this process holds the lock: a promotion may have ended since it was
+/// read. False where another process has turned it.
+async fn turn(
+    session: &Session,
+    request: &RollbackRequest,
+    alone: &mut Exclusive<'_>,
+    id: Uuid,
+) -> Result<bool> {
+    let now = rotation::by_id(alone.conn(), id).await?;
+    standing::require(session, alone.conn(), request.command(), Some(&now)).await?;
+    if !now.state.may_roll_back() {
+        return Ok(false);
+    }
+    if now.promoting_at.is_some() {
+        let target = Target::of(&session.sources, &now, None)?;
+        let (conn, allowed) = (alone.conn(), &request.work.allowed);
+        shared_key::refuse(session, conn, &target, Move::Rollback, allowed).await?;
+    }
+    Ok(rotation::turn_back(alone.conn(), id, &session.actor).await?)
 }

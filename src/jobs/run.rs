@@ -64,7 +64,10 @@ async fn prepare(session: &Session, request: &RunRequest, connector: &Connector)
     let mut conn = connector.connect(Purpose::Control).await?;
     usable_ledger(&mut conn, &request.work.allowed).await?;
     schema::upgrade(&mut conn).await?;
-    let mut active = rotation::latest(&mut conn).await?.filter(|r| r.state.is_active());
+    let latest = rotation::latest(&mut conn).await?;
+    // One that is over by what the ledger says has to be by what the audit trail says, too.
+    let over = latest.clone().filter(|r| !r.state.is_active());
+    let mut active = latest.filter(|r| r.state.is_active());
     request.work.refuse_early_deadline(&mut conn, active.as_ref()).await?;
     let (command, limits) = (request.command(), request.work.limits(Direction::Forward));
     let (keys, report) = loop {
@@ -92,7 +95,9 @@ async fn prepare(session: &Session, request: &RunRequest, connector: &Connector)
         // What is no state to begin in may be where a rotation stands that another process has begun since.
         let begun = rotation::latest(&mut conn).await?.filter(|r| r.state.is_active());
         if active.is_some() || begun.is_none() {
-            return Err(refused);
+            let fits =
+                standing::require(session, &mut conn, command, over.as_ref().or(active.as_ref())).await;
+            return Err(fits.err().filter(|e| e.exit == Exit::State).unwrap_or(refused));
         }
         active = begun;
     };
@@ -100,7 +105,10 @@ async fn prepare(session: &Session, request: &RunRequest, connector: &Connector)
     let resumes = active.is_some();
     let rotation = match active {
         Some(active) => active,
-        None => begin(session, request, &mut conn, &keys, &report).await?,
+        None => {
+            standing::require(session, &mut conn, command, over.as_ref()).await?;
+            begin(session, request, &mut conn, &keys, &report).await?
+        }
     };
     if request.compromised && !rotation.compromised {
         rotation::set_compromised(&mut conn, rotation.id, &session.actor).await?;

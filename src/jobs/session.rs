@@ -69,6 +69,11 @@ impl Session {
         Ok(Connector::new(&dsn, self.retry_for, self.lease_ttl).with_login(&self.login))
     }
 
+    /// This process and its operator, for whoever waits for a lock that it holds.
+    pub fn signed(&self) -> (&str, &str) {
+        (&self.process, &self.actor.operator)
+    }
+
     /// The head of the audit chain, where this session has appended to it; for a command that ends in an error.
     pub async fn head_if_appended(&self) -> Option<String> {
         if !self.actor.has_appended() {

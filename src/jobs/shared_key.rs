@@ -44,7 +44,8 @@ impl Move {
     }
 }
 
-/// Refuses (4, `shared-key`) to move the key where another rotation needs one of the secrets, unless that is allowed.
+/// Refuses (4, `shared-key`) to move the key where another rotation needs one of the secrets, unless that is allowed. Asked
+/// again directly before the key is moved, because what comes first takes long; the same event is not written twice in a row.
 pub async fn refuse(
     session: &Session,
     conn: &mut PgConnection,
@@ -59,8 +60,11 @@ pub async fn refuse(
     );
     let finding = Finding::refuse(Kind::SharedKey, message, moving.remedy());
     if allowed.includes(Kind::SharedKey) {
+        let id = target.rotation.id;
         let detail = json!({ "by": moving.command(), "finding": finding.name, "message": finding.message });
-        audit::append(conn, Some(target.rotation.id), "allow", &session.actor, detail).await?;
+        if audit::detail(conn, id, "allow").await?.as_ref() != Some(&detail) {
+            audit::append(conn, Some(id), "allow", &session.actor, detail).await?;
+        }
         return Ok(());
     }
     Err(Error::new(Exit::Preflight, format!("{}: {}", finding.name, finding.message)).hint(finding.remedy))
@@ -79,14 +83,15 @@ async fn found(
     // Labels that an end of this database's own left behind, because it was killed, say nothing.
     let mut own: Vec<Uuid> = rotation::over(conn).await?;
     own.push(r.id);
+    let retired = rotation::retired_versions(conn, r.old_fingerprint).await?;
     for secret in [written, temporary].into_iter().flatten() {
         let info = match session.sources.aws().await?.describe(secret).await {
             Ok(info) => info,
             Err(SourceError::Missing { .. }) => continue,
             Err(e) => return Err(e.into()),
         };
-        let label =
-            other_pin(&info, &own).map(str::to_owned).or_else(|| finalized_elsewhere(&info, target, moving));
+        let pin = other_pin(&info, &own).map(str::to_owned);
+        let label = pin.or_else(|| finalized_elsewhere(&info, target, moving, &retired));
         if let Some(label) = label {
             return Ok(Some((info.name, label)));
         }
@@ -94,8 +99,15 @@ async fn found(
     Ok(None)
 }
 
-/// Another database's finalize has retired this rotation's old key: its rows cannot go back any more.
-fn finalized_elsewhere(secret: &SecretInfo, target: &Target<'_>, moving: Move) -> Option<String> {
+/// Another database's finalize has retired this rotation's old key: its rows cannot go back any more. What this database's
+/// own earlier rotations `retired`, by version, says nothing: the key has come back since.
+fn finalized_elsewhere(
+    secret: &SecretInfo,
+    target: &Target<'_>,
+    moving: Move,
+    retired: &[String],
+) -> Option<String> {
     let label = retired_label(target.rotation.old_fingerprint);
-    (moving == Move::Rollback && secret.holder(&label).is_some()).then_some(label)
+    let elsewhere = secret.holder(&label).is_some_and(|version| !retired.iter().any(|own| own == version));
+    (moving == Move::Rollback && elsewhere).then_some(label)
 }

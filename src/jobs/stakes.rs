@@ -3,9 +3,9 @@
 
 use super::{Session, standing};
 use crate::error::Result;
-use crate::rotation::Command;
+use crate::rotation::{Claim, Command};
 use crate::store::Purpose;
-use crate::store::ledger::{Rotation, chunk, quarantine};
+use crate::store::ledger::{Rotation, chunk, evidence, quarantine};
 
 pub use crate::store::ledger::standing::{Milestone, milestone};
 
@@ -36,7 +36,10 @@ pub async fn of(session: &Session, command: Command) -> Result<Stakes> {
         database: connector.describe().to_owned(),
         rows: totals.settled(),
         accepted: totals.quarantined - unaccepted,
-        verified: milestone(&mut conn, rotation.id, "verify").await?,
+        verified: match evidence::of(&mut conn, rotation.id).await?.contradicts(Claim::Verify) {
+            true => None,
+            false => milestone(&mut conn, rotation.id, "verify").await?,
+        },
         promoted: milestone(&mut conn, rotation.id, "promoted").await?,
         rotation,
     })

@@ -7,11 +7,17 @@ use sqlx::PgConnection;
 
 use super::Session;
 use crate::engine::VerifyReport;
+use crate::engine::lifecycle::busy;
 use crate::error::Result;
-use crate::rotation::permits::{JustDone, LastPass, LastVerify, Outside, Position, Promotion, Quarantined};
-use crate::rotation::{Command, PassOutcome, Refusal, Standing, State, Step, next, permits};
+use crate::rotation::permits::{
+    Fact, JustDone, LastPass, LastVerify, Outside, Position, Promotion, Quarantined,
+};
+use crate::rotation::{
+    Claim, Command, Contradicted, PassOutcome, Refusal, Standing, State, Step, next, permits,
+};
 use crate::secrets::KeySource;
 use crate::store::StoreError;
+use crate::store::ledger::evidence::{self, Evidence};
 use crate::store::ledger::process::SILENT;
 use crate::store::ledger::standing::{self, Seen};
 use crate::store::ledger::{Rotation, rotation};
@@ -35,13 +41,14 @@ pub async fn of(
     let Some(r) = rotation else { return Ok(Standing::default()) };
     let alive = session.lease_ttl.min(SILENT).as_secs_f64();
     let seen = standing::look(conn, r.id, r.direction(), &session.process, alive).await?;
-    Ok(Standing { rotation: Some(position(r, &seen)), just: JustDone::Nothing })
+    let evidence = evidence::of(conn, r.id).await?;
+    Ok(Standing { rotation: Some(position(r, &seen, &evidence)), just: JustDone::Nothing })
 }
 
 /// The latest rotation, if the command fits where it stands.
 pub async fn permitted(session: &Session, conn: &mut PgConnection, command: Command) -> Result<Rotation> {
     let (found, standing) = latest(session, conn).await?;
-    permits(command, &standing)?;
+    judge(conn, command, &standing).await?;
     Ok(found.ok_or_else(|| Refusal::no_rotation(command))?)
 }
 
@@ -52,7 +59,19 @@ pub async fn require(
     command: Command,
     rotation: Option<&Rotation>,
 ) -> Result<()> {
-    Ok(permits(command, &of(session, conn, rotation).await?)?)
+    let standing = of(session, conn, rotation).await?;
+    judge(conn, command, &standing).await
+}
+
+/// Asks the table. Where another process is in the way, the server knows which.
+async fn judge(conn: &mut PgConnection, command: Command, standing: &Standing) -> Result<()> {
+    let Err(refusal) = permits(command, standing) else { return Ok(()) };
+    if let Fact::Busy { .. } = refusal.fact
+        && let Some(busy) = busy(conn).await?
+    {
+        return Err(busy);
+    }
+    Err(refusal.into())
 }
 
 /// What comes next for this rotation, after what this process has `just` done.
@@ -80,7 +99,7 @@ fn found(clean: bool, other_bytes: bool, unindexed: bool) -> LastVerify {
     }
 }
 
-fn position(r: &Rotation, seen: &Seen) -> Position {
+fn position(r: &Rotation, seen: &Seen, evidence: &Evidence) -> Position {
     let age = match r.state {
         State::Promoted => Duration::try_from_secs_f64(seen.state_seconds).unwrap_or_default(),
         _ => Duration::ZERO,
@@ -106,7 +125,7 @@ fn position(r: &Rotation, seen: &Seen) -> Position {
         },
         quarantine: Quarantined { open: seen.unaccepted, accepted: seen.accepted },
         verify: match seen.verified_clean {
-            Some(_) if seen.outdated => LastVerify::None,
+            Some(_) if seen.outdated || evidence.contradicts(Claim::Verify) => LastVerify::None,
             Some(clean) => found(clean, seen.other_bytes, seen.unseen),
             None => LastVerify::None,
         },
@@ -115,6 +134,11 @@ fn position(r: &Rotation, seen: &Seen) -> Position {
             verified_since: seen.verified_in_this_state && r.state == State::Promoted,
         }),
         external: r.external || !writable,
-        compromised: r.compromised,
+        compromised: evidence.compromised,
+        contradicted: evidence
+            .contradicted
+            .iter()
+            .find(|found| found.claim.is_acted_upon())
+            .map(|found| Contradicted { claim: found.claim, trail: evidence.state }),
     }
 }

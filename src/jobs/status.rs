@@ -13,6 +13,7 @@ use crate::error::Result;
 use crate::rotation::{
     Addressing, Counters, Desired, Direction, KeyRole, PassKind, PassOutcome, State, Step, next,
 };
+use crate::store::ledger::evidence::{self, Contradiction};
 use crate::store::ledger::pass::{self, Pass};
 use crate::store::ledger::process::{self, Process};
 use crate::store::ledger::standing::{Milestone, promotion_of};
@@ -35,6 +36,8 @@ pub struct Status {
     pub rotation: Option<Heading>,
     /// The database that the rotation was begun in, if this one is a copy of it.
     pub copied_from: Option<String>,
+    /// What the ledger claims and the audit trail contradicts: the tables were changed by other means than rekey.
+    pub contradictions: Vec<Contradiction>,
     /// Rows by outcome.
     pub totals: Option<Counters>,
     /// The latest pass of its direction.
@@ -209,6 +212,7 @@ async fn look(
     }
     let copied_from = Origin::if_elsewhere(conn, r.id).await?.map(|origin| origin.to_string());
     let unaccepted = quarantine::unaccepted(conn, r.id).await?;
+    let contradictions = evidence::of(conn, r.id).await?.contradicted;
     let (seq, hash) = audit::head(conn).await?;
     Ok(Status {
         server,
@@ -222,6 +226,7 @@ async fn look(
         copied_from,
         rotation: Some(Heading { direction, rotation: r }),
         quarantine: Some(Quarantine { rows: totals.quarantined, unaccepted }),
+        contradictions,
         totals: Some(totals),
         progress,
         chunks,

@@ -4,6 +4,7 @@
 //! Pure: no clock, no randomness, no I/O. Everything here can be tested by calling it.
 
 mod bounds;
+mod claim;
 mod closing;
 mod counters;
 mod deadline;
@@ -24,6 +25,7 @@ mod window;
 mod words;
 
 pub use bounds::{Bounds, ChunkKind, ChunkSize};
+pub use claim::{Claim, Contradicted};
 pub use closing::{Conclusion, Proven, Stragglers};
 pub use counters::Counters;
 pub use deadline::{Deadline, DeadlineAt};

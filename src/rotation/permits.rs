@@ -30,6 +30,10 @@ pub fn permits(command: Command, standing: &Standing) -> Result<(), Refusal> {
         (None, _) => return Err(Refusal::no_rotation(command)),
         (Some(at), _) => at,
     };
+    if let (true, Some(contradicted)) = (command.moves(), at.contradicted) {
+        let fact = Fact::Contradicted { id: at.id, state: at.state, contradicted };
+        return Err(refuse(Exit::State, fact, next::of(at)));
+    }
     match command {
         // Another rotation begins.
         C::Run { .. } if !at.state.is_active() => Ok(()),

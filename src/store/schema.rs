@@ -21,6 +21,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (6, "version", include_str!("../../migrations/0006_version.sql")),
     (7, "triggers", include_str!("../../migrations/0007_triggers.sql")),
     (8, "samples", include_str!("../../migrations/0008_samples.sql")),
+    (9, "found", include_str!("../../migrations/0009_found.sql")),
 ];
 
 /// Made here and not by sqlx's macro, for whose sake sqlx, tokio and TLS would be compiled a second time.
@@ -190,20 +191,22 @@ async fn migrate(conn: &mut PgConnection) -> Result<(), StoreError> {
     pass_point(Side::After, OP).during(OP)
 }
 
-/// Everything that [`ensure`] would run on an empty database, sqlx's bookkeeping included, so that a later
-/// version can tell what is there.
+/// Everything that [`ensure`] would run, sqlx's bookkeeping included, so that a later version can tell what is there. Can be
+/// run again, and on a schema of an older version: what was applied is left out.
 pub fn sql() -> String {
     let mut sql = String::from(
-        "CREATE SCHEMA IF NOT EXISTS rekey;\nCREATE TABLE rekey._sqlx_migrations (version bigint PRIMARY KEY, description text NOT NULL, \
+        "CREATE SCHEMA IF NOT EXISTS rekey;\nCREATE TABLE IF NOT EXISTS rekey._sqlx_migrations (version bigint PRIMARY KEY, description text NOT NULL, \
          installed_on timestamptz NOT NULL DEFAULT now(), success boolean NOT NULL, checksum bytea NOT NULL, \
          execution_time bigint NOT NULL);\n\n",
     );
     for m in MIGRATOR.iter() {
         let checksum: String = m.checksum.iter().map(|byte| format!("{byte:02x}")).collect();
-        sql.push_str(m.sql.as_str().trim_end());
         sql.push_str(&format!(
-            "\n\nINSERT INTO rekey._sqlx_migrations (version, description, success, checksum, execution_time)\n    \
-             VALUES ({}, '{}', true, '\\x{checksum}', 0);\n",
+            "DO $rekey$ BEGIN IF NOT EXISTS (SELECT FROM rekey._sqlx_migrations WHERE version = {}) THEN EXECUTE $migration$\n\
+             {}\n$migration$;\nINSERT INTO rekey._sqlx_migrations (version, description, success, checksum, execution_time)\n    \
+             VALUES ({}, '{}', true, '\\x{checksum}', 0);\nEND IF; END $rekey$;\n\n",
+            m.version,
+            m.sql.as_str().trim_end(),
             m.version,
             m.description.replace('\'', "''"),
         ));

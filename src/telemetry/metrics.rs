@@ -10,10 +10,13 @@ mod exposition;
 mod process;
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::fs::OFlags;
 use tokio::sync::watch;
 
 use crate::rotation::throttle::{Reason, Signals};
@@ -216,7 +219,11 @@ impl Metrics {
     pub fn write_file(&self, path: &Path) -> std::io::Result<()> {
         let mut beside = path.as_os_str().to_owned();
         beside.push(format!(".{}.tmp", std::process::id()));
-        let written = std::fs::write(&beside, self.text()).and_then(|()| std::fs::rename(&beside, path));
+        // In a folder that others may write to, something of that name may wait: it is not followed, and stays.
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).create_new(true).mode(0o644).custom_flags(OFlags::NOFOLLOW.bits() as i32);
+        let mut file = options.open(&beside)?;
+        let written = file.write_all(self.text().as_bytes()).and_then(|()| std::fs::rename(&beside, path));
         if written.is_err() {
             let _ = std::fs::remove_file(&beside);
         }

@@ -56,6 +56,20 @@ async fn each_fault_has_its_code_and_says_what_to_do() {
     let cases = [
         (fault(400, "AccessDeniedException", denied), Exit::Key, "secretsmanager:GetSecretValue"),
         (fault(400, "AccessDeniedException", "Access to KMS is not allowed"), Exit::Key, "kms:Decrypt"),
+        (
+            fault(400, "AccessDeniedException", &format!("{denied} on resource: prod/KMS/key")),
+            Exit::Key,
+            "secretsmanager:GetSecretValue on",
+        ),
+        (
+            fault(
+                400,
+                "AccessDeniedException",
+                "User: x is not authorized to perform: kms:Decrypt on this resource",
+            ),
+            Exit::Key,
+            "kms:Decrypt",
+        ),
         (fault(400, "ResourceNotFoundException", "no"), Exit::Key, "AWS_REGION"),
         (fault(400, "DecryptionFailure", "no"), Exit::Key, "DecryptionFailure"),
         (fault(400, "ValidationException", &format!("Value '{SECRET}'")), Exit::Key, "ValidationException"),

@@ -1,7 +1,7 @@
 //! Labels, creation and deletion: each primitive twice, and each killed at every message and repeated.
 
 use rekey::crypto::Fingerprint;
-use rekey::secrets::aws::{Deletion, SecretsManager, new_pin, old_pin, retired_label};
+use rekey::secrets::aws::{AS_USUAL, Deletion, SecretsManager, new_pin, old_pin, retired_label};
 use uuid::Uuid;
 
 use crate::support_aws::{
@@ -55,14 +55,14 @@ async fn secrets_are_created_once_and_deleted_once() {
     let moto = Moto::start();
     let client = moto.client();
     let id = Uuid::now_v7();
-    let stored = client.create("s", "one", id).await.unwrap().unwrap();
+    let stored = client.create("s", "one", id, &AS_USUAL).await.unwrap().unwrap();
     assert_eq!(stored.version_id, id.to_string());
-    assert!(client.create("s", "two", Uuid::now_v7()).await.unwrap().is_none());
+    assert!(client.create("s", "two", Uuid::now_v7(), &AS_USUAL).await.unwrap().is_none());
     assert!(!client.undelete("s").await.unwrap());
     assert!(matches!(client.schedule_deletion("s", 30).await.unwrap(), Deletion::Scheduled(Some(_))));
     assert!(matches!(client.schedule_deletion("s", 30).await.unwrap(), Deletion::AlreadyScheduled(_)));
     assert_eq!(client.schedule_deletion("absent", 30).await.unwrap(), Deletion::Gone);
-    assert!(client.create("s", "two", Uuid::now_v7()).await.unwrap().is_none());
+    assert!(client.create("s", "two", Uuid::now_v7(), &AS_USUAL).await.unwrap().is_none());
     assert!(client.undelete("s").await.unwrap());
     assert_eq!(moto.at("s", "AWSCURRENT").await.as_deref(), Some("one"));
 }

@@ -38,7 +38,7 @@ async fn no_secret_is_logged_at_trace() {
         .finish();
     let guard = tracing::subscriber::set_default(subscriber);
     let client = moto.client();
-    client.create("plain", "canary-created", Uuid::now_v7()).await.unwrap();
+    client.create("plain", "canary-created", Uuid::now_v7(), &rekey::secrets::aws::AS_USUAL).await.unwrap();
     let id = Uuid::now_v7();
     let target =
         AwsSource { secret_id: "s".into(), field: Some("encryption_key".into()), stage_or_version: None };

@@ -42,7 +42,7 @@ fn a_whole_life_in_every_window() {
     go(&["verify"], HOSTILE, 5);
     let unclean = file(folder.path(), "unclean.html", &html(&db, &[], 0));
     for id in &bad {
-        go(&["quarantine", "accept", &id.to_string()], HOSTILE, 0);
+        go(&["quarantine", "accept", &id.to_string(), "--yes"], HOSTILE, 0);
     }
     go(&["run"], HOSTILE, 0);
     go(&["verify"], HOSTILE, 0);

@@ -162,3 +162,37 @@ fn the_purge_is_audited() {
     assert_eq!(db.value::<i64>("SELECT count(*) FROM rekey.events WHERE action = 'purge'"), 1);
     assert_eq!(db.value::<i64>("SELECT count(*) FROM audit_logs WHERE action = 'CACHE_PURGED'"), 1);
 }
+
+/// As the application's own client reads it: `db` goes before the path.
+#[test]
+fn the_database_that_the_url_names_and_no_other() {
+    let redis = Redis::start(&[]);
+    for db in ["0", "2", "3"] {
+        redis.cli(&["-n", db, "SET", "secrets:1", "1"]);
+    }
+    let address = format!("redis://127.0.0.1:{}", redis.port);
+    let sizes = || ["0", "2", "3"].map(|db| redis.cli(&["-n", db, "DBSIZE"]));
+    purge(&format!("{address}?db=3"), ["--yes"]).exits(0);
+    assert_eq!(sizes(), ["1", "1", "0"]);
+    redis.cli(&["-n", "3", "SET", "secrets:1", "1"]);
+    purge(&format!("{address}/2?db=3"), ["--yes"]).exits(0);
+    assert_eq!(sizes(), ["1", "1", "0"]);
+    purge(&format!("{address}/2"), ["--yes"]).exits(0);
+    assert_eq!(sizes(), ["1", "0", "0"]);
+    let refused = purge(&format!("{address}?db=three"), ["--yes"]).exits(2);
+    assert!(refused.stderr.contains("db"), "{refused}");
+    assert_eq!(sizes(), ["1", "0", "0"]);
+}
+
+/// A node of a cluster is told apart by whoever may do no more than the work.
+#[test]
+fn a_cluster_whose_user_may_not_ask_info() {
+    for (settings, code) in [(&["--cluster-enabled", "yes"][..], 2), (&[], 0)] {
+        let redis = Redis::start(settings);
+        redis.cli(&["ACL", "SETUSER", "app", "on", ">secret", "~*", "+scan", "+unlink", "+select"]);
+        let url = format!("redis://app:secret@127.0.0.1:{}/0", redis.port);
+        let outcome = purge(&url, ["--yes"]).exits(code);
+        assert_eq!(outcome.stderr.contains("cluster"), code == 2, "{outcome}");
+        assert_eq!(outcome.stderr.contains("xargs"), code == 2, "{outcome}");
+    }
+}

@@ -16,7 +16,8 @@ fn a_value_the_server_cannot_read_is_quarantined_and_the_rest_moved_there_and_ba
     assert_eq!(listed[0]["id"], id.to_string(), "{listed:#}");
     assert_eq!(listed[0]["reason"], "damaged", "{listed:#}");
     assert_eq!(rekey(&db, ["verify"]).json(5)["unreadable"], 1);
-    rekey(&db, ["quarantine", "accept", &id.to_string(), "--reason", "its disk block is gone"]).exits(0);
+    rekey(&db, ["quarantine", "accept", &id.to_string(), "--yes", "--reason", "its disk block is gone"])
+        .exits(0);
     rekey(&db, ["run"]).exits(0);
     let found = rekey(&db, ["verify"]).json(0);
     assert_eq!((&found["accepted"], &found["identical"]), (&1.into(), &1199.into()), "{found:#}");

@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod accept; // what an acceptance needs, and what it is refused for
 mod beside_triggers; // triggers of the application that fire in rekey's transactions
 mod clean_run; // a run without trouble: every shape of data, true numbers
 mod commit; // COMMITs whose answer never comes

@@ -153,7 +153,7 @@ fn an_accepted_row_is_tolerated_and_stays_as_it_is() {
     store_raw(&db, id, &[9; 60]);
     let mut judge = Judge::look(&db, &[OLD]);
     rekey(&db, ["run"]).exits(5);
-    rekey(&db, ["quarantine", "accept", &id.to_string(), "--reason", "the user has left"]).exits(0);
+    rekey(&db, ["quarantine", "accept", &id.to_string(), "--yes", "--reason", "the user has left"]).exits(0);
     let found = rekey(&db, ["verify"]).json(0);
     assert_eq!(found["accepted"], 1, "{found:#}");
     rekey(&db, ["run"]).exits(0);
@@ -182,7 +182,7 @@ fn a_bad_row_that_becomes_bad_in_another_way() {
     rekey(&db, ["rollback", "--yes"]).exits(5);
     assert_eq!(db.value::<i64>("SELECT count(*) FROM rekey.quarantine"), 2);
     for id in ids {
-        rekey(&db, ["quarantine", "accept", &id.to_string(), "--reason", "lost"]).exits(0);
+        rekey(&db, ["quarantine", "accept", &id.to_string(), "--yes", "--reason", "lost"]).exits(0);
     }
     rekey(&db, ["rollback", "--yes"]).exits(0);
 }
@@ -196,7 +196,7 @@ fn an_accepted_row_that_holds_a_credential_again() {
     store_raw(&db, id, &[7; 300]);
     let mut judge = Judge::look(&db, &[OLD]);
     rekey(&db, ["run"]).exits(5);
-    rekey(&db, ["quarantine", "accept", &id.to_string(), "--reason", "lost"]).exits(0);
+    rekey(&db, ["quarantine", "accept", &id.to_string(), "--yes", "--reason", "lost"]).exits(0);
     rekey(&db, ["verify"]).exits(0);
     store(&db, id, OLD, b"signed in again");
     judge.expect(id, b"signed in again");
@@ -213,7 +213,7 @@ fn accepting_a_row_that_is_not_quarantined_is_refused() {
     Load::rows(50).into(&db);
     rekey(&db, ["run"]).exits(0);
     let id = some_ids(&db, 1, 8)[0].to_string();
-    rekey(&db, ["quarantine", "accept", &id, "--reason", "why not"]).exits(2);
+    rekey(&db, ["quarantine", "accept", &id, "--yes", "--reason", "why not"]).exits(2);
 }
 
 /// Resident memory a process may take at most, in kB, whatever the table holds.
@@ -355,7 +355,7 @@ fn a_row_that_holds_a_rollback_up() {
         (&now["rotation"]["state"], &now["next"][0]),
         (&"rolling_back".into(), &"rekey quarantine list".into())
     );
-    rekey(&db, ["quarantine", "accept", &id.to_string(), "--reason", "a test's"]).exits(0);
+    rekey(&db, ["quarantine", "accept", &id.to_string(), "--yes", "--reason", "a test's"]).exits(0);
     assert_eq!(status(&db)["next"], json!(["rekey rollback --yes"]));
     rekey(&db, ["rollback", "--yes"]).exits(0);
 }
@@ -369,7 +369,7 @@ fn an_acceptance_does_not_cover_what_was_saved_later() {
     let good = stored(&db, id).expect("a credential");
     store_raw(&db, id, b"no key opens these bytes, which is what makes a quarantine");
     rekey(&db, ["run"]).exits(5);
-    rekey(&db, ["quarantine", "accept", &id.to_string(), "--reason", "a test's"]).exits(0);
+    rekey(&db, ["quarantine", "accept", &id.to_string(), "--yes", "--reason", "a test's"]).exits(0);
     store_raw(&db, id, &good);
     db.execute(&format!("ALTER TABLE provider_connections ADD CHECK (id <> '{id}') NOT VALID"));
     rekey(&db, ["run"]).exits(5);

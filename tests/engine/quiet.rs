@@ -99,7 +99,7 @@ fn no_command_shows_a_secret_at_trace() {
         (&["verify", "--output", "json"], 5),
         (&["quarantine", "list"], 0),
         (&["quarantine", "retry"], 5),
-        (&["quarantine", "accept", &bad_text, "--reason", "no backup has it"], 0),
+        (&["quarantine", "accept", &bad_text, "--yes", "--reason", "no backup has it"], 0),
         (&["status", "--output", "json"], 0),
         (&["report", "--format", "json"], 0),
         (&["rollback", "--yes"], 0),

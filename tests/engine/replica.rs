@@ -78,7 +78,7 @@ fn what_writes_refuses_a_standby_and_verify_works_there() {
         &["rollback", "--yes"],
         &["promote", "--external", "--yes"],
         &["quarantine", "retry"],
-        &["quarantine", "accept", "00000000-0000-7000-8000-000000000001", "--reason", "none"],
+        &["quarantine", "accept", "00000000-0000-7000-8000-000000000001", "--yes", "--reason", "none"],
         &["pause"],
         &["resume"],
         &["abort"],

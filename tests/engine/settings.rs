@@ -98,7 +98,8 @@ fn blanks_are_no_reason_and_nobody() {
     store_raw(&db, id, b"?");
     rekey(&db, ["run"]).exits(5);
     let accept = |reason: &str| {
-        rekey(&db, ["quarantine", "accept", &id.to_string(), "--operator", " ", "--reason", reason]).run()
+        rekey(&db, ["quarantine", "accept", &id.to_string(), "--yes", "--operator", " ", "--reason", reason])
+            .run()
     };
     for blank in ["", " \t"] {
         let refused = accept(blank).expect(2);

@@ -41,7 +41,7 @@ fn while_it_connects() {
         &["resume"],
         &["abort"],
         &["quarantine", "retry"],
-        &["quarantine", "accept", "00000000-0000-7000-8000-000000000001", "--reason", "none"],
+        &["quarantine", "accept", "00000000-0000-7000-8000-000000000001", "--yes", "--reason", "none"],
     ];
     let started: Vec<Running> = commands
         .iter()

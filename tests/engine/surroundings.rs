@@ -178,7 +178,12 @@ fn a_rehearsal_measures_and_leaves_every_row_as_it_was() {
 #[test]
 fn the_printed_grants_suffice_and_are_needed() {
     let db = loaded(400);
-    db.execute(&rekey(&db, ["init", "--print-sql"]).exits(0).stdout);
+    // Twice: what is there stays. And what `init` itself prints is SQL.
+    let printed = rekey(&db, ["init", "--print-sql"]).exits(0).stdout;
+    db.execute(&printed);
+    db.execute(&printed);
+    assert_eq!(rekey(&db, ["init", "--print-sql"]).json(0)["sql"], printed);
+    db.execute(&rekey(&db, ["init"]).exits(0).stdout);
     let login = |name: &str, grants: &str| {
         let role = format!("{}_{name}", db.name);
         db.execute(&format!("CREATE ROLE {role} LOGIN; {}", grants.replace("ROLE", &role)));

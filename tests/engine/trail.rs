@@ -21,7 +21,7 @@ fn quarantined() -> (Db, Uuid) {
 }
 
 fn accept(db: &Db, id: Uuid) {
-    rekey(db, ["quarantine", "accept", &id.to_string(), "--reason", "the user has left"]).exits(0);
+    rekey(db, ["quarantine", "accept", &id.to_string(), "--yes", "--reason", "the user has left"]).exits(0);
 }
 
 /// A session of a login of its own, which may read everything and nothing more.
@@ -184,5 +184,110 @@ fn what_is_there_to_be_pasted_or_read_does_nothing_by_itself() {
         let outcome = rekey(&db, []).more(command).exits(0);
         let acts = |c: char| (c.is_control() && c != '\n' && c != '\t') || c == '\u{202e}';
         assert!(!outcome.stdout.contains(acts), "{command:?}: {:?}", outcome.stdout);
+    }
+}
+
+/// The row of a rotation is a table's, and its events are the trail's: what keys and rows are moved by is in both, or it is
+/// refused; what only describes is looked at anew.
+#[test]
+fn what_the_ledger_claims_and_the_trail_contradicts_is_not_acted_upon() {
+    type Case<'a> = (&'a str, &'a str, &'a [&'a [&'a str]], &'a [&'a str]);
+    const ALL: &[&[&str]] =
+        &[&["run"], &["promote", "--external", "--yes"], &["rollback", "--yes"], &["finalize", "--yes"]];
+    let cases: [Case<'_>; 7] = [
+        ("state = 'finalizing'", "state", ALL, &["finalizing", "migrated"]),
+        ("state = 'promoted'", "state", ALL, &["promoted", "migrated"]),
+        ("state = 'rolled_back'", "state", ALL, &["rolled_back", "migrated"]),
+        ("new_fingerprint = '00112233aabbccdd'", "keys", ALL, &["keys"]),
+        ("promoting_at = clock_timestamp()", "promotion", ALL, &["promoted"]),
+        (
+            "verified_at = clock_timestamp(), verified_clean = true, verify_result = '{}'",
+            "verify",
+            &[],
+            &["verify"],
+        ),
+        ("new_arn = 'arn:aws:secretsmanager:eu-west-1:1:secret:other'", "secrets", &[], &["secrets"]),
+    ];
+    for (change, claim, refused, words) in cases {
+        let db = Db::new();
+        Load::rows(20).into(&db);
+        rekey(&db, ["run"]).exits(0);
+        let agrees = rekey(&db, ["status"]).json(0);
+        assert_eq!(agrees["contradictions"], serde_json::json!([]), "{agrees:#}");
+        db.execute(&format!("UPDATE rekey.rotations SET {change}"));
+        let seen = rekey(&db, ["status"]).json(0);
+        assert_eq!(seen["contradictions"][0]["claim"], claim, "{change}: {seen:#}");
+        let text = rekey(&db, ["status", "--output", "text"]).run();
+        for word in words {
+            assert!(text.stdout.contains(word), "{change}: {word} is missing:\n{text}");
+        }
+        for command in refused {
+            let outcome = rekey(&db, []).more(command).exits(7);
+            assert!(outcome.stderr.contains("audit trail"), "{change}: {outcome}");
+        }
+        assert_eq!(db.value::<i64>("SELECT count(*) FROM rekey.rotations"), 1, "{change}");
+        let report = rekey(&db, ["report"]).json(if refused.is_empty() && claim != "verify" { 0 } else { 6 });
+        assert_eq!(report["rotations"][0]["contradictions"][0]["claim"], claim, "{change}");
+    }
+}
+
+/// A verify that is only in the table is none: what is offered next is to verify, and no evidence names it.
+#[test]
+fn a_verify_without_its_event_counts_for_nothing() {
+    let db = Db::new();
+    Load::rows(20).into(&db);
+    rekey(&db, ["run"]).exits(0);
+    let id = some_ids(&db, 1, 3)[0];
+    store_raw(&db, id, &[9; 60]);
+    rekey(&db, ["verify"]).exits(5);
+    db.execute("UPDATE rekey.rotations SET verified_clean = true, verify_result = verify_result || '{\"clean\": true}'");
+    let report = rekey(&db, ["report"]).json(6);
+    assert!(!report.to_string().contains("clean verify at"), "{report:#}");
+    let next = rekey(&db, ["status"]).json(0)["next"].to_string();
+    assert!(next.contains("verify"), "{next}");
+    // Made again, and recorded with its event, it counts.
+    db.execute(&format!("DELETE FROM provider_connections WHERE id = '{id}'"));
+    rekey(&db, ["verify"]).exits(0);
+    assert_eq!(rekey(&db, ["status"]).json(0)["contradictions"], serde_json::json!([]));
+    rekey(&db, ["report"]).exits(0);
+}
+
+/// A compromise that was taken back in the table is still one.
+#[test]
+fn a_compromise_is_not_taken_back_by_an_update() {
+    let db = Db::new();
+    Load::rows(20).into(&db);
+    rekey(&db, ["run", "--compromised"]).exits(0);
+    db.execute("UPDATE rekey.rotations SET compromised = false");
+    rekey(&db, ["rollback", "--yes"]).exits(2);
+    assert_eq!(rekey(&db, ["status"]).json(0)["contradictions"][0]["claim"], "compromised");
+}
+
+/// Exit 8 names whose session it is and what ends it, and does not take another program's lock for rekey's.
+#[test]
+fn whoever_holds_the_lock_of_promotions_is_named() {
+    let db = Db::new();
+    Load::rows(20).into(&db);
+    rekey(&db, ["run"]).exits(0);
+    for (name, words) in [
+        ("rekey pod-7-123-abcd by alice", ["another process is promoting", "by alice"]),
+        ("their nightly job", ["not rekey's", "their nightly job"]),
+    ] {
+        let mut hold = db.hold();
+        let pid = hold.pid();
+        hold.execute(sqlx::query("SELECT set_config('application_name', $1, false)").bind(name));
+        hold.execute(sqlx::query("SELECT pg_advisory_xact_lock(x'72656b6579'::bigint + 2)"));
+        for command in [["promote", "--external", "--yes"], ["rollback", "--yes", "--workers=1"]] {
+            let busy = rekey(&db, command).exits(8);
+            for word in words.iter().map(ToString::to_string).chain([
+                format!("pid {pid}"),
+                "since 20".into(),
+                "login postgres".into(),
+                format!("pg_terminate_backend({pid})"),
+            ]) {
+                assert!(busy.stderr.contains(&word), "{word} is missing:\n{busy}");
+            }
+        }
+        hold.rollback();
     }
 }

@@ -170,7 +170,7 @@ fn an_accepted_row_that_was_saved_again_is_not_accepted_without_the_old_key() {
     let id = some_ids(&db, 1, 45)[0];
     store_raw(&db, id, b"no key opens these bytes, whatever they were");
     rekey(&db, ["run"]).exits(5);
-    rekey(&db, ["quarantine", "accept", &id.to_string(), "--reason", "a test's"]).exits(0);
+    rekey(&db, ["quarantine", "accept", &id.to_string(), "--yes", "--reason", "a test's"]).exits(0);
     let without_the_old_key = || rekey(&db, ["verify"]).without("ENCRYPTION_KEY");
     let found = without_the_old_key().json(0);
     assert_eq!((&found["accepted"], &found["both_keys"]), (&1.into(), &false.into()), "{found:#}");

@@ -119,7 +119,12 @@ impl Place {
                         assert_eq!(fs::read_to_string(folder.join(copy)).expect("it reads"), new);
                     }
                 }
-                Step::Finalize => assert_eq!((now, left.len()), (new.clone(), 1), "{left:?}"),
+                Step::Finalize => {
+                    assert_eq!((now, left.len()), (new.clone(), 2), "{left:?}");
+                    let kept =
+                        left.iter().find(|name| name.contains(".rekey-retired-")).expect("the old key");
+                    assert_eq!(fs::read_to_string(folder.join(kept)).expect("it reads"), old);
+                }
             }
         };
         let command = move |db: &Db| {

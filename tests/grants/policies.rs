@@ -14,6 +14,7 @@ const READ: &str = include_str!("../../scripts/iam/read.json");
 const RUN: &str = include_str!("../../scripts/iam/run.json");
 const PROMOTE: &str = include_str!("../../scripts/iam/promote.json");
 const FINALIZE: &str = include_str!("../../scripts/iam/finalize.json");
+const KEYS: &str = include_str!("../../scripts/iam/keys.json");
 const CURRENT: &str = "dashtam/production/encryption_key";
 const TEMPORARY: &str = "dashtam/production/encryption_key_new";
 
@@ -31,7 +32,7 @@ impl Policy {
 
     /// Denied by one, or allowed by none, is forbidden.
     fn allows(&mut self, action: &str, body: &Value) -> bool {
-        let secret = body["SecretId"].as_str().expect("a secret");
+        let secret = body["SecretId"].as_str().or(body["Name"].as_str()).expect("a secret");
         let arn = match secret.starts_with("arn:") {
             // moto's account and region.
             true => secret
@@ -128,6 +129,7 @@ fn what_each_command_asks_is_allowed_by_its_policy_and_no_more_is() {
             .env("AWS_ENDPOINT_URL", &relay.url)
             .env("AWS_ACCESS_KEY_ID", "test")
             .env("AWS_SECRET_ACCESS_KEY", "test")
+            .env("REKEY_BACKUP_PASSPHRASE", "a passphrase for a test")
     };
     let [mut read, mut run, mut promote, mut finalize] = [READ, RUN, PROMOTE, FINALIZE].map(Policy::parse);
     let ask = |policy: &mut Policy, arguments: &[&str]| {
@@ -148,6 +150,27 @@ fn what_each_command_asks_is_allowed_by_its_policy_and_no_more_is() {
     ask(&mut run, &["run"]);
     ask(&mut promote, &["promote", "--yes"]);
     ask(&mut finalize, &["finalize", "--yes"]);
+    // What comes before a rotation and after it: the temporary secret out of its recovery window, one that never was, a
+    // backup put back, SECRET_KEY, and the retired key let go of.
+    let mut keys = Policy::parse(KEYS);
+    block_on(moto.create(
+        "dashtam/production/secret_key",
+        "a secret of sixty-four characters, as the guide has it: 0123456789ab",
+    ));
+    let (dir, new) = (tempfile::tempdir().expect("a folder"), format!("aws:{TEMPORARY}"));
+    let file = dir.path().join("keys.gpg");
+    let file = file.to_str().expect("UTF-8");
+    ask(&mut keys, &["keys", "generate", "encryption", "--to", &new]);
+    ask(&mut keys, &["keys", "generate", "encryption", "--to", &new, "--force"]);
+    ask(&mut keys, &["keys", "backup", &new, "--out", file]);
+    ask(&mut keys, &["keys", "restore", file, "--to", &new, "--yes"]);
+    ask(&mut keys, &["keys", "rotate-secret-key", "--yes"]);
+    let retired: String = db.value("SELECT old_fingerprint FROM rekey.rotations ORDER BY id DESC LIMIT 1");
+    ask(&mut keys, &["keys", "destroy", "--fingerprint", &retired, "--yes"]);
+    block_on(moto.sdk().delete_secret().secret_id(TEMPORARY).force_delete_without_recovery(true).send())
+        .expect("gone");
+    ask(&mut keys, &["keys", "generate", "encryption", "--to", &new]);
+    assert_eq!(keys.unused(), [], "keys.json allows what nobody asks for");
     for (name, policy) in [("read", read), ("run", run), ("promote", promote), ("finalize", finalize)] {
         assert_eq!(policy.unused(), [], "{name}.json allows what nobody asks for");
     }
@@ -161,6 +184,9 @@ fn policies_are_read_as_iam_reads_them() {
     assert!(!run.allows("GetSecretValue", &stage("dashtam/production", "AWSCURRENT")));
     assert!(run.allows("UpdateSecretVersionStage", &stage(CURRENT, "rekey-old-1")));
     assert!(!run.allows("UpdateSecretVersionStage", &stage(CURRENT, "AWSCURRENT")));
+    for kept in ["rekey-retired-00112233aabbccdd", "rekey-former-00112233aabbccdd", "rekey-promote-1"] {
+        assert!(!run.allows("UpdateSecretVersionStage", &stage(CURRENT, kept)), "{kept}");
+    }
     assert!(!run.allows("PutSecretValue", &stage(CURRENT, "")));
     assert!(!Policy::parse(READ).allows("UpdateSecretVersionStage", &stage(CURRENT, "rekey-old-1")));
     assert!(!Policy::parse(PROMOTE).allows("DeleteSecret", &stage(TEMPORARY, "")));

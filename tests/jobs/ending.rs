@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use rekey::error::{Error, Exit, Result};
 use rekey::jobs::finalize::{FinalizeRequest, Finalized, finalize};
 use rekey::jobs::promote::{PromoteRequest, Promoted, promote};
-use rekey::jobs::quarantine::{Listing, accept};
+use rekey::jobs::quarantine::{self, AcceptRequest, Listing};
 use rekey::jobs::report::{self, Which};
 use rekey::jobs::{Goal, Session};
 use rekey::rotation::{Command, State, Step};
@@ -125,7 +125,13 @@ fn an_accepted_row_holds_nothing_up() {
     assert_eq!(quarantined(&scene.session), [bad]);
     assert_eq!(refused(promoted(&scene)).0, Exit::Quarantined);
 
-    let accept = |id| block_on(accept(&scene.session, id, "beyond repair"));
+    let accept = |id| {
+        let request = AcceptRequest { id, reason: "beyond repair".into(), keys: scene.keys.clone() };
+        block_on(async {
+            let candidate = quarantine::look(&scene.session, &request).await?;
+            quarantine::accept(&scene.session, &candidate, &request.reason).await
+        })
+    };
     assert_eq!(refused(accept(Uuid::nil())).0, Exit::Usage);
     assert_eq!(accept(bad).unwrap().id, bad);
     assert_eq!(scene.run().unwrap().goal, Goal::ReachedButAccepted);

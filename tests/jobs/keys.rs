@@ -14,6 +14,7 @@ use rekey::jobs::keys::rotate_secret_key::{Change, SecretKeyChanged, rotate};
 use rekey::jobs::keys::status::status;
 use rekey::jobs::keys::subject::{BOTH, Subject, both};
 use rekey::jobs::keys::validate::validate;
+use rekey::secrets::aws::Creation;
 use rekey::secrets::backup::{Passphrase, Short};
 use rekey::secrets::{AppKey, AppSettings, KeySource};
 use tempfile::TempDir;
@@ -39,7 +40,7 @@ fn mode(path: impl AsRef<Path>) -> u32 {
 async fn generated(path: &Path, force: bool) -> rekey::error::Result<Generated> {
     let subjects = BOTH.into_iter().map(|kind| Subject::dotenv(path, kind)).collect();
     let (_source, mut stop) = never();
-    generate(&session(), GenerateRequest { subjects, force }, &mut stop).await
+    generate(&session(), GenerateRequest { subjects, force, creation: Creation::default() }, &mut stop).await
 }
 
 #[tokio::test]
@@ -75,7 +76,12 @@ async fn generate_refuses_a_place_that_says_no_kind_or_cannot_be_written() {
     let (_source, mut stop) = never();
     for (source, kind) in [("file:somewhere", None), ("env:SECRET_KEY", Some(AppKey::Secret))] {
         let subjects = vec![Subject::given(KeySource::parse(source).unwrap(), kind)];
-        let refused = generate(&session(), GenerateRequest { subjects, force: true }, &mut stop).await;
+        let refused = generate(
+            &session(),
+            GenerateRequest { subjects, force: true, creation: Creation::default() },
+            &mut stop,
+        )
+        .await;
         assert_eq!(refused.map(|_| ()).unwrap_err().exit, Exit::Usage, "{source}");
     }
 }

@@ -91,7 +91,7 @@ fn rows_that_no_key_opens_are_quarantined() {
     assert_eq!((settled.goal, settled.goal.exit()), (Goal::Quarantined, Exit::Quarantined));
     assert_eq!((settled.unaccepted, settled.totals.quarantined), (3, 3));
     for id in bad {
-        rekey(&scene.db, ["quarantine", "accept", &id.to_string(), "--reason", "a test's"]).exits(0);
+        rekey(&scene.db, ["quarantine", "accept", &id.to_string(), "--yes", "--reason", "a test's"]).exits(0);
     }
     assert_eq!(scene.run().unwrap().goal, Goal::ReachedButAccepted);
 }

@@ -66,7 +66,7 @@ fn an_acceptance_outdates_the_verify_before_it() {
     scene.verify().unwrap();
     let at = seen(&scene).rotation.unwrap();
     assert_eq!((at.verify, at.quarantine.open), (LastVerify::WrongRows, 1));
-    rekey(&scene.db, ["quarantine", "accept", &bad.to_string(), "--reason", "a test's"]).exits(0);
+    rekey(&scene.db, ["quarantine", "accept", &bad.to_string(), "--yes", "--reason", "a test's"]).exits(0);
     let at = seen(&scene).rotation.unwrap();
     assert_eq!((at.verify, at.quarantine.open, at.quarantine.accepted), (LastVerify::None, 0, 1));
 }

@@ -5,6 +5,7 @@ mod support;
 #[path = "../support_aws/mod.rs"]
 mod support_aws;
 
+mod aws_settings;
 mod backup;
 mod dotenv;
 mod generate;

@@ -237,3 +237,39 @@ fn a_retired_key_is_destroyed_and_one_in_use_is_not() {
     let typed = on_aws(&moto, ["keys", "destroy", "--yes", "--fingerprint", KEY]).exits(2);
     typed.says_none_of(&[KEY]);
 }
+
+/// Somebody rotates another field of the same secret: the version that waits for that is not this key's to unlabel.
+#[test]
+fn a_version_that_waits_for_another_change_keeps_its_label() {
+    let moto = Moto::start();
+    let name = "dashtam/production";
+    let content = |secret: &str| format!(r#"{{"secret_key":"{secret}","encryption_key":"{KEY}"}}"#);
+    block_on(moto.create(name, &content("s1")));
+    let put = moto.sdk().put_secret_value().secret_id(name).version_stages("AWSPENDING");
+    let pending = block_on(put.secret_string(content("s2")).send()).unwrap().version_id;
+    let holder = || block_on(moto.client().describe(name)).unwrap().holder("AWSPENDING").map(str::to_owned);
+    let to = "aws:dashtam/production#encryption_key@AWSPENDING";
+    for force in [&[][..], &["--force"]] {
+        let refused = on_aws(&moto, ["keys", "generate", "encryption", "--to", to]).more(force).exits(7);
+        assert!(refused.stderr.contains("waits to become current"), "{refused}");
+        assert_eq!(holder(), pending);
+    }
+    // A version that differs in nothing waits for nothing.
+    let put = moto.sdk().put_secret_value().secret_id(name).version_stages("AWSPENDING");
+    block_on(put.secret_string(content("s1")).send()).unwrap();
+    on_aws(&moto, ["keys", "generate", "encryption", "--to", to]).exits(0);
+}
+
+/// What is there already keeps the KMS key and the tags that it has.
+#[test]
+fn a_secret_is_created_with_a_kms_key_and_tags() {
+    let moto = Moto::start();
+    let to = format!("aws:{NAME}_new");
+    let with = ["--kms-key-id", "alias/dashtam", "--tag", "team=payments", "--tag", "owner=alice"];
+    on_aws(&moto, ["keys", "generate", "encryption", "--to", &to]).more(&with).exits(0);
+    let made = block_on(moto.sdk().describe_secret().secret_id(format!("{NAME}_new")).send()).unwrap();
+    assert_eq!(made.kms_key_id(), Some("alias/dashtam"));
+    let tags: Vec<_> = made.tags().iter().map(|tag| (tag.key().unwrap(), tag.value().unwrap())).collect();
+    assert_eq!(tags, [("team", "payments"), ("owner", "alice")]);
+    on_aws(&moto, ["keys", "generate", "encryption", "--to", &to, "--tag", "none"]).exits(2);
+}

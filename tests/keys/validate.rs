@@ -98,3 +98,21 @@ fn the_default_is_where_the_application_looks() {
     let done = rekey_without_database(["keys", "validate", "env:K"]).env("K", "ÄÖÜäöüßéèêëïîôûù").exits(3);
     assert!(done.stdout.contains("16 characters are 32 bytes"), "{done}");
 }
+
+#[test]
+fn a_file_that_everybody_may_write() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(".env");
+    fs::write(&path, "ENCRYPTION_KEY=xK9_mQ2vT7-pL4wR8nB3cF6hJ1dS5gZ0\n").unwrap();
+    let source = format!("dotenv:{}#ENCRYPTION_KEY", path.display());
+    for (mode, environment, code) in
+        [(0o646, "production", 3), (0o646, "development", 0), (0o664, "production", 0)]
+    {
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let validate = ["keys", "validate", &source, "--environment", environment];
+        let found = rekey_without_database(validate).json(code);
+        let told = found["keys"][0]["findings"].to_string().contains("permissions");
+        assert_eq!(told, mode & 0o002 != 0, "{mode:o} {environment}: {found:#}");
+    }
+}

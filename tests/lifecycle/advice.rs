@@ -71,6 +71,11 @@ impl Scene {
         self.sql(&format!(
             "state = '{state}', promoting_at = clock_timestamp(), target_source = coalesce(target_source, old_source)"
         ));
+        // With its event, or it would not count.
+        self.db.execute(&format!(
+            "SELECT rekey.append_event(id, action, 'killed', NULL, jsonb_build_object('target', target_source)) \
+             FROM rekey.rotations, unnest(ARRAY['promoting', nullif('{state}', 'promoting')]) action WHERE action IS NOT NULL"
+        ));
     }
 
     fn bad_row(&self) -> String {
@@ -203,7 +208,7 @@ fn quarantined_rows() {
     followed("rekey verify", |scene| {
         let id = scene.bad_row();
         scene.rekey(&["run"]).exits(5);
-        scene.rekey(&["quarantine", "accept", &id, "--reason", "a test's"]).exits(0);
+        scene.rekey(&["quarantine", "accept", &id, "--yes", "--reason", "a test's"]).exits(0);
         None
     });
 }

@@ -97,7 +97,8 @@ fn a_damaged_row_while_promoting() {
     rekey(&db, ["promote", "--external", "--yes"]).exits(5);
     assert_eq!(state(&db), "migrated");
     rekey(&db, ["run"]).exits(5);
-    rekey(&db, ["quarantine", "accept", &id.to_string(), "--reason", "its owner connects again"]).exits(0);
+    rekey(&db, ["quarantine", "accept", &id.to_string(), "--yes", "--reason", "its owner connects again"])
+        .exits(0);
     // With both keys it is known that the row is as it was accepted.
     let changed = |command: &[&str]| {
         let command = rekey(&db, []).more(command).args(["--old-key", "env:FORMER"]).env("FORMER", OLD);

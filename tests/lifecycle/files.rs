@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::support::load::{Load, some_ids, store};
-use crate::support::{Db, Judge, NEW, OLD, Rekey, rekey, rekey_without_database, skipped};
+use crate::support::{Db, Judge, NEW, OLD, OTHER, Rekey, rekey, rekey_without_database, skipped};
 
 /// A database and a dotenv file with the old key in it.
 struct Deployment {
@@ -87,8 +87,40 @@ fn there_and_back_and_to_the_end() {
     d.rekey(&["run"]).exits(0);
     d.rekey(&["promote", "--yes"]).exits(0);
     d.rekey(&["finalize", "--yes"]).exits(0);
-    assert_eq!((d.state().as_str(), d.backups()), ("finalized", vec![]));
+    let fingerprint: String = d.db.value("SELECT old_fingerprint FROM rekey.rotations LIMIT 1");
+    let retired = PathBuf::from(format!("{}.rekey-retired-{fingerprint}", d.path().display()));
+    assert_eq!((d.state().as_str(), d.backups()), ("finalized", vec![retired.clone()]));
     d.judge.all_on(&d.db, NEW);
+
+    // Database backups from before need the old key: it is listed, it opens, and it is removed when that is asked for.
+    assert_eq!(fs::metadata(&retired).unwrap().permissions().mode() & 0o777, 0o600);
+    let copy = format!("dotenv:{}#ENCRYPTION_KEY", retired.display());
+    assert_eq!(d.rekey(&["keys", "fingerprint", &copy]).json(0)["fingerprint"], fingerprint);
+    let source = format!("dotenv:{}#ENCRYPTION_KEY", d.path().display());
+    let listed = d.rekey(&["keys", "status", &source]).json(0);
+    assert_eq!(listed["keys"][0]["retired_files"][0]["fingerprint"], fingerprint, "{listed:#}");
+    let destroy = ["keys", "destroy", &source, "--fingerprint", &fingerprint];
+    d.rekey(&destroy).env("REKEY_YES", "1").exits(2);
+    assert!(retired.exists());
+    d.rekey(&destroy).args(["--yes"]).exits(0);
+    assert_eq!(d.backups(), Vec::<PathBuf>::new());
+    d.rekey(&destroy).args(["--yes"]).exits(3);
+    let events: i64 = d.db.value("SELECT count(*) FROM rekey.events WHERE action = 'destroy'");
+    assert_eq!(events, 1);
+}
+
+/// A line that a later one overrides holds a third key: it is overwritten with the rest, and that is said.
+#[test]
+fn a_third_key_in_an_overridden_line() {
+    let d = Deployment::new();
+    fs::write(d.path(), format!("ENCRYPTION_KEY={OTHER}\nENCRYPTION_KEY={OLD}\n")).unwrap();
+    d.rekey(&["run"]).exits(0);
+    let warned = d.rekey(&["promote", "--yes"]).exits(0);
+    assert!(warned.stderr.contains("another value in line 1"), "{warned}");
+    assert!(!d.read().contains(OTHER));
+    let finalized = d.rekey(&["finalize", "--yes"]).exits(0);
+    // The copy that stays has it still.
+    assert!(fs::read_to_string(&d.backups()[0]).unwrap().contains(OTHER), "{finalized}");
 }
 
 /// A file that is mounted by itself, as containers do it, cannot be replaced: that is found before anything is recorded.
@@ -116,7 +148,9 @@ fn an_owner_takes_over_a_promotion_that_could_not_be_written() {
     let mut d = Deployment::new();
     d.rekey(&["run"]).exits(0);
     d.db.execute(
-        "UPDATE rekey.rotations SET state = 'promoting', promoting_at = clock_timestamp(), target_source = old_source",
+        "UPDATE rekey.rotations SET state = 'promoting', promoting_at = clock_timestamp(), target_source = old_source;
+         SELECT rekey.append_event(id, state, 'killed', NULL, jsonb_build_object('target', target_source))
+             FROM rekey.rotations",
     );
     let external = ["promote", "--external", "--yes"];
     let asked = d.rekey(&external).exits(7);
@@ -311,7 +345,9 @@ fn killed_at_every_file_operation() {
             nothing_temporary(d.dir.path());
             let key = if command[0] == "rollback" { OLD } else { NEW };
             assert!(d.read().contains(key), "{n}");
-            assert_eq!(d.backups().len(), usize::from(command[0] == "promote"), "{n}");
+            let kept = d.backups();
+            assert_eq!(kept.len(), usize::from(command[0] != "rollback"), "{n}");
+            assert!(kept.iter().all(|copy| fs::read_to_string(copy).unwrap() == before()), "{n}");
             d.judge.all_on(&d.db, key);
             if !was_killed {
                 break;

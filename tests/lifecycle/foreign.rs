@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use crate::application::{Application, Shape};
-use crate::support::{NEW, OTHER, block_on};
+use crate::support::{NEW, OLD, OTHER, SOON, block_on, until};
 
 /// Promoted, and ready to be finalized.
 fn promoted() -> Application {
@@ -127,4 +127,84 @@ fn another_database_has_finalized() {
         .expect("its label");
     let refused = app.rekey(["rollback", "--yes"]).exits(4);
     assert!(refused.stderr.contains(&retired), "{refused}");
+}
+
+/// The labels that an earlier rotation of this very database left say nothing of another one.
+#[test]
+fn a_key_that_has_come_back_since_it_was_retired() {
+    let mut app = promoted();
+    app.rekey(["finalize", "--yes"]).exits(0);
+    let next = |name: &str, key: &str| {
+        let secret = format!("{}/{name}", app.name);
+        block_on(app.moto.create(&secret, key));
+        app.rekey(["run", "--new-key", &format!("aws:{secret}")]).exits(0);
+        app.rekey(["promote", "--yes"]).exits(0);
+    };
+    next("back", OLD);
+    app.rekey(["finalize", "--yes"]).exits(0);
+    next("again", NEW);
+    app.rekey(["rollback", "--yes"]).exits(0);
+    assert_eq!((app.state().as_str(), app.at("AWSCURRENT").as_str()), ("rolled_back", OLD));
+    app.judge.all_on(&app.db, OLD);
+}
+
+#[test]
+fn another_database_begins_while_rows_move_back() {
+    let app = promoted();
+    let hold = app.db.hold_last();
+    let rollback = app.rekey(["rollback", "--yes"]).start();
+    until("the rotation to turn", SOON, || (app.state() == "rolling_back").then_some(()));
+    let label = pin_of_another(&app, &app.secret(), "old");
+    hold.rollback();
+    let refused = rollback.wait().expect(4);
+    assert!(refused.stderr.contains(&label), "{refused}");
+    assert_eq!(app.at("AWSCURRENT"), NEW);
+    app.rekey(["rollback", "--yes", "--allow", "shared-key"]).exits(0);
+    assert_eq!(app.at("AWSCURRENT"), OLD);
+}
+
+#[test]
+fn another_database_begins_while_promote_verifies() {
+    let app = Application::new(Shape::Plain, 12);
+    app.rekey(["run"]).exits(0);
+    let mut hold = app.db.hold();
+    hold.execute(sqlx::query("LOCK TABLE provider_connections"));
+    let promote = app.rekey(["promote", "--yes"]).start();
+    until_it_waits(&app, "wait_event_type = 'Lock'");
+    let label = pin_of_another(&app, &app.secret(), "old");
+    hold.rollback();
+    let refused = promote.wait().expect(4);
+    assert!(refused.stderr.contains(&label), "{refused}");
+    assert_eq!((app.state().as_str(), app.at("AWSCURRENT").as_str()), ("migrated", OLD));
+}
+
+/// What a rollback read before it held the lock is not what it goes by.
+#[test]
+fn a_promotion_ends_while_a_rollback_waits_for_the_lock() {
+    let app = Application::new(Shape::Plain, 12);
+    app.rekey(["run"]).exits(0);
+    let mut hold = app.db.hold();
+    // The lock of rollbacks among themselves.
+    hold.execute(sqlx::query("SELECT pg_advisory_xact_lock(x'72656b6579'::bigint + 3)"));
+    let rollback = app.rekey(["rollback", "--yes"]).start();
+    until_it_waits(&app, "query LIKE '%pg_try_advisory_lock%'");
+    let label = pin_of_another(&app, &app.secret(), "old");
+    app.db.execute(
+        "UPDATE rekey.rotations SET state = 'promoted', promoting_at = clock_timestamp(), target_source = old_source;
+         SELECT rekey.append_event(id, action, 'another process', NULL, jsonb_build_object('target', target_source))
+             FROM rekey.rotations, unnest(ARRAY['promoting', 'promoted']) action",
+    );
+    hold.rollback();
+    let refused = rollback.wait().expect(4);
+    assert!(refused.stderr.contains(&label), "{refused}");
+    assert_eq!(app.state(), "promoted");
+}
+
+/// Until a session of rekey's on the database is found by this condition.
+fn until_it_waits(app: &Application, how: &str) {
+    let waiting = format!(
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() \
+         AND application_name LIKE 'rekey%' AND {how})"
+    );
+    until("rekey to wait", SOON, || app.db.value::<bool>(&waiting).then_some(()));
 }

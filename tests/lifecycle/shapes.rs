@@ -124,6 +124,8 @@ fn finalize(app: &mut Application) {
         app.db.value("SELECT old_fingerprint FROM rekey.rotations ORDER BY id DESC LIMIT 1");
     assert_eq!(app.holder(&format!("rekey-retired-{fingerprint}")), Some(old));
     assert_eq!(app.our_labels(), Vec::<String>::new());
+    // On a version that is not current it would block AWS's own rotation.
+    assert!(app.holder("AWSPENDING").is_none_or(|pending| app.holder("AWSCURRENT") == Some(pending)));
     let deletion = |secret: &str| block_on(app.moto.client().describe(secret)).unwrap().deletion;
     assert_eq!(deletion(&app.secret()), None);
     match app.shape {

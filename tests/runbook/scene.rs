@@ -215,7 +215,10 @@ impl Scene {
     pub fn left_in(self, state: &str) -> Scene {
         self.db.execute(&format!(
             "UPDATE rekey.rotations SET state = '{state}', promoting_at = clock_timestamp(),
-                 target_source = coalesce(target_source, old_source)"
+                 target_source = coalesce(target_source, old_source);
+             SELECT rekey.append_event(id, action, 'killed', NULL, jsonb_build_object('target', target_source))
+                 FROM rekey.rotations, unnest(ARRAY['promoting', nullif('{state}', 'promoting')]) action
+                 WHERE action IS NOT NULL"
         ));
         self
     }

@@ -9,7 +9,7 @@ use super::super::signals;
 use super::subject::{Layout, subject};
 use crate::crypto::{Fingerprint, ParseFingerprintError};
 use crate::error::{Error, Exit, Result};
-use crate::jobs::keys::destroy::destroy;
+use crate::jobs::keys::destroy::{destroy, destroy_copy};
 use crate::secrets::AppKey;
 
 /// `keys destroy`
@@ -33,10 +33,12 @@ pub async fn run(args: DestroyArgs, context: &Context) -> Result<Exit> {
         Error::new(Exit::Usage, e.to_string()).hint("Run `rekey keys status` to list the retired keys")
     })?;
     let place = subject(args.source.as_deref(), None, (AppKey::Encryption, &args.layout), context)?.source;
-    let Some(secret) = place.aws() else {
-        return Err(Error::new(Exit::Usage, format!("{place} can't hold retired keys"))
-            .hint("Name the secret: `rekey keys destroy --fingerprint F aws:SECRET_ID`"));
-    };
+    let (secret, file) = (place.aws(), place.dotenv());
+    if secret.is_none() && file.is_none() {
+        return Err(Error::new(Exit::Usage, format!("{place} can't hold retired keys")).hint(
+            "Name the secret or the file: `rekey keys destroy --fingerprint F aws:SECRET_ID` or `dotenv:PATH#VAR`",
+        ));
+    }
     if confirm::is_needed(args.yes)? {
         let question = format!(
             "This destroys the retired key {fingerprint} in {place}.\nWithout a backup of the key, the \
@@ -46,6 +48,17 @@ pub async fn run(args: DestroyArgs, context: &Context) -> Result<Exit> {
     }
     // What is begun is recorded; only a hang is cut short.
     signals::listen()?;
+    if let Some(variable) = file {
+        let done = destroy_copy(context, &place, variable, fingerprint).await?;
+        if context.json() {
+            context.print_json(&done)?;
+        } else {
+            println!("{} is removed", done.file);
+            print_head(done.head.as_deref());
+        }
+        return Ok(Exit::Ok);
+    }
+    let Some(secret) = secret else { return Ok(Exit::Ok) };
     let done = destroy(context, secret, fingerprint).await?;
     if context.json() {
         context.print_json(&done)?;

@@ -16,6 +16,7 @@ use crate::error::{Exit, Result};
 use crate::jobs::keys::generate::{GenerateRequest, Generated, generate};
 use crate::jobs::keys::subject::{self, Subject};
 use crate::jobs::keys::write::Written;
+use crate::secrets::aws::Creation;
 use crate::secrets::{AppKey, KeySource};
 
 /// `keys generate`
@@ -29,6 +30,19 @@ pub struct GenerateArgs {
     /// Replace existing keys; the previous ones stay in PATH.bak or at AWSPREVIOUS
     #[arg(long, env = "REKEY_FORCE", hide_env_values = true, value_parser = BoolishValueParser::new(), conflicts_with = "stdout")]
     pub force: bool,
+    /// The KMS key of a secret that is created [default: AWS's own]
+    #[arg(long, env = "REKEY_KMS_KEY_ID", hide_env_values = true, value_name = "ID")]
+    pub kms_key_id: Option<String>,
+    /// A tag of a secret that is created; repeatable
+    #[arg(long, env = "REKEY_TAG", hide_env_values = true, value_name = "NAME=VALUE", value_delimiter = ',', value_parser = tag)]
+    pub tag: Vec<(String, String)>,
+}
+
+fn tag(text: &str) -> std::result::Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("a tag is NAME=VALUE".into()),
+    }
 }
 
 /// Where generated keys go.
@@ -56,7 +70,8 @@ pub async fn run(args: GenerateArgs, context: &Context) -> Result<Exit> {
         (None, Some(to)) => vec![Subject::given(naming("--to", KeySource::parse(to))?, kind)],
         (None, None) => return print_new(kind, context, &mut stop).await,
     };
-    let request = GenerateRequest { subjects, force: args.force };
+    let creation = Creation { kms_key_id: args.kms_key_id, tags: args.tag };
+    let request = GenerateRequest { subjects, force: args.force, creation };
     let Generated { keys, failed, head } = generate(context, request, &mut stop).await?;
     if context.json() {
         let written: Vec<&Written> = keys.iter().map(|(_, w)| w).collect();

@@ -84,6 +84,9 @@ fn text(s: &KeyStatus) {
         Some(false) => line("automatic rotation", "off"),
         None => {}
     }
+    for copy in &s.retired_files {
+        line("retired", &format!("{} in {}", copy.fingerprint, copy.path));
+    }
     for pin in s.pins.iter().chain(&s.retired) {
         line("pinned", &format!("{} on version {}", pin.label, pin.version));
     }

@@ -71,6 +71,9 @@ pub struct Global {
         value_name = "TEXT"
     )]
     pub reason: Option<String>,
+    /// It was typed for this command, and is no variable's.
+    #[arg(skip)]
+    pub own_reason: bool,
     /// Program that prints the database's password; run for every connection
     #[arg(
         long,

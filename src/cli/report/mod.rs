@@ -76,6 +76,11 @@ pub async fn run(args: ReportArgs, context: &Context) -> Result<Exit> {
     let broken = match &report.expected {
         _ if !report.chain.intact => Error::new(Exit::VerifyFailed, "the audit trail's hash chain is broken")
             .hint("Compare it with the chain heads in your stored logs"),
+        _ if report.contradicts() => Error::new(
+            Exit::VerifyFailed,
+            "the ledger claims what the audit trail contradicts: `contradictions` in the report names it",
+        )
+        .hint("Find out who changed rekey's tables, and put back what the audit trail says"),
         Some(noted) if !noted.contained => Error::new(
             Exit::VerifyFailed,
             format!("the audit trail does not contain the head {}", noted.head),

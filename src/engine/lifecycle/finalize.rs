@@ -7,7 +7,7 @@ use serde_json::json;
 use sqlx::Connection;
 
 use super::Exclusive;
-use super::pins::clean_up;
+use super::pins::{clean_up, end_pending};
 use super::target::{Target, Yields};
 use super::temporary::{self, Fate};
 use crate::crypto::EncryptionKey;
@@ -24,6 +24,10 @@ use crate::store::ledger::rotation;
 pub struct Ending {
     /// The label that keeps the old key for database backups.
     pub retired_label: Option<String>,
+    /// The version that bears it.
+    pub retired_version: Option<String>,
+    /// The copy of a dotenv file that keeps the old key for database backups.
+    pub retired_file: Option<String>,
     /// ARN of the temporary secret, if its deletion is scheduled.
     pub deletion_scheduled: Option<String>,
     /// When it will be gone, in seconds since 1970.
@@ -119,7 +123,10 @@ pub async fn finalize(alone: &mut Exclusive<'_>, target: &Target<'_>, end: End<'
             failed => failed,
         };
         match kept {
-            Ok(_) => ending.retired_label = Some(retired),
+            Ok(_) => {
+                ending.retired_label = Some(retired);
+                ending.retired_version = Some(version.clone());
+            }
             // There is no way back from here: an end that waits for a secret that is gone would never come.
             Err(error @ SourceError::Missing { .. }) => {
                 tracing::warn!(secret = arn, %error, "Old key version not found, so it isn't retained. Older \
@@ -127,6 +134,16 @@ pub async fn finalize(alone: &mut Exclusive<'_>, target: &Target<'_>, end: End<'
             }
             Err(e) => return Err(e.into()),
         }
+    }
+    match target.retire_backup().await? {
+        Some(kept) => ending.retired_file = Some(kept.display().to_string()),
+        None if ending.retired_label.is_none() => {
+            tracing::warn!(
+                fingerprint = %r.old_fingerprint,
+                "rekey keeps no copy of the old key: database backups from before the rotation need yours"
+            );
+        }
+        None => {}
     }
     let gone = match fate {
         Some(Fate::Delete(arn)) => match temporary::delete(target, &arn, end.recovery_days).await? {
@@ -159,6 +176,7 @@ pub async fn finalize(alone: &mut Exclusive<'_>, target: &Target<'_>, end: End<'
         return Err(elsewhere(rotation::by_id(&mut tx, r.id).await?.state));
     }
     tx.commit().during("record the end").await?;
+    end_pending(target).await;
     clean_up(target).await;
     Ok(ending)
 }

@@ -11,7 +11,7 @@ mod temporary;
 mod unpromote;
 
 pub use finalize::{End, Ending, finalize, is_settled, settle};
-pub use pins::{clean_up, pin};
+pub use pins::{clean_up, end_pending, pin};
 pub use promote::{Promotion, promote, reconcile};
 pub use target::{Hand, Target, Yields};
 pub use unpromote::unpromote;
@@ -21,8 +21,9 @@ use std::time::{Duration, Instant};
 use sqlx::PgConnection;
 
 use crate::error::{Error, Exit, Result};
+use crate::store::StoreError;
 use crate::store::connect::jitter;
-use crate::store::locks::{self, Lock};
+use crate::store::locks::{self, Holder, Lock};
 
 /// How long another process may take: the longest is a turn that waits for a frozen worker's transaction.
 const PATIENCE: Duration = Duration::from_secs(100);
@@ -34,15 +35,14 @@ pub struct Exclusive<'c> {
 }
 
 impl<'c> Exclusive<'c> {
-    /// Takes it, or says that another process has it (8).
-    pub async fn take(conn: &'c mut PgConnection) -> Result<Exclusive<'c>> {
+    /// Takes it, or says which other process has it (8). `signed` is this process and its operator, for others to read.
+    pub async fn take(conn: &'c mut PgConnection, signed: (&str, &str)) -> Result<Exclusive<'c>> {
         match locks::try_take(conn, Lock::Outside).await? {
-            true => Ok(Exclusive { conn }),
-            false => Err(Error::new(
-                Exit::Busy,
-                "another process is promoting, finalizing or rolling back this rotation",
-            )
-            .hint("Wait for it to end: run `rekey status`")),
+            true => {
+                locks::sign_as(conn, signed.0, signed.1).await?;
+                Ok(Exclusive { conn })
+            }
+            false => Err(held(conn, Lock::Outside).await?),
         }
     }
 
@@ -50,23 +50,20 @@ impl<'c> Exclusive<'c> {
     /// it was wanted for is no longer to be done, as `needed` finds out meanwhile. Whoever promotes is not waited for (8).
     pub async fn among_rollbacks(
         conn: &'c mut PgConnection,
+        signed: (&str, &str),
         needed: impl AsyncFn(&mut PgConnection) -> Result<bool>,
     ) -> Result<Option<Exclusive<'c>>> {
         let started = Instant::now();
         while !locks::try_take(conn, Lock::Rollbacks).await? {
             if started.elapsed() > PATIENCE {
-                return Err(Error::new(
-                    Exit::Busy,
-                    "another process is starting a rollback of this rotation",
-                )
-                .hint("Wait for it to end: run `rekey status`"));
+                return Err(held(conn, Lock::Rollbacks).await?);
             }
             tokio::time::sleep(jitter(Duration::from_millis(200))).await;
             if !needed(conn).await? {
                 return Ok(None);
             }
         }
-        Exclusive::take(conn).await.map(Some)
+        Exclusive::take(conn, signed).await.map(Some)
     }
 
     /// The connection that holds the lock: who lost it (its session was ended, say) finds out with its next statement.
@@ -78,4 +75,36 @@ impl<'c> Exclusive<'c> {
     pub async fn give_back(self) -> Result<()> {
         Ok(locks::give_back(self.conn).await?)
     }
+}
+
+/// Says which other process promotes, finalizes or rolls back (8), if there is one.
+pub async fn busy(conn: &mut PgConnection) -> Result<Option<Error>> {
+    for lock in [Lock::Outside, Lock::Rollbacks] {
+        if let Some(holder) = locks::held_by(conn, lock).await? {
+            return Ok(Some(held_by(&holder)));
+        }
+    }
+    Ok(None)
+}
+
+/// Says who holds a lock that was not to be had, and what ends that.
+async fn held(conn: &mut PgConnection, lock: Lock) -> Result<Error, StoreError> {
+    Ok(match locks::held_by(conn, lock).await? {
+        Some(holder) => held_by(&holder),
+        None => Error::new(Exit::Busy, "another process held the lock of this rotation until just now")
+            .hint("Run the same command again"),
+    })
+}
+
+fn held_by(holder: &Holder) -> Error {
+    let ends = format!("`SELECT pg_terminate_backend({})`", holder.pid());
+    if holder.is_rekey() {
+        let message =
+            format!("another process is promoting, finalizing or rolling back this rotation: {holder}");
+        return Error::new(Exit::Busy, message).hint(format!(
+            "Wait for it to end (`rekey status`), or stop it; if its host is gone, {ends} ends its session"
+        ));
+    }
+    Error::new(Exit::Busy, format!("a session that is not rekey's holds rekey's advisory lock: {holder}"))
+        .hint(format!("Let that program end, or end its session: {ends}"))
 }

@@ -63,6 +63,30 @@ pub async fn clean_up(target: &Target<'_>) {
     }
 }
 
+/// Once a rotation is finalized: takes AWSPENDING off the version in which the new key waited, unless that is current. It
+/// would block AWS's RotateSecret. Best effort, and may be repeated.
+pub async fn end_pending(target: &Target<'_>) {
+    let (sources, rotation) = (target.sources, target.rotation);
+    let (Some(arn), Some(version)) = (&rotation.new_arn, &rotation.new_version) else { return };
+    let ending = async {
+        let client = sources.aws().await?;
+        let info = client.describe(arn).await?;
+        let (pending, current) = (info.holder(PENDING), info.holder("AWSCURRENT"));
+        if pending == Some(version.as_str()) && current != pending && info.deletion.is_none() {
+            client.detach(arn, PENDING).await?;
+        }
+        Ok::<_, SourceError>(())
+    };
+    match ending.await {
+        Ok(()) | Err(SourceError::Missing { .. }) => {}
+        Err(error) => {
+            tracing::warn!(secret = arn, %error, "AWSPENDING stays on a version that is not current")
+        }
+    }
+}
+
+const PENDING: &str = "AWSPENDING";
+
 /// Takes this rotation's labels off one secret.
 pub async fn unpin_one(sources: &Sources, secret: &str, rotation: Uuid) -> Result<(), SourceError> {
     match sources.aws().await?.detach_all(secret, rotation).await {

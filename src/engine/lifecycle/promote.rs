@@ -58,7 +58,7 @@ pub async fn promote(
     }
     let mut tx = alone.conn().begin().during("record the promotion").await?;
     rotation::set_target(&mut tx, r.id, &target.source.to_recorded(), external).await?;
-    let detail = json!({ "target": target.source.to_string(), "external": external });
+    let detail = json!({ "target": target.source.to_recorded(), "external": external });
     rotation::advance(&mut tx, r.id, &[State::Migrated], State::Promoting, actor, detail).await?;
     tx.commit().during("record the promotion").await?;
 
@@ -90,9 +90,12 @@ pub async fn promote(
     rotation::set_promoted_version(&mut tx, r.id, version_id.as_deref()).await?;
     let from = [State::Promoting];
     if !rotation::advance(&mut tx, r.id, &from, State::Promoted, actor, detail.clone()).await?
-        && before == Yields::Old
+        && (before == Yields::Old || version_id.is_some() && version_id != r.promoted_version)
     {
-        detail["again"] = json!("Another process had made the old key current again");
+        detail["again"] = json!(match before {
+            Yields::Old => "Another process had made the old key current again",
+            _ => "Another version with the new key had become current",
+        });
         rotation::record(&mut tx, r.id, State::Promoted, actor, detail).await?;
     }
     tx.commit().during("record the promotion").await?;

@@ -10,7 +10,7 @@ use crate::error::{Error, Exit, Result};
 use crate::program::Program;
 use crate::rotation::{Command, State, Step};
 use crate::secrets::aws::{Action, Replacement, Seen, promote_label, rollback_label};
-use crate::secrets::{DotenvVariable, KeySource, Sources, dotenv};
+use crate::secrets::{DotenvVariable, KeySource, SourceError, Sources, dotenv, rename_backup, set_aside};
 use crate::store::ledger::{Rotation, rotation};
 
 /// How long a place may take to yield what a program has put there: stores answer from copies of themselves.
@@ -210,6 +210,33 @@ impl<'a> Target<'a> {
         let backup = dotenv::backup_path(path, &self.backup_suffix());
         let beside = [Some(backup), self.new_key_copy()].into_iter().flatten().filter(|file| file.exists());
         std::iter::once(path.clone()).chain(beside).collect()
+    }
+
+    /// Keeps that backup for good, under the name of the old key: database backups from before the rotation need it. `None`
+    /// where there is none that holds it. May be repeated.
+    pub async fn retire_backup(&self) -> Result<Option<PathBuf>> {
+        let Some(DotenvVariable { path, .. }) = self.source.dotenv() else { return Ok(None) };
+        let (from, to) = (self.backup_suffix(), dotenv::retired_suffix(self.rotation.old_fingerprint));
+        let retired = dotenv::backup_path(path, &to);
+        if self.holds_old(&retired).await? {
+            return Ok(Some(retired));
+        }
+        if !self.holds_old(&dotenv::backup_path(path, &from)).await? {
+            return Ok(None);
+        }
+        // One of that name holds something else, which stays, too.
+        set_aside(path, &to)?;
+        Ok(Some(rename_backup(path, &from, &to)?))
+    }
+
+    async fn holds_old(&self, copy: &Path) -> Result<bool> {
+        let Some(place) = self.source.in_copy(copy) else { return Ok(false) };
+        match self.sources.fetch(&place).await {
+            Ok(there) => Ok(self.judge(&there.value) == Yields::Old),
+            Err(SourceError::Missing { .. } | SourceError::Malformed { .. }) => Ok(false),
+            // One that cannot be read now may hold it.
+            Err(e) => Err(e.into()),
+        }
     }
 
     /// Removes that backup, once it is no longer needed.

@@ -9,8 +9,9 @@ use crate::crypto::Fingerprint;
 use crate::error::{Error, Exit, Result};
 use crate::jobs::Session;
 use crate::jobs::audit_trail::KeyEvent;
+use crate::jobs::keys::status::holds;
 use crate::secrets::aws::{former_label, is_pin, retired_label};
-use crate::secrets::{AwsSource, KeySource};
+use crate::secrets::{AwsSource, DotenvVariable, KeySource, dotenv};
 
 /// The version that the label is off.
 #[derive(Serialize)]
@@ -32,6 +33,47 @@ pub struct Destroyed {
     /// The head of the audit chain.
     #[serde(rename = "event_head")]
     pub head: Option<String>,
+}
+
+/// The copy of a dotenv file that is removed.
+#[derive(Serialize)]
+pub struct Removed {
+    /// Which key.
+    pub fingerprint: Fingerprint,
+    /// The variable of the file that the application reads.
+    pub source: KeySource,
+    /// The copy.
+    pub file: String,
+    /// The head of the audit chain.
+    #[serde(rename = "event_head")]
+    pub head: Option<String>,
+}
+
+/// Removes the copy that finalize kept beside a dotenv file, unless its key is needed.
+pub async fn destroy_copy(
+    session: &Session,
+    source: &KeySource,
+    variable: &DotenvVariable,
+    fingerprint: Fingerprint,
+) -> Result<Removed> {
+    let (mut trail, needed) = super::open(session).await;
+    let suffix = dotenv::retired_suffix(fingerprint);
+    let copy = dotenv::backup_path(&variable.path, &suffix);
+    if !holds(session, source, &copy, fingerprint).await {
+        return Err(Error::new(Exit::Key, format!("{} keeps no retired key {fingerprint}", copy.display()))
+            .hint("rekey keys status lists the retired keys"));
+    }
+    needed.refuse(source, fingerprint)?;
+    let current = session.sources.fetch(source).await;
+    if current.is_ok_and(|now| Fingerprint::of(&now.value) == fingerprint) {
+        return Err(Error::new(Exit::State, format!("the key {fingerprint} is in use: {source} yields it"))
+            .hint("rekey status, rekey keys status"));
+    }
+    dotenv::remove_backup(&variable.path, &suffix)?;
+    let file = copy.display().to_string();
+    let detail = json!({ "fingerprint": fingerprint, "source": source, "file": file });
+    let head = trail.record(KeyEvent::Destroy, detail).await;
+    Ok(Removed { fingerprint, source: source.clone(), file, head })
 }
 
 /// Takes the label off, unless the key is needed.

@@ -15,6 +15,7 @@ use crate::error::{Error, Exit, Result};
 use crate::jobs::Session;
 use crate::jobs::audit_trail::{AuditTrail, KeyEvent};
 use crate::jobs::interrupt::unless_stopped;
+use crate::secrets::aws::Creation;
 use crate::secrets::{AppKey, SourceError};
 
 /// What to generate, and where to.
@@ -23,6 +24,8 @@ pub struct GenerateRequest {
     pub subjects: Vec<Subject>,
     /// Replace keys that are there; else only nothing and placeholders are.
     pub force: bool,
+    /// What a secret is made with that is not there yet.
+    pub creation: Creation,
 }
 
 /// What was done, place by place, in the order asked for.
@@ -51,6 +54,7 @@ pub async fn generate(session: &Session, request: GenerateRequest, stop: &mut St
     let values = request.subjects.iter().map(|s| new_value(s.kind.unwrap_or(AppKey::Encryption)));
     let values = values.collect::<Result<Vec<_>>>()?;
     let (mut keys, mut failed) = (Vec::new(), None);
+    let creation = request.creation;
     let mut made: Option<PathBuf> = None;
     for (s, value) in request.subjects.into_iter().zip(&values) {
         let write = Write {
@@ -61,6 +65,7 @@ pub async fn generate(session: &Session, request: GenerateRequest, stop: &mut St
             made: made.as_deref(),
             label: LABEL,
             former: Former::Labelled,
+            creation: &creation,
         };
         match write.apply(session, &mut needed).await {
             Ok(w) => {

@@ -20,6 +20,7 @@ use crate::error::{Error, Exit, Result};
 use crate::jobs::Session;
 use crate::jobs::audit_trail::KeyEvent;
 use crate::jobs::interrupt::unless_stopped;
+use crate::secrets::aws::AS_USUAL;
 use crate::secrets::backup::{BackupError, Bundle, Entry, Passphrase, decrypt};
 use crate::secrets::{AppKey, KeySource};
 
@@ -98,6 +99,7 @@ pub async fn restore(session: &Session, request: RestoreRequest, stop: &mut Stop
         made: None,
         label: LABEL,
         former: Former::Labelled,
+        creation: &AS_USUAL,
     };
     let written = write.apply(session, &mut needed).await?;
     drop(value);

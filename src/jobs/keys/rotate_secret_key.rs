@@ -16,6 +16,7 @@ use crate::jobs::Session;
 use crate::jobs::audit_trail::KeyEvent;
 use crate::jobs::exposure::warn_of_git;
 use crate::jobs::interrupt::unless_stopped;
+use crate::secrets::aws::AS_USUAL;
 use crate::secrets::{AppKey, KeySource, SourceError, dotenv, rename_backup, set_aside};
 
 /// The suffix of the file that keeps the former SECRET_KEY, and the label that keeps it in Secrets Manager.
@@ -91,6 +92,7 @@ async fn replace(target: &KeySource, session: &Session, needed: &mut Needed) -> 
         made: None,
         label: WRITTEN,
         former: Former::Kept,
+        creation: &AS_USUAL,
     };
     let mut done = write.apply(session, needed).await?;
     match settle(target) {
@@ -112,6 +114,7 @@ async fn bring_back(target: &KeySource, session: &Session, needed: &mut Needed) 
         made: None,
         label: write::LABEL,
         former: Former::Kept,
+        creation: &AS_USUAL,
     };
     write.apply(session, needed).await
 }

@@ -15,7 +15,7 @@ use crate::error::{Error, Exit, Result};
 use crate::jobs::Session;
 use crate::jobs::audit_trail::AuditTrail;
 use crate::secrets::aws::{is_pin, keeps_former_key};
-use crate::secrets::dotenv::copies;
+use crate::secrets::dotenv::{self, copies};
 use crate::secrets::{AwsSource, KeySource};
 
 /// The guide's section 3.1: quarterly.
@@ -60,8 +60,19 @@ pub struct KeyStatus {
     pub pins: Vec<LabelOnVersion>,
     /// Versions with a former key: for backups of the database, or because it was replaced by force.
     pub retired: Vec<LabelOnVersion>,
+    /// Copies of a dotenv file that finalize kept, with a former key in each.
+    pub retired_files: Vec<RetiredFile>,
     /// Why the rest is not known.
     pub problem: Option<String>,
+}
+
+/// A copy of a dotenv file that holds a former key.
+#[derive(Serialize)]
+pub struct RetiredFile {
+    /// Which key.
+    pub fingerprint: Fingerprint,
+    /// The copy.
+    pub path: String,
 }
 
 /// A staging label, and the version it is on.
@@ -80,7 +91,6 @@ pub async fn status(session: &Session, subjects: Vec<Subject>) -> KeysStatus {
     for s in subjects {
         let mut status = KeyStatus {
             key: s.kind.map(|k| k.variable()),
-            source: s.source,
             fingerprint: None,
             bytes: None,
             version: None,
@@ -92,6 +102,8 @@ pub async fn status(session: &Session, subjects: Vec<Subject>) -> KeysStatus {
             automatic_rotation: None,
             pins: Vec::new(),
             retired: Vec::new(),
+            retired_files: retired_files(session, &s.source).await,
+            source: s.source,
             problem: None,
         };
         if let Err(e) = status.look(session, &mut trail).await {
@@ -174,13 +186,29 @@ impl KeyStatus {
     }
 }
 
+/// What finalize kept beside a dotenv file, of this variable.
+async fn retired_files(session: &Session, source: &KeySource) -> Vec<RetiredFile> {
+    let mut found = Vec::new();
+    for (path, fingerprint) in source.dotenv().map(|d| dotenv::retired(&d.path)).unwrap_or_default() {
+        if holds(session, source, &path, fingerprint).await {
+            found.push(RetiredFile { fingerprint, path: path.display().to_string() });
+        }
+    }
+    found
+}
+
+/// Whether the copy of a file holds this key in the same variable.
+pub(super) async fn holds(session: &Session, source: &KeySource, copy: &Path, key: Fingerprint) -> bool {
+    let Some(place) = source.in_copy(copy) else { return false };
+    session.sources.fetch(&place).await.is_ok_and(|there| Fingerprint::of(&there.value) == key)
+}
+
 /// When the oldest of the file and its copies that hold this very key last changed.
 async fn oldest_file(session: &Session, source: &KeySource, key: Fingerprint) -> Option<Timestamp> {
     let file = source.file()?;
     let mut oldest = changed_at(file);
     for copy in copies(file) {
-        let Some(place) = source.in_copy(&copy) else { continue };
-        if session.sources.fetch(&place).await.is_ok_and(|there| Fingerprint::of(&there.value) == key) {
+        if holds(session, source, &copy, key).await {
             oldest = oldest.into_iter().chain(changed_at(&copy)).min();
         }
     }

@@ -1,6 +1,7 @@
 //! Every rule of the guide, asked of one key or both: all findings at once.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -57,6 +58,7 @@ pub async fn validate(session: &Session, subjects: Vec<Subject>) -> Result<Valid
     }
     for c in &mut keys {
         used_elsewhere(c, environment);
+        open_to_all(c, environment);
         if let Some(DotenvVariable { path, .. }) = c.subject.source.dotenv()
             && environment != Environment::Testing
             && c.kind == AppKey::Encryption
@@ -102,6 +104,17 @@ fn used_twice(a: &CheckedKey, b: &mut CheckedKey) {
         );
         b.findings.push(finding(&b.subject.title(), Severity::Error, "purpose", says));
     }
+}
+
+/// Whoever may write the file decides which key the application uses.
+fn open_to_all(c: &mut CheckedKey, environment: Environment) {
+    let Some(mode) = c.subject.source.file().and_then(|file| std::fs::metadata(file).ok()) else { return };
+    if mode.permissions().mode() & 0o002 == 0 {
+        return;
+    }
+    let severity = if environment == Environment::Production { Severity::Error } else { Severity::Warning };
+    let says = "every user of this machine may write the file: `chmod o-w` takes the right away";
+    c.findings.push(finding(&c.subject.title(), severity, "permissions", says));
 }
 
 /// Each environment has keys of its own: files beside this one must not hold the same key. Backups are its own.

@@ -15,6 +15,7 @@ use crate::crypto::{Fingerprint, Weakness, weakness};
 use crate::error::{Error, Exit, Result};
 use crate::jobs::Session;
 use crate::jobs::exposure::warn_of_git;
+use crate::secrets::aws::Creation;
 use crate::secrets::aws::Seen;
 use crate::secrets::dotenv::{Change, backup_path};
 use crate::secrets::{DotenvVariable, FileChange, KeySource, SourceError, set_aside};
@@ -47,6 +48,8 @@ pub(super) struct Write<'a> {
     pub label: &'a str,
     /// What keeps the key that is replaced in a secret.
     pub former: Former,
+    /// What a secret is made with that is not there yet.
+    pub creation: &'a Creation,
 }
 
 /// What keeps a key that is replaced in Secrets Manager, where AWSPREVIOUS keeps the last one only.

@@ -22,8 +22,9 @@ use uuid::Uuid;
 
 use super::{Session, standing};
 use crate::error::{Error, Exit, Result};
-use crate::rotation::{Counters, Direction, State};
+use crate::rotation::{Claim, Counters, Direction, State};
 use crate::secrets::KeySource;
+use crate::store::ledger::evidence::{self, Contradiction};
 use crate::store::ledger::{Rotation, chunk, pass, quarantine, rotation};
 use crate::store::report::{self, Chain, Encryptions, Event, PassOf, Proofs};
 use crate::store::{Connector, Purpose, Server, StoreError, TABLE, schema};
@@ -112,6 +113,16 @@ pub struct Rotated {
     pub timeline: Vec<Event>,
     /// What supports each control.
     pub controls: Vec<Control>,
+    /// What the ledger claims and the audit trail contradicts.
+    pub contradictions: Vec<Contradiction>,
+}
+
+impl Report {
+    /// Ledger and audit trail disagree on more than what only describes.
+    pub fn contradicts(&self) -> bool {
+        let mut found = self.rotations.iter().flat_map(|r| &r.contradictions);
+        found.any(|found| found.claim != Claim::Secrets)
+    }
 }
 
 /// Reads all of it. `noted` is a head of the chain that was noted earlier.
@@ -245,7 +256,11 @@ async fn one(
     let encryptions = encryptions(conn, &rotation).await?;
     let verifies = story::verifies(&timeline);
     let quarantine = quarantine::list(conn, id).await?;
-    let disagreements = story::disagreements(rotation.state, rotation.verified_clean, &timeline);
+    let evidence = evidence::of(conn, id).await?;
+    let mut disagreements = story::disagreements(rotation.state, rotation.verified_clean, &timeline);
+    let others = evidence.contradicted.iter().filter(|c| !matches!(c.claim, Claim::State | Claim::Secrets));
+    disagreements
+        .extend(others.map(|c| format!("The ledger and the audit trail disagree on {}", c.claim.describe())));
     let found = verifies.last().map(|verify| &verify.found).filter(|_| rotation.verified_clean.is_some());
     let totals = back.as_ref().unwrap_or(&forward);
     let verdict = judged(session, conn, &rotation, totals, found, &disagreements).await?;
@@ -273,6 +288,7 @@ async fn one(
         last_verify,
         timeline,
         controls,
+        contradictions: evidence.contradicted,
     })
 }
 

@@ -289,6 +289,7 @@ mod tests {
             promotion: None,
             external: false,
             compromised: false,
+            contradicted: None,
         }
     }
 

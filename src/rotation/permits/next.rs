@@ -45,6 +45,9 @@ fn goes_on(at: &Position) -> bool {
 
 /// What comes next for a rotation.
 pub(super) fn of(at: &Position) -> Vec<Step> {
+    if at.contradicted.is_some() {
+        return vec![Do(I::RestoreLedger), Type(Command::Report)];
+    }
     if at.outside != Outside::Free && at.state.is_active() {
         return vec![Type(if at.is_moving() { Command::Watch } else { Command::Status })];
     }

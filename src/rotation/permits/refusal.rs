@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::step::{Command, Step};
 use crate::error::{Error, Exit};
+use crate::rotation::claim::{Claim, Contradicted};
 use crate::rotation::state::State;
 
 /// A refusal.
@@ -43,6 +44,8 @@ pub enum Fact {
     Compromised { id: Uuid },
     /// Another process promotes, finalizes or rolls back.
     Busy { id: Uuid },
+    /// The ledger claims what the audit trail contradicts.
+    Contradicted { id: Uuid, state: State, contradicted: Contradicted },
     /// It ended on the new key.
     Over { id: Uuid },
 }
@@ -76,6 +79,16 @@ impl fmt::Display for Fact {
             Fact::Compromised { id } => write!(f, "the old key of rotation {id} is compromised"),
             Fact::Busy { id } => {
                 write!(f, "another process is promoting, finalizing or rolling back rotation {id}")
+            }
+            Fact::Contradicted { id, state, contradicted: Contradicted { claim: Claim::State, trail } } => {
+                let trail = trail.map_or("has no event of it", State::as_str);
+                write!(f, "the ledger says that rotation {id} is {state}, and the audit trail says {trail}")
+            }
+            Fact::Contradicted { id, contradicted: Contradicted { claim: Claim::Promotion, .. }, .. } => {
+                write!(f, "ledger and audit trail disagree on whether, and where, rotation {id} was promoted")
+            }
+            Fact::Contradicted { id, .. } => {
+                write!(f, "ledger and audit trail disagree on the keys of rotation {id}")
             }
             Fact::Over { id } => write!(f, "rotation {id} is finalized"),
         }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::error::Exit;
+use crate::rotation::claim::Contradicted;
 use crate::rotation::state::{Desired, Direction, State};
 
 /// Where everything stands.
@@ -46,6 +47,8 @@ pub struct Position {
     pub external: bool,
     /// The old key is compromised.
     pub compromised: bool,
+    /// What the ledger claims and the audit trail contradicts, of what keys and rows are moved by.
+    pub contradicted: Option<Contradicted>,
 }
 
 /// What another process does under the lock of promotions and rollbacks.
@@ -164,6 +167,7 @@ impl Position {
             promotion: begun.then(Promotion::default),
             external: false,
             compromised: false,
+            contradicted: None,
         }
     }
 

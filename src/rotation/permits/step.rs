@@ -87,6 +87,8 @@ pub enum Instruction {
     GiveNewKey,
     /// Where rekey cannot write it back.
     GiveOldKey,
+    /// Its tables were changed by other means than rekey.
+    RestoreLedger,
 }
 
 impl Step {
@@ -100,6 +102,19 @@ impl Step {
 }
 
 impl Command {
+    /// Whether keys, rows or what counts of them change by it.
+    pub(super) const fn moves(self) -> bool {
+        matches!(
+            self,
+            Command::Run { .. }
+                | Command::Promote { .. }
+                | Command::Finalize
+                | Command::Rollback { .. }
+                | Command::QuarantineRetry { .. }
+                | Command::QuarantineAccept
+        )
+    }
+
     /// What stands behind "there is no rotation to".
     pub(super) const fn verb(self) -> &'static str {
         match self {
@@ -182,6 +197,9 @@ impl fmt::Display for Instruction {
             Instruction::WaitSomeDays => "wait a few days: you can roll back until you finalize",
             Instruction::GiveNewKey => "give the application the new key",
             Instruction::GiveOldKey => "give the application the old key",
+            Instruction::RestoreLedger => {
+                "find out who changed rekey's tables, and put back what the audit trail says"
+            }
         })
     }
 }

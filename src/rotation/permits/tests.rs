@@ -188,7 +188,7 @@ fn any_position() -> impl Strategy<Value = Position> {
         let quarantine = Quarantined { open, accepted: 0 };
         let (id, deadline) = (Uuid::nil(), None);
         #[rustfmt::skip]
-        let at = Position { id, state, desired, deadline, past_deadline, workers, outside, pass, quarantine, verify, promotion, external, compromised };
+        let at = Position { id, state, desired, deadline, past_deadline, workers, outside, pass, quarantine, verify, promotion, external, compromised, contradicted: None };
         at
     })
 }
@@ -330,5 +330,32 @@ proptest! {
             now = walk(&steps, &now)?;
         }
         prop_assert!(false, "still {:?} from {:#?}", next(&now), standing);
+    }
+}
+
+/// What keys and rows are moved by is in the ledger and in the trail, or nothing is moved.
+#[test]
+fn what_the_trail_contradicts_is_not_acted_upon() {
+    use crate::rotation::{Claim, Contradicted};
+    let contradicted = Some(Contradicted { claim: Claim::State, trail: Some(State::Migrated) });
+    for state in State::ALL {
+        let standing = standing(Position { contradicted, ..at(*state) });
+        for command in [
+            Command::Run { deadline: true },
+            Command::Promote { external: false },
+            Command::Finalize,
+            Command::Rollback { deadline: true, compromised: true },
+            Command::QuarantineRetry { deadline: true },
+            Command::QuarantineAccept,
+        ] {
+            let refusal = permits(command, &standing).expect_err("it is refused");
+            assert_eq!(refusal.exit, Exit::State, "{state}");
+            assert!(refusal.fact.to_string().contains("the audit trail says migrated"), "{}", refusal.fact);
+        }
+        assert!(
+            permits(Command::Verify, &standing).is_ok()
+                && permits(Command::Pause, &standing).is_ok() == state.is_active()
+        );
+        assert_eq!(advice(&standing)[1], "rekey report");
     }
 }

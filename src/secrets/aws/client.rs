@@ -3,12 +3,19 @@
 //! One operation, retries included, ends within [`ClientSettings::operation`], which is under the minute that the
 //! exit-code table promises for 69.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use aws_config::{BehaviorVersion, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_sdk_secretsmanager::Client;
+use aws_sdk_secretsmanager::config::interceptors::InterceptorContext;
+use aws_sdk_secretsmanager::config::retry::{ClassifyRetry, RetryAction};
 use tokio::sync::OnceCell;
 
 use super::super::SourceError;
+use super::explain::{chain, is_untrusted};
+use super::settings;
 use crate::error::{Error, Exit, Result};
 
 /// How long to wait, and how often to try.
@@ -39,20 +46,24 @@ impl ClientSettings {
 
 /// A Secrets Manager client.
 pub struct SecretsManager {
-    pub(super) client: aws_sdk_secretsmanager::Client,
+    client: Client,
+    /// Clients of other regions, for secrets that are named by their ARN.
+    elsewhere: Mutex<HashMap<String, Client>>,
 }
 
 impl SecretsManager {
     /// Builds a client from the environment: the default credential chain, AWS_REGION, AWS_ENDPOINT_URL.
     pub async fn from_env(limits: ClientSettings) -> std::result::Result<SecretsManager, SourceError> {
-        trust()?;
-        let config = aws_config::defaults(BehaviorVersion::v2026_01_12()).load().await;
-        if config.region().is_none() {
-            return Err(SourceError::Config {
-                what: "the AWS region is not set".into(),
-                hint: "Set AWS_REGION to the region of the secret".into(),
-            });
-        }
+        settings::check()?;
+        let loader = aws_config::defaults(BehaviorVersion::v2026_01_12());
+        let config = match settings::bundle()? {
+            Some(client) => loader.http_client(client).load().await,
+            None => {
+                trust()?;
+                loader.load().await
+            }
+        };
+        settings::check_loaded(&config).await?;
         Ok(SecretsManager::new(&config, limits))
     }
 
@@ -70,8 +81,46 @@ impl SecretsManager {
         let config = aws_sdk_secretsmanager::config::Builder::from(config)
             .timeout_config(timeouts)
             .retry_config(retries)
+            .retry_classifier(Untrusted)
             .build();
-        SecretsManager { client: aws_sdk_secretsmanager::Client::from_conf(config) }
+        SecretsManager { client: Client::from_conf(config), elsewhere: Mutex::default() }
+    }
+
+    /// The client for a secret: an ARN is asked in its own region, whatever AWS_REGION says.
+    pub(super) fn of(&self, secret_id: &str) -> Client {
+        let config = self.client.config();
+        let Some(region) = arn_region(secret_id) else { return self.client.clone() };
+        if config.region().is_some_and(|own| own.as_ref() == region) {
+            return self.client.clone();
+        }
+        let mut elsewhere = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
+        let there = || Client::from_conf(config.to_builder().region(Region::new(region.to_owned())).build());
+        elsewhere.entry(region.to_owned()).or_insert_with(there).clone()
+    }
+}
+
+/// The region in the ARN of a secret.
+pub(super) fn arn_region(secret_id: &str) -> Option<&str> {
+    let mut parts = secret_id.split(':');
+    let (arn, _partition, service) = (parts.next()?, parts.next()?, parts.next()?);
+    parts.next().filter(|region| arn == "arn" && service == "secretsmanager" && !region.is_empty())
+}
+
+/// A certificate that is not trusted is not trusted a second later either.
+#[derive(Debug)]
+struct Untrusted;
+
+impl ClassifyRetry for Untrusted {
+    fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
+        let error = context.output_or_error().and_then(|outcome| outcome.err());
+        match error.and_then(|error| error.as_connector_error()) {
+            Some(error) if is_untrusted(&chain(error)) => RetryAction::RetryForbidden,
+            _ => RetryAction::NoActionIndicated,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        "certificates that are not trusted"
     }
 }
 
@@ -80,7 +129,8 @@ fn trust() -> std::result::Result<(), SourceError> {
     if rustls_native_certs::load_native_certs().certs.is_empty() {
         return Err(SourceError::Config {
             what: "this system has no root certificates to verify AWS with".into(),
-            hint: "Install ca-certificates, or name a certificate bundle in SSL_CERT_FILE".into(),
+            hint: "Install ca-certificates, or name a certificate bundle in AWS_CA_BUNDLE or SSL_CERT_FILE"
+                .into(),
         });
     }
     Ok(())

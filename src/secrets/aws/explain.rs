@@ -55,7 +55,9 @@ impl Call<'_> {
             SdkError::DispatchFailure(failure) => {
                 let error = failure.as_connector_error();
                 let chain = error.map(|e| chain(e)).unwrap_or_default();
-                if failure.is_timeout() {
+                if is_untrusted(&chain) {
+                    untrusted(&chain)
+                } else if failure.is_timeout() {
                     self.unavailable("no response in time")
                 } else if failure.is_io() {
                     self.unavailable(&format!("no connection: {chain}"))
@@ -63,7 +65,7 @@ impl Call<'_> {
                     self.no_credentials(&chain)
                 }
             }
-            _ => self.no_credentials("couldn't build the request"),
+            error => self.no_credentials(&chain(error)),
         }
     }
 
@@ -71,7 +73,7 @@ impl Call<'_> {
         let resource = self.secret_id.to_owned();
         match code {
             "AccessDeniedException" | "AccessDenied" | "UnauthorizedOperation" => {
-                let kms = message.contains("KMS") || message.contains("kms:");
+                let kms = is_about_kms(message);
                 SourceError::Denied {
                     action: if kms { kms_action(self.action) } else { self.action },
                     resource: if kms { format!("the KMS key of {resource}") } else { resource },
@@ -139,8 +141,50 @@ impl Call<'_> {
     fn no_credentials(self, chain: &str) -> SourceError {
         // The credential chain asks network services too; when those fail, waiting may help.
         let transient = ["timed out", "timeout", "unreachable", "ProviderTimedOut"];
+        let said = chain.to_lowercase();
+        if is_untrusted(chain) {
+            return untrusted(chain);
+        }
+        if said.contains("throttl") || said.contains("too many requests") {
+            return self.unavailable("throttled while credentials were asked for");
+        }
+        let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let container = ["AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"];
+        if let (Some(service), None) = (container.into_iter().find_map(set), set("AWS_ACCESS_KEY_ID")) {
+            let what = format!(
+                "the container's credentials service, {service} (Pod Identity, ECS), gives no credentials"
+            );
+            let away = ["connect", "dispatch", "timed out", "timeout", "io error", "unreachable"];
+            return match away.iter().any(|word| said.contains(word)) {
+                true => self.unavailable(&what),
+                false => SourceError::Config {
+                    what,
+                    hint:
+                        "check the pod's service account and its Pod Identity association, or the task's role"
+                            .into(),
+                },
+            };
+        }
         if transient.iter().any(|t| chain.contains(t)) {
             return self.unavailable("no credentials in time");
+        }
+        let profile = set("AWS_PROFILE").map_or_else(String::new, |name| format!(" --profile {name}"));
+        for (word, what, hint) in [
+            ("sso", "the profile's SSO session has no valid token", format!("run `aws sso login{profile}`")),
+            (
+                "webidentity",
+                "the web identity token gives no credentials",
+                "check AWS_WEB_IDENTITY_TOKEN_FILE, AWS_ROLE_ARN and the role's trust policy".to_owned(),
+            ),
+            (
+                "credential_process",
+                "the program of credential_process gives no credentials",
+                format!("run `aws sts get-caller-identity{profile}`, which shows what it says"),
+            ),
+        ] {
+            if said.replace(['-', ' '], "").contains(word) {
+                return SourceError::Config { what: what.to_owned(), hint };
+            }
         }
         SourceError::Config {
             what: format!("no AWS credentials to call {}", self.action),
@@ -151,12 +195,33 @@ impl Call<'_> {
     }
 }
 
+/// AWS names the action that it denies. Names of secrets, users and roles may have KMS in them, too.
+fn is_about_kms(message: &str) -> bool {
+    message.contains("perform: kms:") || message.contains("Access to KMS is not allowed")
+}
+
+/// Whether a failed connection failed because the server's certificate is not trusted.
+pub(super) fn is_untrusted(chain: &str) -> bool {
+    ["invalid peer certificate", "UnknownIssuer", "CertNotValid", "certificate expired"]
+        .iter()
+        .any(|w| chain.contains(w))
+}
+
+fn untrusted(chain: &str) -> SourceError {
+    let why = chain.rsplit("invalid peer certificate").next().unwrap_or_default();
+    SourceError::Config {
+        what: printable(&format!("the certificate of AWS's endpoint is not trusted{why}")),
+        hint: "Let AWS_CA_BUNDLE, or SSL_CERT_FILE, name a file with the certificate of the CA that signed it (a proxy's own CA, say)"
+            .into(),
+    }
+}
+
 fn kms_action(action: &str) -> &'static str {
     if action == "secretsmanager:GetSecretValue" { "kms:Decrypt" } else { "kms:GenerateDataKey" }
 }
 
 /// The Display texts of an error and its causes.
-fn chain(error: &(dyn StdError + 'static)) -> String {
+pub(super) fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(e) = cause {

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use super::{super::SourceError, client::SecretsManager, explain::Call};
+use super::client::{SecretsManager, arn_region};
+use super::{super::SourceError, explain::Call};
 use crate::crypto::Fingerprint;
 use crate::error::{Error, Exit};
 
@@ -27,6 +28,8 @@ pub struct SecretInfo {
     pub rotation_enabled: bool,
     /// Seconds since 1970 when it is to be deleted for good.
     pub deletion: Option<i64>,
+    /// The region it is replicated from, where it has replicas or is one.
+    pub primary_region: Option<String>,
     /// Version ids and their staging labels; versions without labels are not listed.
     pub versions: BTreeMap<String, Vec<String>>,
 }
@@ -35,6 +38,12 @@ impl SecretInfo {
     /// The version a label is on.
     pub fn holder(&self, label: &str) -> Option<&str> {
         self.versions.iter().find(|(_, labels)| labels.iter().any(|l| l == label)).map(|(id, _)| id.as_str())
+    }
+
+    /// The region that it is replicated from, if this is a replica: it takes no value and no label here.
+    pub fn replicated_from(&self) -> Option<&str> {
+        let own = arn_region(&self.arn)?;
+        self.primary_region.as_deref().filter(|primary| *primary != own)
     }
 
     /// Refuses (7) labels that the secret has no room for: AWS would refuse each try to put them on.
@@ -119,13 +128,14 @@ impl SecretsManager {
     /// Which versions and labels there are, and whether the secret rotates or is deleted. Reads no value.
     pub async fn describe(&self, secret_id: &str) -> Result<SecretInfo, SourceError> {
         let call = Call { action: "secretsmanager:DescribeSecret", secret_id };
-        let request = self.client.describe_secret().secret_id(secret_id);
+        let request = self.of(secret_id).describe_secret().secret_id(secret_id);
         let answer = call.made(request.send()).await.map_err(|e| call.explain(e))?;
         Ok(SecretInfo {
             arn: answer.arn.unwrap_or_default(),
             name: answer.name.unwrap_or_default(),
             rotation_enabled: answer.rotation_enabled.unwrap_or(false),
             deletion: answer.deleted_date.map(|d| d.secs()),
+            primary_region: answer.primary_region,
             versions: answer.version_ids_to_stages.unwrap_or_default().into_iter().collect(),
         })
     }
@@ -182,7 +192,7 @@ impl SecretsManager {
     ) -> Result<(), SourceError> {
         let call = Call { action: "secretsmanager:UpdateSecretVersionStage", secret_id };
         let request = self
-            .client
+            .of(secret_id)
             .update_secret_version_stage()
             .secret_id(secret_id)
             .version_stage(label)
@@ -205,6 +215,7 @@ mod tests {
             name: "s".into(),
             rotation_enabled: false,
             deletion: None,
+            primary_region: None,
             versions: versions.map(|(id, labels)| (id.to_owned(), labels)).into(),
         };
         assert_eq!(info.labels_after(&[], &[]), 3);

@@ -3,9 +3,22 @@
 //! Deletion is never forced: it always has a recovery window.
 
 use aws_sdk_secretsmanager::operation::create_secret::CreateSecretError;
+use aws_sdk_secretsmanager::types::Tag;
 use uuid::Uuid;
 
 use super::{super::SourceError, client::SecretsManager, explain::Call};
+
+/// What a secret is made with, beside its value.
+#[derive(Clone, Debug, Default)]
+pub struct Creation {
+    /// The KMS key that encrypts it; none is AWS's own.
+    pub kms_key_id: Option<String>,
+    /// Its tags, by name.
+    pub tags: Vec<(String, String)>,
+}
+
+/// With AWS's own KMS key, and no tag.
+pub static AS_USUAL: Creation = Creation { kms_key_id: None, tags: Vec::new() };
 
 /// Where a value went.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,10 +46,24 @@ impl SecretsManager {
     /// Creates a secret with this value as its current version; `None` where one of that name exists.
     ///
     /// `id` makes a repeated call find the version it made before.
-    pub async fn create(&self, name: &str, value: &str, id: Uuid) -> Result<Option<Stored>, SourceError> {
+    pub async fn create(
+        &self,
+        name: &str,
+        value: &str,
+        id: Uuid,
+        with: &Creation,
+    ) -> Result<Option<Stored>, SourceError> {
         let call = Call { action: "secretsmanager:CreateSecret", secret_id: name };
-        let request =
-            self.client.create_secret().name(name).secret_string(value).client_request_token(id.to_string());
+        let tags: Vec<Tag> =
+            with.tags.iter().map(|(name, value)| Tag::builder().key(name).value(value).build()).collect();
+        let request = self
+            .of(name)
+            .create_secret()
+            .name(name)
+            .secret_string(value)
+            .client_request_token(id.to_string())
+            .set_kms_key_id(with.kms_key_id.clone())
+            .set_tags((!tags.is_empty()).then_some(tags));
         match call.made(request.send()).await {
             Ok(answer) => Ok(Some(Stored {
                 arn: answer.arn.unwrap_or_default(),
@@ -63,7 +90,7 @@ impl SecretsManager {
             return Ok(false);
         }
         let call = Call { action: "secretsmanager:RestoreSecret", secret_id };
-        let request = self.client.restore_secret().secret_id(secret_id);
+        let request = self.of(secret_id).restore_secret().secret_id(secret_id);
         call.made(request.send()).await.map_err(|e| call.explain(e))?;
         Ok(true)
     }
@@ -81,7 +108,7 @@ impl SecretsManager {
         }
         let call = Call { action: "secretsmanager:DeleteSecret", secret_id };
         let request = self
-            .client
+            .of(secret_id)
             .delete_secret()
             .secret_id(secret_id)
             .recovery_window_in_days(i64::from(days.clamp(7, 30)));

@@ -13,6 +13,7 @@ mod json_field;
 mod labels;
 mod lifecycle;
 mod replace;
+mod settings;
 mod temporary;
 mod value;
 
@@ -23,7 +24,7 @@ pub use labels::{
     MAX_LABELS, SecretInfo, former_label, id8, is_pin, keeps_former_key, new_pin, old_pin, promote_label,
     retired_label, rollback_label,
 };
-pub use lifecycle::{Deletion, Stored};
+pub use lifecycle::{AS_USUAL, Creation, Deletion, Stored};
 pub use replace::{Action, Current, Replacement, Seen, request_token};
 pub use temporary::{Stays, labels_keep, other_pin};
 pub use value::{At, Form, SecretVersion};

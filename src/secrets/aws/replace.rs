@@ -234,7 +234,7 @@ impl SecretsManager {
     ) -> Result<String, SourceError> {
         let call = Call { action: "secretsmanager:PutSecretValue", secret_id };
         let request = self
-            .client
+            .of(secret_id)
             .put_secret_value()
             .secret_id(secret_id)
             .client_request_token(token)

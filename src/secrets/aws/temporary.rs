@@ -79,6 +79,7 @@ mod tests {
             name: "s".into(),
             rotation_enabled: false,
             deletion: None,
+            primary_region: None,
             versions: versions.into(),
         }
     }

@@ -39,7 +39,7 @@ impl SecretsManager {
     ///
     /// The stage is always named: it is the documented default, and some emulators get the default wrong.
     pub async fn get(&self, secret_id: &str, at: At<'_>) -> Result<SecretVersion, SourceError> {
-        let request = self.client.get_secret_value().secret_id(secret_id);
+        let request = self.of(secret_id).get_secret_value().secret_id(secret_id);
         let request = match at {
             At::Stage(stage) => request.version_stage(stage),
             At::Version(id) => request.version_id(id),

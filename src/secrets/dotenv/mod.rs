@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
+use crate::crypto::Fingerprint;
+
 use super::{DotenvVariable, Fetched, KeyProvider, SourceError, aws::id8, file::read_whole};
 pub use git::{GitExposure, git_exposure};
 pub use lines::{DotenvFile, LineError};
@@ -28,25 +30,19 @@ pub fn backup_path(path: &Path, suffix: &str) -> PathBuf {
 /// The copies that `keys generate --force`, `restore` and others keep of a file: `PATH.bak`, `PATH.bak.1` and so on, and
 /// `PATH.secret-key.bak`.
 pub fn copies(path: &Path) -> Vec<PathBuf> {
-    let Some(name) = path.file_name() else { return Vec::new() };
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    let mut found: Vec<PathBuf> = entries
-        .flatten()
-        .filter(|entry| {
-            let rest = entry.file_name();
-            let rest = rest.as_encoded_bytes().strip_prefix(name.as_encoded_bytes());
-            let number = rest.and_then(|rest| {
-                rest.strip_prefix(b".bak").or_else(|| rest.strip_prefix(b".secret-key.bak"))
-            });
-            number.is_some_and(|number| match number {
-                [] => true,
-                [b'.', digits @ ..] => !digits.is_empty() && digits.iter().all(u8::is_ascii_digit),
-                _ => false,
-            })
-        })
-        .map(|entry| path.with_file_name(entry.file_name()))
-        .collect();
+    let mut found: Vec<PathBuf> = beside(path, |rest| {
+        let number = rest.strip_prefix(b".bak").or_else(|| rest.strip_prefix(b".secret-key.bak"))?;
+        match number {
+            [] => Some(()),
+            [b'.', digits @ ..] => {
+                (!digits.is_empty() && digits.iter().all(u8::is_ascii_digit)).then_some(())
+            }
+            _ => None,
+        }
+    })
+    .into_iter()
+    .map(|(copy, ())| copy)
+    .collect();
     found.sort();
     found
 }
@@ -59,6 +55,37 @@ pub fn old_key_suffix(rotation: Uuid) -> String {
 /// The suffix of the copy that rollback keeps while it needs one, with a rotation's new key in it.
 pub fn new_key_suffix(rotation: Uuid) -> String {
     format!("rekey-{}.new.bak", id8(rotation))
+}
+
+/// The suffix of the copy that finalize keeps for good, with a rotation's old key in it: database backups need that key.
+pub fn retired_suffix(key: Fingerprint) -> String {
+    format!("{RETIRED}{key}")
+}
+
+const RETIRED: &str = "rekey-retired-";
+
+/// The copies beside a file that finalize kept, each with the key that its name names.
+pub fn retired(path: &Path) -> Vec<(PathBuf, Fingerprint)> {
+    let mut found: Vec<_> = beside(path, |rest| {
+        let rest = std::str::from_utf8(rest).ok()?.strip_prefix('.')?;
+        rest.strip_prefix(RETIRED)?.parse().ok()
+    });
+    found.sort_by(|(a, _), (b, _)| a.cmp(b));
+    found
+}
+
+/// Files beside this one whose names begin with its whole name, where the rest of the name says something.
+fn beside<T>(path: &Path, says: impl Fn(&[u8]) -> Option<T>) -> Vec<(PathBuf, T)> {
+    let Some(name) = path.file_name() else { return Vec::new() };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let named = entries.flatten().map(|entry| entry.file_name());
+    named
+        .filter_map(|there| {
+            let said = says(there.as_encoded_bytes().strip_prefix(name.as_encoded_bytes())?)?;
+            Some((path.with_file_name(there), said))
+        })
+        .collect()
 }
 
 impl KeyProvider for DotenvVariable {

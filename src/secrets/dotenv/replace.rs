@@ -128,6 +128,7 @@ impl Change<'_> {
             if let (Some(backup), Some(_)) = (&kept, &like) {
                 self.keep(&before, &current, backup, folder, between)?;
             }
+            self.warn_of_others(&file, &current);
             // Synced first, which may take long: between the comparison and the rename there is nothing.
             let prepared = folder.prepare(real, after.bytes(), like.as_ref(), between)?;
             between();
@@ -141,6 +142,19 @@ impl Change<'_> {
             }
         }
         Err(self.contended())
+    }
+
+    /// Every line that assigns the variable gets the value: one that held a third, overridden one loses it.
+    fn warn_of_others(&self, file: &DotenvFile, current: &[u8]) {
+        let lines = file.lines_with_others(self.var, &[current, self.value]);
+        if !lines.is_empty() {
+            let lines = lines.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            tracing::warn!(
+                path = %self.path.display(),
+                "{} is assigned another value in line {lines}, which a later line overrides: it is overwritten there, too",
+                self.var
+            );
+        }
     }
 
     /// Keeps the file as it was, beside the path as it was given.

@@ -6,6 +6,7 @@
 
 pub mod chunk;
 pub mod claim;
+pub mod evidence;
 pub mod lease;
 pub mod pass;
 pub mod process;
@@ -27,6 +28,7 @@ pub use rotation::{NewRotation, Rotation};
 pub(super) fn statements() -> impl Iterator<Item = &'static Declaration> {
     let files = [
         chunk::STATEMENTS,
+        evidence::STATEMENTS,
         pass::STATEMENTS,
         process::STATEMENTS,
         proof::STATEMENTS,

@@ -35,6 +35,8 @@ pub struct Entry {
     pub reason: QuarantineReason,
     /// Bytes it holds.
     pub length: Option<i32>,
+    /// What it held then, as an acceptance names it. Older versions of rekey recorded none.
+    pub content: Option<String>,
     /// When it was found, RFC 3339.
     pub found_at: String,
     /// Whether an operator accepted it, and the audit trail has the event.
@@ -63,6 +65,7 @@ row!(Entry {
     id,
     reason,
     length,
+    content,
     found_at,
     accepted,
     accepted_at,
@@ -74,7 +77,7 @@ row!(Entry {
 macro_rules! columns {
     () => {
         concat!(
-            "row_id AS id, q.reason, length, to_char(found_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS found_at, ",
+            "row_id AS id, q.reason, length, found_content AS content, to_char(found_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS found_at, ",
             evidenced!(),
             " AS accepted, to_char(accepted_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS accepted_at, accepted_by, accept_reason, accepted_at IS NOT NULL AND NOT ",
             evidenced!(),
@@ -96,12 +99,16 @@ statements! {
              ORDER BY row_id LIMIT 1000"
         );
 
+    /// One entry of a rotation.
+    pub fn find(rotation: Uuid, id: Uuid) -> Optional<Entry> during READ:
+        concat!("SELECT ", columns!(), " FROM rekey.quarantine q WHERE rotation = $1 AND row_id = $2");
+
     fn standing_of(
         rotation: Uuid, ids: &[Uuid], contents: &[Option<String>]
     ) -> All<(Uuid, bool, QuarantineReason)> during "look rows up in the quarantine":
         concat!(
             "SELECT q.row_id, ", evidenced!(),
-            " AND (q.content IS NULL OR q.content = coalesce(u.content, (SELECT 'sha256:' || encode(sha256(t.encrypted_credentials), 'hex') \
+            " AND (coalesce(q.content, q.found_content) IS NULL OR coalesce(q.content, q.found_content) = coalesce(u.content, (SELECT 'sha256:' || encode(sha256(t.encrypted_credentials), 'hex') \
              FROM public.provider_connections t WHERE t.id = u.id))) IS TRUE, q.reason \
              FROM unnest($2::uuid[], $3::text[]) u(id, content) JOIN rekey.quarantine q ON q.rotation = $1 AND q.row_id = u.id"
         );
@@ -110,20 +117,31 @@ statements! {
     pub fn unaccepted(rotation: Uuid) -> One<i64> during "count the quarantine":
         concat!("SELECT count(*) FROM rekey.quarantine q WHERE rotation = $1 AND NOT ", evidenced!());
 
+    // Acceptances of 0.1.0 name no content: they hold for what the row holds when it is first met again.
     fn forget_outdated(rotation: Uuid, ids: &[Uuid], reasons: &[QuarantineReason]) during QUARANTINE:
         "UPDATE rekey.quarantine q SET accepted_at = NULL, accepted_by = NULL, accept_reason = NULL, content = NULL \
          FROM unnest($2::uuid[], $3::text[]) f(id, reason) JOIN public.provider_connections t ON t.id = f.id \
-         WHERE q.rotation = $1 AND q.row_id = f.id AND q.accepted_at IS NOT NULL AND q.content <> CASE \
+         WHERE q.rotation = $1 AND q.row_id = f.id AND q.accepted_at IS NOT NULL AND coalesce(q.content, q.found_content) <> CASE \
          WHEN f.reason = 'damaged' THEN 'xmin:' || t.xmin ELSE 'sha256:' || encode(sha256(t.encrypted_credentials), 'hex') END";
 
     fn insert(rotation: Uuid, ids: &[Uuid], reasons: &[QuarantineReason], lengths: &[i32]) -> All<Uuid> during QUARANTINE:
-        "INSERT INTO rekey.quarantine (rotation, row_id, reason, length) \
-         SELECT $1, * FROM unnest($2::uuid[], $3::text[], $4::int[]) ON CONFLICT (rotation, row_id) \
-         DO UPDATE SET reason = excluded.reason, length = excluded.length, \
+        "INSERT INTO rekey.quarantine (rotation, row_id, reason, length, found_content) \
+         SELECT $1, f.id, f.reason, f.length, (SELECT CASE WHEN f.reason = 'damaged' THEN 'xmin:' || t.xmin \
+         ELSE 'sha256:' || encode(sha256(t.encrypted_credentials), 'hex') END \
+         FROM public.provider_connections t WHERE t.id = f.id) \
+         FROM unnest($2::uuid[], $3::text[], $4::int[]) f(id, reason, length) ON CONFLICT (rotation, row_id) \
+         DO UPDATE SET reason = excluded.reason, length = excluded.length, found_content = excluded.found_content, \
          (accepted_at, accepted_by, accept_reason, content) = (SELECT quarantine.accepted_at, quarantine.accepted_by, \
          quarantine.accept_reason, quarantine.content \
          WHERE (excluded.reason = 'rejected') = (quarantine.reason = 'rejected')) \
-         WHERE quarantine.reason <> excluded.reason OR quarantine.length <> excluded.length RETURNING row_id";
+         WHERE quarantine.reason <> excluded.reason OR quarantine.length <> excluded.length \
+         OR quarantine.found_content IS DISTINCT FROM excluded.found_content RETURNING row_id";
+
+    /// Notes what rows hold whose entries do not say it, because 0.1.0 wrote them: from then on that is what was accepted.
+    pub fn note_contents(rotation: Uuid) during QUARANTINE:
+        "UPDATE rekey.quarantine q SET found_content = CASE WHEN q.reason = 'damaged' THEN 'xmin:' || t.xmin \
+         ELSE 'sha256:' || encode(sha256(t.encrypted_credentials), 'hex') END \
+         FROM public.provider_connections t WHERE q.rotation = $1 AND q.found_content IS NULL AND t.id = q.row_id";
 
     fn delete(rotation: Uuid, ids: &[Uuid]) during "release rows from quarantine":
         "DELETE FROM rekey.quarantine WHERE rotation = $1 AND row_id = ANY($2)";
@@ -159,6 +177,11 @@ impl Content {
     /// Of a row whose credential cannot be read.
     pub fn version(xmin: Xid) -> Content {
         Content(format!("xmin:{}", xmin.0))
+    }
+
+    /// As an entry recorded it.
+    pub fn recorded(text: &str) -> Content {
+        Content(text.to_owned())
     }
 }
 

@@ -153,13 +153,20 @@ statements! {
 
     fn all_compromised() -> All<Rotation> during "read the compromised rotations":
         concat!(
-            "SELECT ", columns!(), " FROM rekey.rotations WHERE table_name = 'public.provider_connections' AND compromised \
-             ORDER BY id DESC"
+            "SELECT ", columns!(), " FROM rekey.rotations r WHERE table_name = 'public.provider_connections' AND (compromised \
+             OR EXISTS (SELECT FROM rekey.events e WHERE e.rotation = r.id AND (e.action = 'compromised' \
+             OR e.action = 'start' AND e.detail->>'compromised' = 'true'))) ORDER BY id DESC"
         );
 
     /// Ids of the rotations that are over.
     pub fn over() -> All<Uuid> during "list the rotations that are over":
         "SELECT id FROM rekey.rotations WHERE state IN ('finalized', 'rolled_back')";
+
+    // 0.1.0 recorded no version at the end: it is the one that the old key was read from.
+    fn retired(key: Fingerprint) -> All<Option<String>> during "list the keys that were retired":
+        "SELECT coalesce((SELECT e.detail->>'retired_version' FROM rekey.events e WHERE e.rotation = r.id \
+         AND e.action = 'finalized' ORDER BY e.seq DESC LIMIT 1), r.old_version) \
+         FROM rekey.rotations r WHERE r.state = 'finalized' AND r.old_fingerprint = $1";
 
     /// One rotation by id.
     pub fn by_id(id: Uuid) -> One<Rotation> during READ:
@@ -217,6 +224,11 @@ pub async fn compromised(conn: &mut PgConnection) -> Result<Vec<Rotation>, Store
     }
 }
 
+/// Versions of secrets that finished rotations of this ledger have labelled as retired, holding this key.
+pub async fn retired_versions(conn: &mut PgConnection, key: Fingerprint) -> Result<Vec<String>, StoreError> {
+    Ok(retired(conn, key).await?.into_iter().flatten().collect())
+}
+
 /// Records a new rotation unless another process has just done so; returns the active one and whether it is ours.
 pub async fn begin(
     conn: &mut PgConnection,
@@ -238,6 +250,7 @@ pub async fn begin(
         "old_fingerprint": new.old.fingerprint, "new_fingerprint": new.new.fingerprint,
         "old_source": new.old.source, "new_source": new.new.source,
         "old_version": new.old.version, "new_version": new.new.version,
+        "old_arn": new.old.arn, "new_arn": new.new.arn,
         "compromised": new.compromised, "settings": new.settings,
     });
     audit::append(&mut tx, Some(new.id), "plan", actor, new.plan.clone()).await?;

@@ -76,6 +76,8 @@ kinds! {
     WeakKey = sources::WEAK;
     AutomaticRotation = sources::AUTOMATIC_ROTATION;
     SharedKey = sources::SHARED;
+    ReplicaSecret = sources::REPLICA_SECRET;
+    OpenFile = sources::OPEN_FILE;
     ActiveRotation = active::ACTIVE;
     OtherDatabase = other_database::OTHER;
 }

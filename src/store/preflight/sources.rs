@@ -29,3 +29,17 @@ pub(super) const SHARED: About = About {
     meaning: "Another database's rotation uses the same secrets",
     remedy: "Run `rekey run` and `rekey verify` for every database that uses the secrets first",
 };
+
+pub(super) const REPLICA_SECRET: About = About {
+    name: "replica-secret",
+    may_be_allowed: false,
+    meaning: "The secret is a replica of one in another region, and takes no value and no label here",
+    remedy: "Name the secret by its ARN in its primary region",
+};
+
+pub(super) const OPEN_FILE: About = About {
+    name: "open-file",
+    may_be_allowed: true,
+    meaning: "Every user of the machine may write the file that the application reads its key from",
+    remedy: "Take the right away: `chmod o-w FILE`",
+};

@@ -129,3 +129,21 @@ fn the_file_is_replaced_whole() {
     assert!(std::fs::read_to_string(&path).unwrap().contains("rekey_exit_code 75\n"));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
+
+/// In a folder that others may write to, a link may wait where the file is made first.
+#[test]
+fn a_file_is_not_written_through_a_link() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (path, victim) = (dir.path().join("rekey.prom"), dir.path().join("victim"));
+    std::fs::write(&victim, "untouched").expect("a file");
+    let beside = dir.path().join(format!("rekey.prom.{}.tmp", std::process::id()));
+    std::os::unix::fs::symlink(&victim, &beside).expect("a link");
+    let metrics = Metrics::default();
+    assert!(metrics.write_file(&path).is_err());
+    assert_eq!(std::fs::read_to_string(&victim).expect("it reads"), "untouched");
+    std::fs::remove_file(&beside).expect("it goes");
+    std::os::unix::fs::symlink(&victim, &path).expect("a link");
+    metrics.write_file(&path).expect("written");
+    assert_eq!(std::fs::read_to_string(&victim).expect("it reads"), "untouched");
+    assert!(std::fs::read_to_string(&path).expect("it reads").contains("rekey_"));
+}

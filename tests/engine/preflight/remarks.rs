@@ -45,7 +45,7 @@ fn a_remark_that_the_database_cannot_hold() {
 
         store_raw(&db, unreadable, b"?");
         command(&["run"]).exits(5);
-        command(&["quarantine", "accept", &unreadable.to_string()]).exits(0);
+        command(&["quarantine", "accept", &unreadable.to_string(), "--yes", "--reason", REMARK]).exits(0);
         command(&["run"]).exits(0);
         let told: i64 = db.value("SELECT count(*) FROM audit_logs WHERE context->>'reason' LIKE '2026%'");
         assert!(told > 0, "{encoding}");

@@ -8,7 +8,9 @@ use super::{Former, Found, Needed, Write, Written};
 use crate::crypto::Fingerprint;
 use crate::error::{Error, Exit, Result};
 use crate::jobs::Session;
-use crate::secrets::aws::{Action, Replacement, SecretInfo, SecretsManager, Seen, former_label, is_object};
+use crate::secrets::aws::{
+    Action, At, Replacement, SecretInfo, SecretsManager, Seen, former_label, is_object,
+};
 use crate::secrets::{AwsSource, KeySource, SourceError};
 
 impl Write<'_> {
@@ -41,7 +43,7 @@ impl Write<'_> {
                 return Err(not_a_stage(self.target, "the secret doesn't exist yet"));
             }
             let content = first_content(self.target, target, self.value)?;
-            return match client.create(secret_id, &content, id).await? {
+            return match client.create(secret_id, &content, id, self.creation).await? {
                 Some(stored) => Ok(Written { version: Some(stored.version_id), ..fresh.written(true) }),
                 None => {
                     Err(Error::new(Exit::Busy, format!("another process has just created {}", self.target))
@@ -127,7 +129,9 @@ impl Write<'_> {
             let used = current.is_some_and(|c| c.value == there);
             match judge.judge(&there) {
                 // Not while a rotation may still look for it there.
-                Seen::Wanted if used && !judge.needed.protects(&there) => {}
+                Seen::Wanted if used && !judge.needed.protects(&there) => {
+                    refuse_foreign_pending(client, &info, target, version).await?;
+                }
                 Seen::Wanted => return Ok(Written { version: holder, ..judge.written(false) }),
                 Seen::Foreign => {
                     return Err(judge.explain(SourceError::Malformed {
@@ -136,12 +140,49 @@ impl Write<'_> {
                         hint: String::new(),
                     }));
                 }
-                Seen::Replaceable => self.label_former(client, judge, &info, (version, &there)).await?,
+                Seen::Replaceable => {
+                    refuse_foreign_pending(client, &info, target, version).await?;
+                    self.label_former(client, judge, &info, (version, &there)).await?;
+                }
             }
         }
         let version = client.stage(target, self.value, stage, id).await?;
         Ok(Written { version: Some(version), former_version: holder, ..judge.written(true) })
     }
+}
+
+/// Refuses (7) to take a label off a version that was not put there for this key: one of AWS's own rotation, or one in which
+/// other fields differ from what is current.
+async fn refuse_foreign_pending(
+    client: &SecretsManager,
+    info: &SecretInfo,
+    target: &AwsSource,
+    version: &str,
+) -> Result<()> {
+    let others = async |at| match (&target.field, client.get(&target.secret_id, at).await) {
+        (Some(field), Ok(found)) => {
+            let fields: Option<serde_json::Map<String, serde_json::Value>> =
+                serde_json::from_slice(&found.content).ok();
+            Ok(fields.map(|mut fields| {
+                fields.remove(field);
+                fields
+            }))
+        }
+        (_, Err(SourceError::Missing { .. })) | (None, Ok(_)) => Ok(None),
+        (_, Err(e)) => Err(Error::from(e)),
+    };
+    let pending = others(At::Version(version)).await?;
+    let current = others(At::Stage("AWSCURRENT")).await?;
+    if !info.rotation_enabled && (pending.is_none() || current.is_none() || pending == current) {
+        return Ok(());
+    }
+    let message = format!(
+        "version {version} of {} waits to become current and is not this key's: taking its label off would lose that change",
+        info.name
+    );
+    Err(Error::new(Exit::State, message).hint(
+        "Let that rotation end first (`aws secretsmanager describe-secret` shows it), or cancel it: `aws secretsmanager cancel-rotate-secret`",
+    ))
 }
 
 /// What a secret that does not exist yet is created with.

@@ -97,6 +97,18 @@ impl DotenvFile {
         Ok(Some(value))
     }
 
+    /// Lines that assign a variable another value than these, be it that a later line overrides them.
+    pub fn lines_with_others(&self, name: &str, known: &[&[u8]]) -> Vec<usize> {
+        let assign = self.assignments.iter().filter(|a| &self.bytes[a.name.clone()] == name.as_bytes());
+        let differs = |found: &&Assignment| {
+            found.raw.as_ref().is_some_and(|(range, quote)| {
+                let value = decode(&self.bytes[range.clone()], *quote);
+                !value.is_empty() && !known.contains(&value.as_slice())
+            })
+        };
+        assign.filter(differs).map(|found| found.line).collect()
+    }
+
     /// The same file with the variable set in every line that assigns it, or appended where none does; every
     /// other byte is kept. The value stands unquoted unless it must be quoted.
     pub fn with(&self, name: &str, value: &[u8]) -> Result<DotenvFile, LineError> {
