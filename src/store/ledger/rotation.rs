@@ -153,9 +153,8 @@ statements! {
 
     fn all_compromised() -> All<Rotation> during "read the compromised rotations":
         concat!(
-            "SELECT ", columns!(), " FROM rekey.rotations r WHERE table_name = 'public.provider_connections' AND (compromised \
-             OR EXISTS (SELECT FROM rekey.events e WHERE e.rotation = r.id AND (e.action = 'compromised' \
-             OR e.action = 'start' AND e.detail->>'compromised' = 'true'))) ORDER BY id DESC"
+            "SELECT ", columns!(), " FROM rekey.rotations WHERE table_name = 'public.provider_connections' AND compromised \
+             ORDER BY id DESC"
         );
 
     /// Ids of the rotations that are over.
