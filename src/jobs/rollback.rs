@@ -194,7 +194,8 @@ async fn turn(
         return Ok(false);
     }
     if now.promoting_at.is_some() {
-        let target = Target::of(&session.sources, &now, None)?;
+        let source = request.keys.target_of(&now)?;
+        let target = Target { sources: &session.sources, rotation: &now, source };
         let (conn, allowed) = (alone.conn(), &request.work.allowed);
         shared_key::refuse(session, conn, &target, Move::Rollback, allowed).await?;
     }
