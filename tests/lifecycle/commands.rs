@@ -192,7 +192,7 @@ fn a_mounted_secret_is_waited_for() {
     until("the promotion to begin", SOON, || (state(&db) == "promoting").then_some(()));
     swap("..2026_2");
     let done = waiting.wait().expect(0);
-    assert!(done.stderr.contains("put the key with fingerprint"), "{done}");
+    assert!(done.stderr.contains("the key with fingerprint"), "{done}");
     assert!(done.stdout.contains("restart"), "{done}");
     let back = ["rollback", "--yes", "--target", &mounted];
     kept(&stand, &db, &back).exits(7);
