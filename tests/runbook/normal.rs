@@ -18,7 +18,7 @@ impl Names {
             let loose = self.loose || sampled || line.contains(" sampled ");
             self.line(line, loose) + "\n"
         };
-        output.lines().map(&mut line).collect()
+        output.lines().filter(|line| !is_progress(line)).map(&mut line).collect()
     }
 
     fn line(&self, line: &str, loose: bool) -> String {
@@ -33,6 +33,13 @@ impl Names {
         }
         numbers(&words(&line), loose)
     }
+}
+
+/// How far a run was after some seconds: which lines there are depends on the machine.
+fn is_progress(line: &str) -> bool {
+    ["pass ", "sweep ", "dry run: ", "waiting "]
+        .iter()
+        .any(|word| line.split_once("  INFO ").is_some_and(|(_, said)| said.starts_with(word)))
 }
 
 /// What a brief block shows: no counters, times, places or chain heads; one `⋮` a command stands for them.
