@@ -91,6 +91,7 @@ pub async fn finalize(session: &Session, request: &FinalizeRequest, stop: Stop) 
     let accepted = quarantined - quarantine::unaccepted(alone.conn(), r.id).await?;
     let next = standing::next_steps(session, alone.conn(), Some(&now), JustDone::Nothing).await?;
     let (seq, hash) = audit::head(alone.conn()).await?;
+    alone.give_back().await?;
     Ok(Finalized { ending, rotation: now, accepted, others, next, event_head: format!("{seq}:{hash}") })
 }
 

@@ -2,6 +2,10 @@
 //!
 //! No transaction is held open while reading: an open snapshot stops the pruning that waves live on.
 
+mod stretch;
+
+pub use stretch::Stretch;
+
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -193,63 +197,6 @@ statements! {
     pub fn gone(ids: &[Uuid]) -> All<Uuid> during "look for deleted connections":
         "SELECT u.id FROM unnest($1::uuid[]) u(id) WHERE NOT EXISTS \
          (SELECT FROM public.provider_connections t WHERE t.id = u.id AND t.encrypted_credentials IS NOT NULL)";
-}
-
-/// The next stretch of a chunk to read.
-#[derive(Clone, Debug)]
-pub enum Stretch {
-    /// Keys from the open start, up to `hi` inclusive.
-    FromStart { hi: Uuid, limit: i64 },
-    /// Keys after `lo`, up to `hi` inclusive.
-    After { lo: Uuid, hi: Uuid, limit: i64 },
-    /// Places in the heap after `after`, in blocks before `hi`; in the order of their places.
-    Places { after: Tid, hi: u32, limit: i64 },
-    /// These rows; values longer than `max` bytes are left out.
-    Ids { ids: Vec<Uuid>, max: i32 },
-    /// Whatever is at these places; values longer than `max` bytes are left out.
-    At { places: Vec<Tid>, max: i32 },
-}
-
-impl Stretch {
-    /// The longest value that the statement carries.
-    pub fn max(&self) -> i32 {
-        match self {
-            Stretch::Ids { max, .. } | Stretch::At { max, .. } => *max,
-            _ => INLINE_BYTES,
-        }
-    }
-
-    /// The most rows it has; none for rows that are named.
-    pub fn limit(&self) -> Option<i64> {
-        match self {
-            Stretch::FromStart { limit, .. }
-            | Stretch::After { limit, .. }
-            | Stretch::Places { limit, .. } => Some(*limit),
-            Stretch::Ids { .. } | Stretch::At { .. } => None,
-        }
-    }
-
-    /// The same rows, one by one or a few of them: by the way that they were met.
-    pub fn some(&self, rows: &[(Uuid, Tid)], max: i32) -> Stretch {
-        match self {
-            Stretch::Places { .. } | Stretch::At { .. } => {
-                Stretch::At { places: rows.iter().map(|(_, at)| *at).collect(), max }
-            }
-            _ => Stretch::Ids { ids: rows.iter().map(|(id, _)| *id).collect(), max },
-        }
-    }
-
-    fn query(&self, max: i32) -> Query<Read<'static>> {
-        match self {
-            Stretch::FromStart { hi, limit } => read_from_start(max, *hi, *limit),
-            Stretch::After { lo, hi, limit } => read_after(max, *lo, *hi, *limit),
-            Stretch::Places { after, hi, limit } => {
-                read_places(max, *after, Tid { block: *hi, offset: 0 }, *limit)
-            }
-            Stretch::Ids { ids, .. } => read_ids(max, ids),
-            Stretch::At { places, .. } => read_at(max, places),
-        }
-    }
 }
 
 /// How far a stretch was read.
