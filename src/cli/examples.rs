@@ -72,8 +72,7 @@ pub const QUARANTINE_RETRY: &str = "Examples:
   rekey quarantine retry --also-key file:older.key";
 
 pub const QUARANTINE_ACCEPT: &str = "Examples:
-  rekey quarantine accept 01900000-0000-7000-8000-0000000000aa --reason \"lost\"
-  rekey quarantine accept 01900000-0000-7000-8000-0000000000aa --reason \"no backup has it\" --yes";
+  rekey quarantine accept 01900000-0000-7000-8000-0000000000aa --reason \"lost\"";
 
 pub const EXPLAIN: &str = "Examples:
   rekey explain 7

@@ -110,7 +110,7 @@ fn pins_that_may_not_be_set() {
     let deny = refused("UpdateSecretVersionStage", usize::MAX, 400, "AccessDeniedException");
     let relay = block_on(Relay::start(&app.moto.url, deny));
     let warned = app.rekey_through(&relay.url, ["run"]).exits(0);
-    assert!(warned.stderr.contains("pinned"), "{warned}");
+    assert!(warned.stderr.contains("staging labels"), "{warned}");
     assert!(app.our_labels().is_empty());
     promote(&app, deny).expect(3);
     assert_eq!(app.state(), "migrated");
