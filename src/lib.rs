@@ -11,6 +11,9 @@
 //!        └────┼──────────┘       (beside them `cache`: the application's stale entries in Redis)
 //!     rotation  crypto      pure: states, permits, chunks, waves, counters · keys, envelope, rewrap, tag
 //! ```
+//! Beside `cli`: `manual` (help, man pages), `pages` (the report, the page to watch), `text`; [`program`] runs what an operator
+//! names.
+//!
 //! *The guide* in comments is the application's key management guide: `docs/key-management.md` answers it section by
 //! section. `CONTRIBUTING.md` says which files to open for which change.
 //!
@@ -32,8 +35,11 @@ pub mod entropy;
 pub mod error;
 pub mod fault_point;
 pub mod jobs;
+pub mod manual;
+pub mod pages;
 pub mod program;
 pub mod rotation;
 pub mod secrets;
 pub mod store;
 pub mod telemetry;
+pub mod text;

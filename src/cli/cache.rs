@@ -7,12 +7,12 @@ use zeroize::Zeroizing;
 
 use super::confirm::confirm;
 use super::context::Context;
-use super::examples;
 use super::last_lines::print_head;
 use super::signals;
 use crate::cache::{CacheError, Mode, Target};
 use crate::error::{Exit, Result};
 use crate::jobs::cache::purge;
+use crate::manual::examples;
 use crate::telemetry::progress::thousands;
 
 /// `rekey cache …`

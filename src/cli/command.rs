@@ -4,14 +4,11 @@
 use clap::{Parser, Subcommand};
 
 use super::cache::CacheCommand;
-use super::completions::CompletionsArgs;
 use super::control::ResumeArgs;
-use super::examples;
 use super::explain::ExplainArgs;
 use super::finalize::FinalizeArgs;
 use super::init::InitArgs;
 use super::keys::KeysCommand;
-use super::man::ManArgs;
 use super::options::{Global, KeyArgs};
 use super::plan::PlanArgs;
 use super::promote::PromoteArgs;
@@ -21,6 +18,9 @@ use super::rollback::RollbackArgs;
 use super::run::RunArgs;
 use super::status::StatusArgs;
 use super::verify::VerifyArgs;
+use crate::manual::completions::CompletionsArgs;
+use crate::manual::examples;
+use crate::manual::man::ManArgs;
 
 /// Re-encrypts every stored bank credential under a new AES-256-GCM key, and proves it
 #[derive(Parser)]

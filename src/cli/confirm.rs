@@ -3,10 +3,10 @@
 
 use std::io::{BufRead, IsTerminal, Write};
 
-use super::age::age;
 use crate::error::{Error, Exit, Result};
 use crate::jobs::stakes::{Milestone, Stakes};
 use crate::telemetry::progress::thousands;
+use crate::text::age::age;
 
 /// What an operator has to type to agree.
 #[derive(Clone, Copy)]

@@ -8,7 +8,7 @@ macro_rules! println {
     ($($what:tt)+) => {{
         use std::io::Write as _;
         let text = format!($($what)+);
-        let text = $crate::cli::printable::printable(&text);
+        let text = $crate::text::printable::printable(&text);
         let _ = $crate::telemetry::console::around_the_bar(|| writeln!(std::io::stdout(), "{text}"));
     }};
 }
@@ -19,7 +19,7 @@ macro_rules! eprintln {
     ($($what:tt)+) => {{
         use std::io::Write as _;
         let text = format!($($what)+);
-        let text = $crate::cli::printable::printable(&text);
+        let text = $crate::text::printable::printable(&text);
         let _ = $crate::telemetry::console::around_the_bar(|| writeln!(std::io::stderr(), "{text}"));
     }};
 }
@@ -33,29 +33,23 @@ macro_rules! print {
     }};
 }
 
-mod age;
 mod cache;
 mod columns;
 mod command;
-mod completions;
 mod confirm;
 mod context;
 mod control;
-mod examples;
 mod explain;
 mod finalize;
 mod hardening;
-mod help;
 mod init;
 mod keys;
 mod last_lines;
-mod man;
 mod options;
 mod parsing;
 mod person;
 mod plan;
 mod plan_text;
-mod printable;
 mod promote;
 mod quarantine;
 mod refusal;
@@ -67,7 +61,6 @@ mod signals;
 mod status;
 mod status_text;
 mod summary;
-mod templates;
 mod variables;
 mod verify;
 mod verify_text;
@@ -81,6 +74,7 @@ pub use context::Context;
 
 use crate::error::{Error, Exit, Result};
 use crate::jobs::interrupt::unless_stopped;
+use crate::manual::{completions, man};
 use crate::store::connect::answer_limit;
 use crate::store::with_answer_limit;
 use crate::telemetry::termination::LastWord;

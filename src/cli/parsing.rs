@@ -7,8 +7,8 @@ use clap::parser::ValueSource;
 use clap::{ArgAction, ColorChoice, Command, CommandFactory, FromArgMatches};
 
 use super::command::Cli;
-use super::help;
 use super::variables::{called_by_its_variable, said};
+use crate::manual::help;
 
 /// The command line, or what to print in its place.
 pub fn parse() -> Result<Cli, clap::Error> {

@@ -9,11 +9,12 @@ use uuid::Uuid;
 use super::context::Context;
 use super::last_lines::{print_head, print_next};
 use super::options::{KeyArgs, WorkArgs, given};
-use super::printable::printable;
-use super::{examples, signals, summary};
+use super::{signals, summary};
 use crate::error::{Error, Exit, Result};
 use crate::jobs::quarantine::{self, Listing, RetryRequest};
+use crate::manual::examples;
 use crate::store::ledger::quarantine::Entry;
+use crate::text::printable::printable;
 
 #[derive(Subcommand)]
 pub enum QuarantineCommand {

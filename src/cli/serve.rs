@@ -9,9 +9,9 @@ use serde::Serialize;
 use tokio::sync::{Notify, watch};
 
 use super::Context;
-use super::templates::{CSS, fill};
 use crate::error::{Error, Exit, Result};
 use crate::jobs::board::{Board, Looking};
+use crate::pages::{CSS, SCRIPT, fill};
 use crate::store::connect::answer_limit;
 use crate::store::with_answer_limit;
 use crate::telemetry::http::{self, Served, Site};
@@ -37,12 +37,7 @@ pub async fn start(address: SocketAddr, context: &Context) -> Result<SocketAddr>
     let mut served = Served { metrics, silence: context.lease_ttl, site: None };
     if context.database_url.is_some() {
         let (page, asked) = (watch::Sender::new(page(None, None)?.into()), Arc::new(Notify::new()));
-        served.site = Some(Site {
-            page: page.subscribe(),
-            style: CSS,
-            script: include_str!("templates/page.js"),
-            asked: asked.clone(),
-        });
+        served.site = Some(Site { page: page.subscribe(), style: CSS, script: SCRIPT, asked: asked.clone() });
         let looking = keep_looking(beside(context), page, asked);
         tokio::spawn(with_answer_limit(answer_limit(context.lease_ttl), looking));
     }

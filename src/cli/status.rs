@@ -9,11 +9,11 @@ use clap::builder::BoolishValueParser;
 
 use super::context::Context;
 use super::last_lines::witness;
-use super::printable::printable;
 use super::{serve, signals, status_text};
 use crate::error::{Exit, Result};
 use crate::jobs::status::{Status, Watch};
 use crate::telemetry::console::Page;
+use crate::text::printable::printable;
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(2);

@@ -1,11 +1,11 @@
 //! A status for people: where it is, the rotation, its keys and rows, who works on it. 24 lines with three processes.
 
-use super::age::age;
 use super::last_lines::{head_line, next_lines};
 use crate::jobs::status::{CurrentKey, Heading, PassProgress, Status};
 use crate::rotation::{PassOutcome, State};
 use crate::store::ledger::process::Process;
 use crate::telemetry::progress::thousands;
+use crate::text::age::age;
 
 /// A line of the text.
 macro_rules! say {

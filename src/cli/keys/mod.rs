@@ -21,8 +21,8 @@ mod validate;
 use clap::Subcommand;
 
 use super::context::Context;
-use super::examples;
 use crate::error::{Exit, Result};
+use crate::manual::examples;
 
 /// `rekey keys …`
 #[derive(Subcommand)]

@@ -4,10 +4,10 @@ use std::io::{self, BufWriter, Stdout, Write as _};
 
 use serde_json::json;
 
-use super::csv;
 use crate::cli::last_lines;
 use crate::error::{Error, Exit, Result};
 use crate::jobs::report::{Exposed, Listing, Sums};
+use crate::pages::csv;
 use crate::store::report::Affected;
 
 /// How they are printed.

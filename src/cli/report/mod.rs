@@ -1,8 +1,6 @@
-//! `rekey report`: arguments, and which format. The formats are in [`pages`], what people are to be told in [`csv`].
+//! `rekey report`: arguments, and which format. The formats are in [`crate::pages`].
 
 mod affected;
-mod csv;
-mod pages;
 
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
@@ -12,8 +10,8 @@ use super::context::Context;
 use super::refusal;
 use crate::error::{Error, Exit, Result};
 use crate::jobs::report::{self, Head, Which};
+use crate::pages::report::Pages;
 use affected::{Form, Printed};
-use pages::Pages;
 
 /// `--format` of `report`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

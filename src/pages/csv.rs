@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use crate::cli::printable::printable;
 use crate::jobs::report::Exposed;
 use crate::store::report::Affected;
+use crate::text::printable::printable;
 
 /// The names of the columns.
 pub const HEADER: &str = "rotation,compromised,complete,user_id,provider_slug,connection_id\r\n";

@@ -15,14 +15,7 @@ pub struct CompletionsArgs {
 pub fn run(args: CompletionsArgs, mut rekey: Command) -> Result<Exit> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut rekey, "rekey", &mut script);
-    super::man::to_stdout(&script).map_err(|e| {
-        Error::new(
-            Exit::Internal,
-            format!(
-                "can't print the script: \
-        {e}"
-            ),
-        )
-    })?;
+    super::man::to_stdout(&script)
+        .map_err(|e| Error::new(Exit::Internal, format!("can't print the script: {e}")))?;
     Ok(Exit::Ok)
 }

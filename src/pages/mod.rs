@@ -1,19 +1,24 @@
 //! The pages' templates: Jinja text in `templates/`, which a designer can edit, and the few filters that it uses. A template
 //! is given a report, or what `status` found, as JSON has it, and every value goes through [`printable`] and, in HTML, is escaped.
 
+pub mod csv;
+pub mod report;
+
 use std::sync::LazyLock;
 
 use minijinja::value::Serde;
 use minijinja::{Environment, Output, State, UndefinedBehavior, Value, escape_formatter};
 use serde::Serialize;
 
-use super::age::age;
-use super::printable::printable;
 use crate::error::{Error, Exit, Result};
 use crate::telemetry::progress::thousands;
+use crate::text::age::age;
+use crate::text::printable::printable;
 
 /// The one style sheet.
 pub const CSS: &str = include_str!("templates/page.css");
+/// What the page to watch fetches itself anew with.
+pub const SCRIPT: &str = include_str!("templates/page.js");
 
 const TEMPLATES: &[(&str, &str)] = &[
     ("parts.html", include_str!("templates/parts.html")),

@@ -5,7 +5,7 @@ use minijinja::value::Serde;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::cli::templates::{CSS, fill, inert_json};
+use super::{CSS, fill, inert_json};
 use crate::error::{Error, Exit, Result};
 use crate::jobs::report::Report;
 
