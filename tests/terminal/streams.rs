@@ -50,8 +50,8 @@ fn a_dumb_terminal_gets_lines() {
 #[test]
 fn pods_get_json_with_progress() {
     let db = loaded();
-    let run = run_in_small_steps(&db).without("REKEY_LOG_FORMAT");
-    let run = held_up(&db, run.env("KUBERNETES_SERVICE_HOST", "10.0.0.1"));
+    let run = run_in_small_steps(&db).without("REKEY_LOG_FORMAT").env("KUBERNETES_SERVICE_HOST", "10.0.0.1");
+    let run = held_up(&db, run.env("REKEY_OPERATOR", "alice").env("REKEY_REASON", "a test"));
     let lines: Vec<Value> =
         run.stderr.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let progress = |line: &&Value| line["message"] == "progress" && line["waiting"] == true;
@@ -86,7 +86,8 @@ fn quiet_is_quiet_and_verbose_tells_more() {
     let db = loaded();
     let quiet = run_in_small_steps(&db).args(["-q"]).without("REKEY_LOG_FORMAT").exits(0);
     assert!(quiet.stderr.lines().all(|line| line.contains(" WARN ")), "{quiet}");
-    let wrong = rekey(&db, ["-q", "promote", "--new-key", "env:ABSENT"]).without("REKEY_LOG_FORMAT").run();
+    let wrong = rekey(&db, ["-q", "promote", "--new-key", "env:ABSENT"]).without("REKEY_LOG_FORMAT");
+    let wrong = wrong.env("REKEY_REASON", "a test").run();
     assert!(wrong.stderr.starts_with("error: "), "{wrong}");
     let more = rekey(&db, ["-v", "verify"]).env("RUST_LOG", "off").without("REKEY_LOG_FORMAT").exits(0);
     let most = rekey(&db, ["-vv", "verify"]).without("REKEY_LOG_FORMAT").exits(0);
