@@ -7,7 +7,7 @@ use crate::support::{Db, Judge, NEW, OLD, SOON, block_on, rekey, run_in_small_st
 use rustix::process::Signal;
 
 /// Waits until so many processes say that they are at work.
-fn wait_for_processes(db: &Db, number: i64) {
+pub fn wait_for_processes(db: &Db, number: i64) {
     until(&format!("{number} processes to be at work"), SOON, || {
         // There is no such table at first.
         let there = db.try_value::<i64>("SELECT count(*) FROM rekey.processes");

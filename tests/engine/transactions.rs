@@ -39,23 +39,29 @@ fn none_of_them_outlasts_many_batches() {
     }
 }
 
-/// In an undisturbed run: on a busy machine a look at the server may hold its snapshot through all of so short a run, so that
-/// the best of three counts.
+/// In an undisturbed run: on a busy machine a look at the server may hold its snapshot through much of so short a run, so that
+/// the best of some counts.
 #[test]
 fn most_updates_stay_on_their_page() {
     let sql =
         "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'provider_connections'";
-    let shares = (0..3).map(|_| {
+    let share = || {
         let db = Db::new();
-        Load::rows(5000).into(&db);
+        Load::rows(20_000).into(&db);
         rekey(&db, ["run", "--workers", "1"]).exits(0);
         let (updates, hot) = until("the server to have counted", SOON, || {
             let counted: (i64, i64) =
                 crate::support::block_on(sqlx::query_as(sql).fetch_one(db.pool())).unwrap();
-            (counted.0 >= 5000).then_some(counted)
+            (counted.0 >= 20_000).then_some(counted)
         });
         hot as f64 / updates as f64
-    });
-    let best = shares.into_iter().fold(0.0, f64::max);
+    };
+    let mut best = 0.0_f64;
+    for _ in 0..5 {
+        best = best.max(share());
+        if best > 0.5 {
+            break;
+        }
+    }
     assert!(best > 0.5, "at most {:.0} % of the updates stayed on their page", best * 100.0);
 }

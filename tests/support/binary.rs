@@ -183,6 +183,13 @@ impl Running {
         self.child.try_wait().expect("a child can be asked").is_none()
     }
 
+    /// How it ended and what it said, for the message of a test that did not expect it to end.
+    pub fn last_words(&mut self) -> String {
+        let status = self.child.wait();
+        let said = self.output.take().map(|(out, err)| (out.join(), err.join()));
+        format!("{status:?}\n{said:?}")
+    }
+
     /// SIGKILL, now; the output it had written until then.
     pub fn kill(self) -> Outcome {
         self.signal(Signal::KILL);

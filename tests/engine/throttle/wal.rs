@@ -92,7 +92,7 @@ fn a_slot_that_nobody_reads_is_waited_for_or_refused() {
     let mut run = gentle(&db).args(["--max-slot-wal", "2MB"]).start();
     held_up(&db, &mut run, "slot retains WAL");
     let refused = rekey(&db, ["run", "--max-slot-wal", "1MB"]).exits(4);
-    assert!(refused.stderr.contains("slots: slot forgotten keeps"), "{refused}");
+    assert!(refused.stderr.contains("slots: Inactive slot forgotten retains"), "{refused}");
     db.execute("SELECT pg_drop_replication_slot('forgotten')");
     run.wait().expect(0);
     judge.all_on(&db, NEW);
