@@ -6,8 +6,8 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::last_lines;
+use super::operator;
 use super::options::{Global, Output};
-use super::person;
 use crate::error::{Error, Exit, Result};
 use crate::jobs::{AppCache, Session};
 use crate::rotation::Step;
@@ -39,7 +39,7 @@ impl Context {
     /// Nothing is contacted yet.
     pub fn new(global: Global, password: Option<PasswordSource>) -> Context {
         let variable = |name: &str| std::env::var(name).ok();
-        let operator = person::filled(global.operator.clone()).unwrap_or_else(person::of_this_process);
+        let operator = operator::filled(global.operator.clone()).unwrap_or_else(operator::of_this_process);
         let (console, quiet) = (global.console(), global.quiet);
         let session = Session {
             database_url: variable("DATABASE_URL").map(Zeroizing::new),

@@ -45,6 +45,7 @@ mod hardening;
 mod init;
 mod keys;
 mod last_lines;
+mod operator;
 mod options;
 mod parsing;
 mod person;
