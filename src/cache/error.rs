@@ -26,7 +26,7 @@ pub enum CacheError {
     #[error("{server} does not say whether it is a node of a Redis cluster, which knows only its own keys")]
     Unknown { server: String },
     /// `db` in the URL is no number of a database.
-    #[error("`db` in REDIS_URL is no number of a database")]
+    #[error("`db` in REDIS_URL isn't a database number")]
     BadDatabase,
     /// No connection within the limit.
     #[error("{server}: no answer")]

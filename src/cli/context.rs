@@ -79,7 +79,7 @@ impl Context {
     /// Prints a result as one line of JSON, of several.
     pub fn print_json_line(&self, value: &impl Serialize) -> Result<()> {
         let line = serde_json::to_string(value)
-            .map_err(|e| Error::new(Exit::Internal, format!("cannot print the result: {e}")))?;
+            .map_err(|e| Error::new(Exit::Internal, format!("can't print the result: {e}")))?;
         println!("{line}");
         Ok(())
     }

@@ -94,7 +94,7 @@ pub fn main() -> ExitCode {
             if parsing::wants_json() {
                 let said = e.render().to_string();
                 let said = said.trim_start_matches("error: ").lines().next().unwrap_or_default();
-                refusal::print(&Error::new(Exit::Usage, said).hint("rekey --help").into(), true);
+                refusal::print(&Error::new(Exit::Usage, said).hint("Run `rekey --help`").into(), true);
             }
             LastWord::default().write(Exit::Usage.code(), Exit::Usage.meaning());
             return ExitCode::from(Exit::Usage.code());

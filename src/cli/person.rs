@@ -65,19 +65,19 @@ pub fn require(command: &Command, global: &Global) -> Result<()> {
             Command::Run(_) | Command::Promote(_) | Command::Finalize(_) | Command::Rollback(_)
         );
         if rotates && !reason {
-            tracing::warn!("the audit trail will say who did this, and not why: pass --reason TEXT");
+            tracing::warn!("The audit trail will have no reason. Pass `--reason TEXT`");
         }
         return Ok(());
     }
     let operator = filled(global.operator.clone()).is_some();
     let (missing, hint) = match asks {
         Asks::Operator if !is_on_the_command_line("--operator") => (
-            "who steers this: the pod's own operator started its Job, and need not be you",
-            "name yourself: rekey pause --operator NAME [--reason TEXT]",
+            "the name of the person who runs this command, because the pod's operator is the one who started its Job",
+            "Run the same command again with `--operator NAME`",
         ),
         Asks::OperatorAndReason if !(operator && reason) => (
             "who does this, and why",
-            "set operator and reason in scripts/k8s/components/site/values.yaml (REKEY_OPERATOR and REKEY_REASON), then apply the Job again",
+            "Set operator and reason in scripts/k8s/components/site/values.yaml (REKEY_OPERATOR and REKEY_REASON), then apply the Job again",
         ),
         _ => return Ok(()),
     };

@@ -96,7 +96,7 @@ async fn list(context: &Context) -> Result<Exit> {
 
 fn json_entry(e: &Entry) -> Result<()> {
     let text = serde_json::to_string(e)
-        .map_err(|e| Error::new(Exit::Internal, format!("cannot print the result: {e}")))?;
+        .map_err(|e| Error::new(Exit::Internal, format!("can't print the result: {e}")))?;
     print!("  {}", printable(&text));
     Ok(())
 }

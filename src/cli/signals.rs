@@ -16,7 +16,7 @@ const LIMIT: Duration = Duration::from_secs(9);
 /// Watches until it is over; `None` where Ctrl-C ended it, which is how people stop watching. SIGTERM is an order to
 /// stop like any other.
 pub async fn unless_interrupted<T>(watching: impl Future<Output = Result<T>>) -> Result<Option<T>> {
-    let cannot = |e| Error::new(Exit::Internal, format!("cannot listen for signals: {e}"));
+    let cannot = |e| Error::new(Exit::Internal, format!("can't listen for signals: {e}"));
     let mut term = signal(SignalKind::terminate()).map_err(cannot)?;
     let mut int = signal(SignalKind::interrupt()).map_err(cannot)?;
     tokio::select! {

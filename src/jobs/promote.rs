@@ -70,7 +70,7 @@ pub async fn promote(session: &Session, request: &PromoteRequest, mut stop: Stop
     if let Some(place) = request.wait_for.as_ref().filter(|place| !place.source.may_change()) {
         return Err(Error::new(Exit::Usage, format!("{} stays as it is while rekey runs", place.source))
             .hint(
-                "wait for the place that the application is given its key from: a file, a secret, a command",
+                "Name the place that gives the application its key with `--wait-for SOURCE`: a file, a secret or a command",
             ));
     }
     let connector = session.connector()?;
@@ -178,7 +178,7 @@ fn is_external(r: &Rotation, request: &PromoteRequest, target: &Target<'_>) -> R
             Exit::Usage,
             format!("{} stays as it is while rekey runs: no program can change it", target.source),
         )
-        .hint("name with --target where the new key can be read once --promote-command has put it there"));
+        .hint("Name the place where the new key can be read after `--promote-command`: `--target SOURCE`"));
     }
     let mut by_rekey = r.promoting_at.is_some() && !r.external;
     if asked && by_rekey {
@@ -217,7 +217,7 @@ async fn wait_for(session: &Session, place: &WaitFor, wanted: Fingerprint) -> Re
                 place.source, place.limit
             );
             return Err(Error::new(Exit::State, message).hint(
-                "do not restart the application yet; run `rekey promote --yes --wait-for SOURCE` again, which changes nothing and waits",
+                "Don't restart the application yet. Run `rekey promote --yes --wait-for SOURCE` again; it changes nothing and waits",
             ));
         }
         if said.is_none_or(|said| said.elapsed() >= SAY_EVERY) {

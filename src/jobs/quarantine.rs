@@ -191,7 +191,7 @@ pub async fn accept(session: &Session, candidate: &Candidate, reason: &str) -> R
 }
 
 fn not_quarantined(id: Uuid) -> Error {
-    Error::new(Exit::Usage, format!("connection {id} is not quarantined")).hint("rekey quarantine list")
+    Error::new(Exit::Usage, format!("connection {id} is not quarantined")).hint("Run `rekey quarantine list`")
 }
 
 fn changed(id: Uuid) -> Error {

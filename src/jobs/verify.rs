@@ -156,9 +156,7 @@ pub async fn check(
                 );
             }
             Some(Order::Pause) => {
-                tracing::info!(
-                    "paused: the table is verified from its beginning once `rekey resume` was run"
-                );
+                tracing::info!("Paused. Run `rekey resume` to verify the table again from the beginning");
                 tokio::select! {
                     () = until_resumed(connector, rotation) => {}
                     () = signal.wait() => return Err(stopped()),

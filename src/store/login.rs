@@ -31,15 +31,15 @@ impl PasswordSource {
                 Exit::Usage,
                 "--database-password names no place of a password (it is not shown: it may be one)",
             )
-            .hint("write file:PATH or command:PROGRAM ARG…; a password itself belongs into DATABASE_URL or PGPASSWORD")),
+            .hint("Write `file:PATH` or `command:PROGRAM ARG…`. Put the password itself into DATABASE_URL or PGPASSWORD")),
         }
     }
 
     /// A program with its arguments.
     pub fn command(text: &str) -> Result<PasswordSource> {
         Program::parse(text).map(PasswordSource::Command).ok_or_else(|| {
-            Error::new(Exit::Usage, "the command for the database's password is no program with its arguments")
-                .hint("write it as in a shell: --database-password-command 'aws rds generate-db-auth-token --hostname HOST --port 5432 --username rekey'")
+            Error::new(Exit::Usage, "`--database-password-command` is empty or has unmatched quotes")
+                .hint("Quote it as in a shell: `--database-password-command 'aws rds generate-db-auth-token --hostname HOST --port 5432 --username rekey'`")
         })
     }
 }

@@ -59,9 +59,13 @@ pub async fn run(args: ValidateArgs, context: &Context) -> Result<Exit> {
         }
         match errors {
             0 => println!("all keys are valid"),
-            1 => println!("1 error; next: run `rekey keys generate --env-file PATH`, or with `--to SOURCE`"),
+            1 => println!(
+                "1 error; next: fix it. To replace the key, run `rekey keys generate NAME --to SOURCE --force`"
+            ),
             n => {
-                println!("{n} errors; next: run `rekey keys generate --env-file PATH`, or with `--to SOURCE`")
+                println!(
+                    "{n} errors; next: fix each. To replace a key, run `rekey keys generate NAME --to SOURCE --force`"
+                )
             }
         }
         print_head(done.head.as_deref());

@@ -39,11 +39,8 @@ impl KeyArgs {
 pub fn program(text: &Option<String>) -> Result<Option<Program>> {
     let parsed = |text: &String| {
         Program::parse(text).ok_or_else(|| {
-            Error::new(
-                Exit::Usage,
-                "--promote-command is no program with its arguments: its quotes do not match, or it is empty",
-            )
-            .hint("write it as in a shell: --promote-command 'vault kv put kv/dashtam/key value=-'")
+            Error::new(Exit::Usage, "`--promote-command` is empty or has unmatched quotes")
+                .hint("Quote it as in a shell: `--promote-command 'vault kv put kv/dashtam/key value=-'`")
         })
     };
     text.as_ref().map(parsed).transpose()

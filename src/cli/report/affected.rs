@@ -54,7 +54,7 @@ impl Printed {
 }
 
 fn wrong(e: io::Error) -> Error {
-    Error::new(Exit::Internal, format!("cannot print the result: {e}"))
+    Error::new(Exit::Internal, format!("can't print the result: {e}"))
 }
 
 impl Listing for Printed {

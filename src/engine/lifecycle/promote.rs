@@ -65,7 +65,7 @@ pub async fn promote(
     let overwritten = target.source.to_string() == r.old_source.as_str();
     if before == Yields::Old && overwritten && matches!(target.source, KeySource::Command(_)) {
         tracing::warn!(
-            "rollback needs the old key, and {} is about to yield the new one: keep the old key where --old-key can name it",
+            "Rollback needs the old key, and {} will hold the new one. Keep a copy of the old key and name it with `--old-key SOURCE`",
             target.source
         );
     }

@@ -159,7 +159,7 @@ impl<'a> Target<'a> {
                     key.fingerprint()
                 );
                 return Err(Error::new(Exit::State, message).hint(format!(
-                    "look where the command puts the key, then run `{}` again",
+                    "Check where the command puts the key, then run `{}` again",
                     Step::Finish(then)
                 )));
             }

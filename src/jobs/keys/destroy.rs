@@ -61,13 +61,13 @@ pub async fn destroy_copy(
     let copy = dotenv::backup_path(&variable.path, &suffix);
     if !holds(session, source, &copy, fingerprint).await {
         return Err(Error::new(Exit::Key, format!("{} keeps no retired key {fingerprint}", copy.display()))
-            .hint("rekey keys status lists the retired keys"));
+            .hint("Run `rekey keys status` to list the retired keys"));
     }
     needed.refuse(source, fingerprint)?;
     let current = session.sources.fetch(source).await;
     if current.is_ok_and(|now| Fingerprint::of(&now.value) == fingerprint) {
         return Err(Error::new(Exit::State, format!("the key {fingerprint} is in use: {source} yields it"))
-            .hint("rekey status, rekey keys status"));
+            .hint("Run `rekey status` and `rekey keys status`"));
     }
     dotenv::remove_backup(&variable.path, &suffix)?;
     let file = copy.display().to_string();
