@@ -38,7 +38,10 @@ BEGIN
     GRANT USAGE ON SCHEMA rekey TO rekey;
     GRANT SELECT, INSERT, UPDATE ON rekey.rotations, rekey.passes, rekey.chunks TO rekey;
     GRANT SELECT, INSERT ON rekey.proofs TO rekey;
-    GRANT SELECT, INSERT, UPDATE ON rekey.samples TO rekey;
+    -- A ledger that was not upgraded yet has none.
+    IF to_regclass('rekey.samples') IS NOT NULL THEN
+        GRANT SELECT, INSERT, UPDATE ON rekey.samples TO rekey;
+    END IF;
     GRANT SELECT, INSERT, UPDATE, DELETE ON rekey.quarantine, rekey.processes TO rekey;
     -- Events are appended by a function that runs as their owner; no other role may write or alter them.
     GRANT SELECT ON rekey.events, rekey.chain, rekey._sqlx_migrations TO rekey;

@@ -76,7 +76,7 @@ pub fn require(command: &Command, global: &Global) -> Result<()> {
             "Run the same command again with `--operator NAME`",
         ),
         Asks::OperatorAndReason if !(operator && reason) => (
-            "who does this, and why",
+            "the operator's name and a reason",
             "Set operator and reason in scripts/k8s/components/site/values.yaml (REKEY_OPERATOR and REKEY_REASON), then apply the Job again",
         ),
         _ => return Ok(()),

@@ -80,7 +80,11 @@ async fn keep_looking(context: Context, shown: watch::Sender<Arc<str>>, asked: A
                 last = Some(board);
                 None
             }
-            Ok(Err(error)) => Some(error.message),
+            Ok(Err(error)) => {
+                // Anyone who reaches the page reads it: what a server or a program said stays in the log.
+                tracing::debug!(%error.message, "Couldn't look at the ledger for the page");
+                Some("the database can't be read; the log says why".to_owned())
+            }
             Err(_) => {
                 looking.forget();
                 Some(format!("no answer within {} s", LIMIT.as_secs()))

@@ -58,6 +58,11 @@ impl Program {
         &self.words
     }
 
+    /// Its name. Of `VARIABLE=VALUE`, which only a shell understands, the variable: its value may be a secret.
+    pub fn name(&self) -> &str {
+        self.words[0].split('=').next().unwrap_or_default()
+    }
+
     /// Runs it, with `input` on its stdin (without: nothing), and returns what it printed less one line end.
     pub async fn run(&self, input: Option<&[u8]>) -> Result<Zeroizing<Vec<u8>>, Failure> {
         self.run_within(LIMIT, input).await
@@ -71,7 +76,11 @@ impl Program {
             printed.as_ref().map_or(&[][..], |(_, printed)| less_line_end(printed)),
             input.as_ref().map_or(&[], |i| i),
         ];
-        let told = mask::mask(&said, &known);
+        // Of a program that was killed it is not known what it printed, so that nothing could be masked by it.
+        let told = match &printed {
+            Ok(_) => mask::mask(&said, &known),
+            Err(_) => String::new(),
+        };
         said.zeroize();
         let why = match printed {
             Ok((status, mut printed)) if status.success() => {
@@ -82,7 +91,7 @@ impl Program {
             Ok((status, _)) => Why::Ended(status),
             Err(why) => why,
         };
-        Err(Failure { program: self.words[0].clone(), shell: self.expects_a_shell(), why, told })
+        Err(Failure { program: self.name().to_owned(), shell: self.expects_a_shell(), why, told })
     }
 
     /// Exit status and stdout; stderr goes to `said`, however it ended.

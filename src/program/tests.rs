@@ -80,7 +80,7 @@ async fn what_prints_without_end_or_runs_without_end_is_killed_with_its_children
     let started = Instant::now();
     let failure = slow.run_within(Duration::from_secs(2), None).await.unwrap_err();
     assert_eq!(failure.exit(), Exit::Unavailable);
-    assert!(failure.to_string().contains("was killed; it said: waiting"), "{failure}");
+    assert!(failure.to_string().contains("was killed"), "{failure}");
     assert!(started.elapsed() < Duration::from_secs(30));
     gone(&pid);
 }

@@ -74,7 +74,7 @@ impl Login {
             Some(PasswordSource::File(path)) => file(path).map(Some),
             Some(PasswordSource::Command(program)) => {
                 let printed = program.run(None).await?;
-                text(&printed, || program.words()[0].clone()).map(Some)
+                text(&printed, || program.name().to_owned()).map(Some)
             }
         }
     }

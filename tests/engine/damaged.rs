@@ -1,6 +1,6 @@
 //! A value that the server itself cannot read any more: that row is quarantined, and no other suffers.
 
-use crate::support::damaged::damaged;
+use crate::support::damaged::{damaged, damaged_value};
 use crate::support::{Judge, OLD, rekey, state};
 
 #[test]
@@ -26,4 +26,17 @@ fn a_value_the_server_cannot_read_is_quarantined_and_the_rest_moved_there_and_ba
     // Only then can the rest be judged: reading the table as a whole is what the damage prevents.
     db.execute(&format!("DELETE FROM provider_connections WHERE id = '{id}'"));
     assert_eq!(Judge::look(&db, &[OLD]).openable(), 1199);
+}
+
+/// One that is too large to be read besides: no statement asks for its bytes.
+#[test]
+fn a_damaged_value_of_nine_megabytes_stops_no_run() {
+    let (_cluster, db, id) = damaged_value(200, 9 << 20);
+    rekey(&db, ["run"]).exits(5);
+    let listed = rekey(&db, ["quarantine", "list"]).json(0);
+    assert_eq!((&listed[0]["id"], &listed[0]["reason"]), (&id.to_string().into(), &"too_large".into()));
+    rekey(&db, ["quarantine", "accept", &id.to_string(), "--yes", "--reason", "its disk block is gone"])
+        .exits(0);
+    rekey(&db, ["run"]).exits(0);
+    assert_eq!(rekey(&db, ["verify"]).json(0)["accepted"], 1);
 }

@@ -25,7 +25,7 @@ fn production_in_kubernetes_needs_a_person_and_a_reason() {
     {
         let run = in_a_pod(&db, &["run"]).env("REKEY_OPERATOR", operator).env("REKEY_REASON", reason);
         let refused = run.exits(2);
-        assert!(refused.stderr.contains("who does this, and why"), "{refused}");
+        assert!(refused.stderr.contains("the operator's name and a reason"), "{refused}");
         assert!(!db.has_rekey_schema(), "nothing was done");
     }
     // What only reads needs nobody, and staging no reason.

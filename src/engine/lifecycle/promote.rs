@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::rotation::{Command, State};
 use crate::secrets::aws::{new_pin, old_pin, promote_label, rollback_label};
 use crate::secrets::dotenv::Change;
-use crate::secrets::{DotenvVariable, KeySource, SourceError};
+use crate::secrets::{DotenvVariable, SourceError};
 use crate::store::Statement;
 use crate::store::audit::Actor;
 use crate::store::ledger::rotation;
@@ -63,7 +63,7 @@ pub async fn promote(
     tx.commit().during("record the promotion").await?;
 
     let overwritten = target.source.to_string() == r.old_source.as_str();
-    if before == Yields::Old && overwritten && matches!(target.source, KeySource::Command(_)) {
+    if before == Yields::Old && overwritten && matches!(hand, Hand::Program(_)) {
         tracing::warn!(
             "Rollback needs the old key, and {} will hold the new one. Keep a copy of the old key and name it with `--old-key SOURCE`",
             target.source

@@ -132,7 +132,7 @@ impl<'a> RowCheck<'a> {
         }
         let keys = &self.v.inputs.keys;
         let Some(envelope) = row.envelope else {
-            // One that is too large is digested by the server.
+            // Of one that is too large, the server says the version.
             return Holds::Unopened(Why::NoKey, row.damaged.then(|| Content::version(row.xmin)));
         };
         match keys.expected.open_into(envelope, &mut self.plaintext) {

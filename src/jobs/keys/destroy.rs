@@ -64,8 +64,9 @@ pub async fn destroy_copy(
             .hint("Run `rekey keys status` to list the retired keys"));
     }
     needed.refuse(source, fingerprint)?;
-    let current = session.sources.fetch(source).await;
-    if current.is_ok_and(|now| Fingerprint::of(&now.value) == fingerprint) {
+    // A file that cannot be read may hold this very key.
+    let current = session.sources.fetch(source).await?;
+    if Fingerprint::of(&current.value) == fingerprint {
         return Err(Error::new(Exit::State, format!("the key {fingerprint} is in use: {source} yields it"))
             .hint("Run `rekey status` and `rekey keys status`"));
     }

@@ -115,8 +115,12 @@ impl PasswordError {
 /// A file with a password in it.
 pub(in crate::store) fn read_password_file(path: &Path) -> Result<Zeroizing<String>, PasswordError> {
     let failed = |cause: String| PasswordError::File { path: path.to_owned(), cause };
-    let length = fs::metadata(path).map_err(|e| failed(e.to_string()))?.len();
-    if length > MAX_BYTES {
+    let file = fs::metadata(path).map_err(|e| failed(e.to_string()))?;
+    // It is read afresh for every connection; a pipe has a password once, and may wait for ever.
+    if !file.is_file() {
+        return Err(failed("it isn't a regular file".to_owned()));
+    }
+    if file.len() > MAX_BYTES {
         return Err(failed("it is larger than 64 KiB".to_owned()));
     }
     fs::read_to_string(path).map(Zeroizing::new).map_err(|e| failed(e.to_string()))

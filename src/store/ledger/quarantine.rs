@@ -86,6 +86,19 @@ macro_rules! columns {
     };
 }
 
+/// [`Content`] of the row `t`, for an entry whose reason is in the table given. The server reads no value of more than 8 MiB,
+/// which may be damaged as well: `octet_length` needs its pointer only.
+macro_rules! content {
+    ($entry:literal) => {
+        concat!(
+            "CASE WHEN ",
+            $entry,
+            ".reason = 'damaged' OR octet_length(t.encrypted_credentials) > 8388608 THEN 'xmin:' || t.xmin \
+             ELSE 'sha256:' || encode(sha256(t.encrypted_credentials), 'hex') END"
+        )
+    };
+}
+
 statements! {
     /// All entries of a rotation.
     pub fn list(rotation: Uuid) -> All<Entry> during READ:
@@ -108,8 +121,8 @@ statements! {
     ) -> All<(Uuid, bool, QuarantineReason)> during "look rows up in the quarantine":
         concat!(
             "SELECT q.row_id, ", evidenced!(),
-            " AND (coalesce(q.content, q.found_content) IS NULL OR coalesce(q.content, q.found_content) = coalesce(u.content, (SELECT 'sha256:' || encode(sha256(t.encrypted_credentials), 'hex') \
-             FROM public.provider_connections t WHERE t.id = u.id))) IS TRUE, q.reason \
+            " AND (coalesce(q.content, q.found_content) IS NULL OR coalesce(q.content, q.found_content) = coalesce(u.content, (SELECT ",
+            content!("q"), " FROM public.provider_connections t WHERE t.id = u.id))) IS TRUE, q.reason \
              FROM unnest($2::uuid[], $3::text[]) u(id, content) JOIN rekey.quarantine q ON q.rotation = $1 AND q.row_id = u.id"
         );
 
@@ -119,15 +132,13 @@ statements! {
 
     // Acceptances of 0.1.0 name no content: they hold for what the row holds when it is first met again.
     fn forget_outdated(rotation: Uuid, ids: &[Uuid], reasons: &[QuarantineReason]) during QUARANTINE:
-        "UPDATE rekey.quarantine q SET accepted_at = NULL, accepted_by = NULL, accept_reason = NULL, content = NULL \
+        concat!("UPDATE rekey.quarantine q SET accepted_at = NULL, accepted_by = NULL, accept_reason = NULL, content = NULL \
          FROM unnest($2::uuid[], $3::text[]) f(id, reason) JOIN public.provider_connections t ON t.id = f.id \
-         WHERE q.rotation = $1 AND q.row_id = f.id AND q.accepted_at IS NOT NULL AND coalesce(q.content, q.found_content) <> CASE \
-         WHEN f.reason = 'damaged' THEN 'xmin:' || t.xmin ELSE 'sha256:' || encode(sha256(t.encrypted_credentials), 'hex') END";
+         WHERE q.rotation = $1 AND q.row_id = f.id AND q.accepted_at IS NOT NULL AND coalesce(q.content, q.found_content) <> ", content!("f"));
 
     fn insert(rotation: Uuid, ids: &[Uuid], reasons: &[QuarantineReason], lengths: &[i32]) -> All<Uuid> during QUARANTINE:
-        "INSERT INTO rekey.quarantine (rotation, row_id, reason, length, found_content) \
-         SELECT $1, f.id, f.reason, f.length, (SELECT CASE WHEN f.reason = 'damaged' THEN 'xmin:' || t.xmin \
-         ELSE 'sha256:' || encode(sha256(t.encrypted_credentials), 'hex') END \
+        concat!("INSERT INTO rekey.quarantine (rotation, row_id, reason, length, found_content) \
+         SELECT $1, f.id, f.reason, f.length, (SELECT ", content!("f"), " \
          FROM public.provider_connections t WHERE t.id = f.id) \
          FROM unnest($2::uuid[], $3::text[], $4::int[]) f(id, reason, length) ON CONFLICT (rotation, row_id) \
          DO UPDATE SET reason = excluded.reason, length = excluded.length, found_content = excluded.found_content, \
@@ -135,21 +146,19 @@ statements! {
          quarantine.accept_reason, quarantine.content \
          WHERE (excluded.reason = 'rejected') = (quarantine.reason = 'rejected')) \
          WHERE quarantine.reason <> excluded.reason OR quarantine.length <> excluded.length \
-         OR quarantine.found_content IS DISTINCT FROM excluded.found_content RETURNING row_id";
+         OR quarantine.found_content IS DISTINCT FROM excluded.found_content RETURNING row_id");
 
     /// Notes what rows hold whose entries do not say it, because 0.1.0 wrote them: from then on that is what was accepted.
     pub fn note_contents(rotation: Uuid) during QUARANTINE:
-        "UPDATE rekey.quarantine q SET found_content = CASE WHEN q.reason = 'damaged' THEN 'xmin:' || t.xmin \
-         ELSE 'sha256:' || encode(sha256(t.encrypted_credentials), 'hex') END \
-         FROM public.provider_connections t WHERE q.rotation = $1 AND q.found_content IS NULL AND t.id = q.row_id";
+        concat!("UPDATE rekey.quarantine q SET found_content = ", content!("q"), " \
+         FROM public.provider_connections t WHERE q.rotation = $1 AND q.found_content IS NULL AND t.id = q.row_id");
 
     fn delete(rotation: Uuid, ids: &[Uuid]) during "release rows from quarantine":
         "DELETE FROM rekey.quarantine WHERE rotation = $1 AND row_id = ANY($2)";
 
     fn lock_content(rotation: Uuid, id: Uuid) -> Optional<Option<String>> during ACCEPT:
-        "SELECT (SELECT CASE WHEN q.reason = 'damaged' THEN 'xmin:' || t.xmin \
-         ELSE 'sha256:' || encode(sha256(t.encrypted_credentials), 'hex') END FROM public.provider_connections t WHERE t.id = q.row_id) \
-         FROM rekey.quarantine q WHERE q.rotation = $1 AND q.row_id = $2 FOR UPDATE OF q";
+        concat!("SELECT (SELECT ", content!("q"), " FROM public.provider_connections t WHERE t.id = q.row_id) \
+         FROM rekey.quarantine q WHERE q.rotation = $1 AND q.row_id = $2 FOR UPDATE OF q");
 
     fn set_accepted(rotation: Uuid, id: Uuid, operator: &str, reason: &str, content: &str) during ACCEPT:
         "UPDATE rekey.quarantine SET accepted_at = clock_timestamp(), accepted_by = $3, accept_reason = $4, content = $5 \
@@ -161,7 +170,7 @@ const QUARANTINE: &str = "quarantine rows";
 const ACCEPT: &str = "accept the row";
 
 /// What a row in quarantine holds, as an acceptance names it: the digest of the credential or, of one that the server cannot
-/// read, the version of the row.
+/// read or that is longer than 8 MiB, the version of the row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Content(String);
 
