@@ -54,8 +54,12 @@ async fn watch(context: &Context) -> Result<()> {
     let mut page = std::io::stdout().is_terminal().then(Page::default);
     let mut begun = false;
     loop {
-        let status = watch.look_patiently().await?;
+        let mut status = watch.look_patiently().await?;
         begun |= status.has_begun();
+        if begun && status.is_at_rest() {
+            // Two statements make one look, and a process may end between them: the last page shows one moment.
+            status = watch.look_patiently().await?;
+        }
         let over = begun && status.is_at_rest();
         show(context, &status, page.as_mut(), begun)?;
         if over {

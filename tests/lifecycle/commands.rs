@@ -121,7 +121,7 @@ fn a_promote_command_may_fail_and_be_repeated() {
     assert!(failed.stderr.contains("no right to write"), "{failed}");
     assert_eq!((state(&db).as_str(), stand.kept("encryption_key").as_str()), ("promoting", OLD));
     let warned = promote("keep put encryption_key").exits(0);
-    assert!(warned.stderr.contains("rollback needs the old key"), "{warned}");
+    assert!(warned.stderr.contains("Rollback needs the old key"), "{warned}");
     assert_eq!((state(&db).as_str(), stand.kept("encryption_key").as_str()), ("promoted", NEW));
     // Once more is as good, and runs nothing.
     promote("false").exits(0);
@@ -204,7 +204,7 @@ fn a_mounted_secret_is_waited_for() {
     let target = "command:keep get encryption_key";
     let arguments = ["promote", "--yes", "--target", target, "--promote-command", "keep put encryption_key"];
     let short = kept(&stand, &db, &arguments).args(["--wait-for", &mounted, "--wait-limit", "0s"]).exits(7);
-    assert!(short.stderr.contains("do not restart the application yet"), "{short}");
+    assert!(short.stderr.contains("Don't restart the application yet"), "{short}");
     assert!(!short.stdout.contains("restart"), "{short}");
     assert_eq!(state(&db), "promoted");
     let waiting = kept(&stand, &db, &arguments).args(["--wait-for", &mounted]).start();

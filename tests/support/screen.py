@@ -72,10 +72,19 @@ class Terminal:
         started = time.monotonic()
         while not any(text in line for line in self.lines()):
             if time.monotonic() - started > LIMIT:
-                break
+                return
             if not self.pump(0.5):
                 self.end()
-                break
+                return
+        self.settle()
+
+    def settle(self):
+        """What is painted in one piece may arrive in several: takes in what follows at once."""
+        started = time.monotonic()
+        while time.monotonic() - started < 1:
+            ready, _, _ = select.select([self.master], [], [], 0.1)
+            if not ready or not self.pump(0):
+                return
 
 
 def main():

@@ -78,6 +78,7 @@ fn an_outage_is_one_line_that_counts() {
     screen.until("Database reachable again");
     screen.ends(0);
     reads_well(&screen);
+    // Two come before the waiting; each worker and the heartbeat may find its dead connection when it is over.
     let warned = screen.count(" WARN ");
-    assert!(warned <= 4, "{warned} warnings for one outage:\n{screen}");
+    assert!(warned <= 6, "{warned} warnings for one outage:\n{screen}");
 }
