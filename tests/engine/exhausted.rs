@@ -171,7 +171,7 @@ fn no_connection_is_left() {
     assert!(outcome.stderr.contains("53300"), "{outcome}");
     judge.none_lost(&db, &[OLD]);
 
-    let refused = || turned_away(Cluster::shared(), &format!("too many connections for role \"{role}\""));
+    let refused = || turned_away(db.cluster(), &format!("too many connections for role \"{role}\""));
     let before = refused();
     let mut run = run_in_small_steps(&db).env("DATABASE_URL", &url).start();
     until("the run to be turned away", SOON, || (refused() > before).then_some(()));
@@ -194,7 +194,7 @@ fn connections_run_out_in_the_middle() {
     db.wait_moved(500);
     db.execute(&format!("ALTER ROLE {role} CONNECTION LIMIT 0"));
     db.terminate_other_sessions();
-    let refused = || turned_away(Cluster::shared(), &format!("too many connections for role \"{role}\""));
+    let refused = || turned_away(db.cluster(), &format!("too many connections for role \"{role}\""));
     until("the run to be turned away, again and again", SOON, || (refused() > 5).then_some(()));
     judge.none_lost(&db, &[OLD, NEW]);
     db.execute(&format!("ALTER ROLE {role} CONNECTION LIMIT 12"));

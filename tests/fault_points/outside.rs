@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::rows::table;
 use crate::scene::{ON_NEW, Scene, in_steps};
 use crate::support::database::Template;
-use crate::support::{Cluster, Db, Judge, NEW, OLD, Rekey, block_on, rekey, rekey_without_database, state};
+use crate::support::{Db, Judge, NEW, OLD, Rekey, block_on, rekey, rekey_without_database, state};
 use crate::support_aws::Moto;
 use crate::sweep::{armed, available, sweep};
 
@@ -155,7 +155,7 @@ fn scene(
     goal: impl Fn(&mut Scene) + 'static,
 ) -> Scene {
     Scene {
-        db: template.copy(Cluster::shared()),
+        db: template.copy_beside(),
         judge: judge.clone(),
         on_new_before: ON_NEW,
         command: Box::new(move |db| command(db).args(["--lease-ttl", "5s", "--retry-for", "20s"])),

@@ -9,7 +9,7 @@ use crate::scene::{NULLS, ON_NEW, ON_OLD, Scene, in_steps, totals_are};
 use crate::support::database::Template;
 use crate::support::judge::{open_row, stored};
 use crate::support::load::{Load, some_ids, store, store_raw};
-use crate::support::{Cluster, Db, Judge, NEW, OLD, Random, Running, SOON, rekey, until};
+use crate::support::{Db, Judge, NEW, OLD, Random, Running, SOON, rekey, until};
 use crate::sweep::{armed, available, sweep};
 
 /// A table with rows on the old key, on the new key, and without a credential.
@@ -38,7 +38,7 @@ pub fn migrated() -> (Template, Judge) {
 
 pub fn scene(template: &Template, judge: &Judge, arguments: &'static [&'static str]) -> Scene {
     Scene {
-        db: template.copy(Cluster::shared()),
+        db: template.copy_beside(),
         judge: judge.clone(),
         on_new_before: ON_NEW,
         command: Box::new(|db| in_steps(rekey(db, []).more(arguments), [])),

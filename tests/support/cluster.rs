@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -74,10 +74,19 @@ log_lock_waits = on
 ";
 
 impl Cluster {
-    /// The cluster that the tests of one binary share.
-    pub fn shared() -> &'static Cluster {
-        static SHARED: OnceLock<Cluster> = OnceLock::new();
-        SHARED.get_or_init(Cluster::start)
+    /// One that the tests of a binary share. Hundreds of databases would fill the disk, and each that is dropped costs
+    /// a checkpoint, which tests beside it would notice: so every so often there is a new one, and the one before is
+    /// gone when its last database is.
+    pub fn shared() -> Arc<Cluster> {
+        const DATABASES: u32 = 50;
+        static SHARED: Mutex<Option<(Arc<Cluster>, u32)>> = Mutex::new(None);
+        let mut shared = SHARED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (cluster, number) = match shared.take() {
+            Some((cluster, number)) if number < DATABASES => (cluster, number),
+            _ => (Arc::new(Cluster::start()), 0),
+        };
+        *shared = Some((cluster.clone(), number + 1));
+        cluster
     }
 
     /// A new cluster, for a test that stops its server.

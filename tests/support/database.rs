@@ -1,7 +1,7 @@
 //! A database of one's own with the application's schema, and short ways to ask it things.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
@@ -17,23 +17,31 @@ pub struct Db {
     /// Where it is, as `postgres://…`.
     pub url: String,
     pool: PgPool,
+    /// One that tests share lives as long as its databases are in use.
+    cluster: Option<Arc<Cluster>>,
 }
 
 impl Db {
-    /// A new database on the cluster that this binary's tests share.
+    /// A new database on a cluster that this binary's tests share.
     pub fn new() -> Db {
-        Db::on(Cluster::shared())
+        let cluster = Cluster::shared();
+        Db { cluster: Some(cluster.clone()), ..Db::on(&cluster) }
+    }
+
+    /// The cluster that it shares with other tests.
+    pub fn cluster(&self) -> &Cluster {
+        self.cluster.as_ref().expect("a database on a shared cluster")
     }
 
     /// A new database on `cluster`.
     pub fn on(cluster: &Cluster) -> Db {
-        Template("application".to_owned()).copy(cluster)
+        Template { name: "application".to_owned(), cluster: None }.copy(cluster)
     }
 
     /// Gives up its connections, so that copies of it can be made.
     pub fn into_template(self) -> Template {
         block_on(self.pool.close());
-        Template(self.name)
+        Template { name: self.name, cluster: self.cluster }
     }
 
     /// Deletes it: hundreds of them would fill the disk.
@@ -57,7 +65,7 @@ impl Db {
         let options = PgPoolOptions::new().max_connections(4).acquire_timeout(Duration::from_secs(30));
         let connect: PgConnectOptions = url.parse().expect("a URL that parses");
         let pool = options.connect_lazy_with(connect.application_name("judge"));
-        Db { name: name.to_owned(), url, pool }
+        Db { name: name.to_owned(), url, pool, cluster: None }
     }
 
     /// The connections themselves.
@@ -222,9 +230,17 @@ impl Db {
 }
 
 /// A database that nobody is connected to, to copy.
-pub struct Template(String);
+pub struct Template {
+    name: String,
+    cluster: Option<Arc<Cluster>>,
+}
 
 impl Template {
+    /// A new database beside it, on the cluster that tests share.
+    pub fn copy_beside(&self) -> Db {
+        self.copy(self.cluster.as_ref().expect("a template on a shared cluster"))
+    }
+
     /// A new database on `cluster` with all that is in this one, and that is the original to rekey.
     pub fn copy(&self, cluster: &Cluster) -> Db {
         let db = self.fork(cluster);
@@ -241,15 +257,15 @@ impl Template {
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         let name = format!("t{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let _guard = ONE_AT_A_TIME.lock();
-        in_postgres(&cluster.url("postgres"), format!("CREATE DATABASE {name} TEMPLATE {}", self.0));
-        Db::existing(cluster, &name)
+        in_postgres(&cluster.url("postgres"), format!("CREATE DATABASE {name} TEMPLATE {}", self.name));
+        Db { cluster: self.cluster.clone(), ..Db::existing(cluster, &name) }
     }
 }
 
 impl Template {
     /// Gives it another name.
     pub fn rename(self, cluster: &Cluster, name: &str) {
-        in_postgres(&cluster.url("postgres"), format!("ALTER DATABASE {} RENAME TO {name}", self.0));
+        in_postgres(&cluster.url("postgres"), format!("ALTER DATABASE {} RENAME TO {name}", self.name));
     }
 }
 
