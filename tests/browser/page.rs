@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::support::http::get;
 use crate::support::load::{Load, some_ids, store_raw};
 use crate::support::{Db, NEW, OLD, SOON, cluster, rekey, run_in_small_steps, status, until};
-use crate::{WINDOWS, look};
+use crate::{WINDOWS, file, look};
 
 fn shows(port: u16, what: &str) -> String {
     until(&format!("the page to say {what}"), SOON, || get(port, "/").filter(|page| page.contains(what)))
@@ -75,6 +75,29 @@ fn a_run_is_watched_through_a_pause_a_kill_and_a_rollback() {
     let metrics = get(elsewhere, "/metrics").expect("an answer");
     assert!(metrics.contains("rekey_rotation_state{state=\"rolling_back\",database="), "{metrics}");
     watching.kill();
+}
+
+/// What slows it down is said while it does, and drawn afterwards: the rate, its reason, and how long row locks were held.
+#[test]
+fn a_run_that_is_held_back_is_drawn() {
+    let db = Db::new();
+    Load::rows(3000).into(&db);
+    let port = cluster::free_port();
+    let listen = format!("127.0.0.1:{port}");
+    // Samples are of five seconds, and a curve needs two.
+    let run = run_in_small_steps(&db).args(["--max-rate", "250", "--metrics-listen", &listen]).start();
+    shows(port, "max rate");
+    let locks = "The longest that a batch held its row locks";
+    shows(port, locks);
+    run.wait().expect(0);
+    rekey(&db, ["verify"]).exits(0);
+
+    let report = rekey(&db, ["report", "--format", "html"]).exits(0).stdout;
+    for drawn in ["class=\"rate\"", "class=\"held\"", "class=\"lock\"", "max rate", locks] {
+        assert!(report.contains(drawn), "{drawn} is not in\n{report}");
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    assert_eq!(look(&[], &[file(folder.path(), "report.html", &report)]).len(), WINDOWS);
 }
 
 /// Before there is a ledger, and where there is no such database.
