@@ -6,8 +6,7 @@ use std::process::{Command, Stdio};
 
 use crate::engine::{self, IMAGE};
 
-#[test]
-fn the_pods_of_the_production_overlay_do_the_job() {
+fn plays(options: &[&str]) {
     if !engine::there_is_one() {
         return;
     }
@@ -19,10 +18,22 @@ fn the_pods_of_the_production_overlay_do_the_job() {
     let (name, tag) = IMAGE;
     let output = Command::new("scripts/k8s/rehearse")
         .args(["--rows", "80000", "--pace", "100", "--image", &format!("{name}:{tag}")])
+        .args(options)
         .output()
         .expect("it starts");
     let said =
         [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
     assert!(output.status.success(), "scripts/k8s/rehearse: {}\n{said}", output.status);
     assert!(said.ends_with("finished, verified, promoted\n"), "{said}");
+}
+
+#[test]
+fn the_pods_of_the_production_overlay_do_the_job() {
+    plays(&[]);
+}
+
+/// The mounted file of the application is edited while promote waits for it, and no password lasts for long.
+#[test]
+fn keys_are_mounted_and_the_databases_password_changes_all_the_time() {
+    plays(&["--keys-from-files", "--rotate-password", "3"]);
 }

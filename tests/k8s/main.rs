@@ -96,7 +96,7 @@ fn every_component_fits_every_job_it_is_for() {
         return;
     }
     let folder = copied();
-    let options = ["keys-from-files", "pull-secret", "pod-monitor", "reach-redis"];
+    let options = ["keys-from-files", "password-from-file", "pull-secret", "pod-monitor", "reach-redis"];
     let with = |components: &[&str]| {
         let own = folder.path().join("overlays/own");
         std::fs::create_dir_all(&own).expect("a folder");
@@ -113,9 +113,13 @@ fn every_component_fits_every_job_it_is_for() {
     }
     let all = with(&options);
     judge("promote", all.as_bytes());
-    for part in
-        ["kind: PodMonitor", "name: rekey-pull", "file:/keys/application/", "port: 6379", "readOnly: true"]
-    {
+    for part in [
+        "kind: PodMonitor",
+        "name: rekey-pull",
+        "file:/keys/application/",
+        "file:/database/password",
+        "port: 6379",
+    ] {
         assert!(all.contains(part), "{part} is not in\n{all}");
     }
     assert!(!all.contains("subPath"), "such a file is never updated");

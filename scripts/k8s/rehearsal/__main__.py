@@ -1,7 +1,8 @@
 """The rehearsal: the production Job without a cluster, from run to promote, and a line for each thing seen.
 
 Started by scripts/k8s/rehearse. overlay.py renders the manifests and starts a pod, controller.py plays the Job controller,
-database.py is PostgreSQL and the judge of every row, keys.py is Secrets Manager, docker_cli.py calls docker.
+database.py is PostgreSQL and the judge of every row, keys.py is where the keys are, mounted.py a Secret as a volume,
+password.py a password that changes, docker_cli.py calls docker.
 """
 
 import argparse
@@ -15,8 +16,9 @@ sys.path.insert(0, os.path.dirname(__file__))
 from database import Database
 from docker_cli import docker, inspect
 from controller import Failed, Job
-from keys import Keys
+from keys import InFiles, InSecretsManager
 from overlay import Overlay
+from password import Fixed, Rotating
 
 
 def arguments():
@@ -25,6 +27,8 @@ def arguments():
     parser.add_argument("--bytes", type=int, default=500, help="bytes of each stored credential")
     parser.add_argument("--image", default="rekey:dev", help="the image under test")
     parser.add_argument("--pace", type=int, default=0, metavar="MS", help="each commit takes at least this long: a small table has a middle")
+    parser.add_argument("--keys-from-files", action="store_true", help="keys are mounted Secrets, not in Secrets Manager")
+    parser.add_argument("--rotate-password", type=float, metavar="SECONDS", help="change the database's password so often while pods run, and end every session")
     return parser.parse_args()
 
 
@@ -43,22 +47,29 @@ def timed(what, rows, work):
 class Rehearsal:
     def __init__(self, options):
         self.options, self.name = options, f"rekey-rehearsal-{os.getpid()}"
-        self.production = Overlay("production")
-        config = self.production.of("ConfigMap")["data"]
+        plain = Overlay("production")
+        config, group = plain.of("ConfigMap")["data"], plain.pod["securityContext"]["fsGroup"]
         docker("network", "create", self.name)
         gateway = inspect("network", self.name)["IPAM"]["Config"][0]["Gateway"]
-        self.keys = Keys(gateway, config["AWS_SECRET_NAME"], config["AWS_REGION"])
+        self.keys = InFiles(group) if options.keys_from_files else InSecretsManager(gateway, config["AWS_SECRET_NAME"], config["AWS_REGION"])
         self.database = Database(f"{self.name}-db", self.name)
+        self.password = Rotating(self.database, group, options.rotate_password) if options.rotate_password else Fixed()
+        self.production = self.overlay("production")
+
+    def overlay(self, name):
+        return Overlay(name, (*self.keys.components, *self.password.components))
 
     def job(self, overlay):
-        url = f"postgresql+asyncpg://postgres@{self.name}-db:5432/dashtam"
+        url = f"postgresql+asyncpg://{self.password.role}@{self.name}-db:5432/dashtam"
         return Job(
             overlay,
             self.name,
             image=self.options.image,
             network=self.name,
             secrets={("rekey-database", "url"): url},
-            injected=self.keys.injected(),
+            mounted=self.keys.mounted | self.password.mounted,
+            # Who and why are what a site writes into its values.
+            injected=self.keys.injected() | {"REKEY_OPERATOR": "rehearsal", "REKEY_REASON": "rehearsal"},
         )
 
     def play(self):
@@ -67,21 +78,24 @@ class Rehearsal:
         before = database.opened_with(self.keys.old)
         if options.pace:
             database.psql(f"ALTER DATABASE dashtam SET commit_siblings = 0; ALTER DATABASE dashtam SET commit_delay = {options.pace * 1000}; ALTER DATABASE dashtam SET synchronous_commit = 'local'")
-        self.run(before[0])
+        with self.password:
+            self.run(before[0])
+        if self.password.changes:
+            tell("the database's password was changed", f"{self.password.changes} times, and every session ended")
         if options.pace:
             database.psql("ALTER DATABASE dashtam RESET ALL")
-        verify = self.job(Overlay("verify"))
+        verify = self.job(self.overlay("verify"))
         timed("verified by the verify Job", options.rows, lambda: verify.watch(900))
         tell("its termination message", verify.termination_message(0))
         if database.opened_with(self.keys.new) != before:
             raise Failed("credentials differ from what they were")
         tell("opened by other cryptography, bytes equal", f"{before[0]:,} of {before[0]:,} credentials")
-        promote = self.job(Overlay("promote"))
-        timed("promoted by the promote Job", 0, lambda: promote.watch(900))
+        promote = self.job(self.overlay("promote"))
+        timed("promoted by the promote Job", 0, lambda: promote.watch(900, self.keys.promoting))
         tell("its termination message", promote.termination_message(0))
         if self.keys.current() != self.keys.new:
             raise Failed("the application still reads the old key")
-        tell("the application's secret", "yields the new key")
+        tell("the application's mounted file" if self.options.keys_from_files else "the application's secret", "yields the new key")
 
     def run(self, credentials):
         job = self.job(self.production)
@@ -114,6 +128,7 @@ class Rehearsal:
 
     def clean(self):
         self.keys.stop()
+        self.password.stop()
         containers = docker("ps", "--all", "--quiet", "--filter", f"name={self.name}").split()
         if containers:
             docker("rm", "--force", "--volumes", *containers)

@@ -48,6 +48,15 @@ class Database:
         subprocess.run(self.command("-v", "ON_ERROR_STOP=1"), stdin=made.stdout, stdout=subprocess.DEVNULL, check=True)
         assert made.wait() == 0
 
+    def ask_for_passwords_of(self, role):
+        """A superuser who has to know a password, which others need not."""
+        docker("exec", self.name, "sh", "-c", f"sed -i '1i host all {role} all scram-sha-256' \"$PGDATA/pg_hba.conf\"")
+        self.psql(f"CREATE ROLE {role} SUPERUSER LOGIN; SELECT pg_reload_conf()")
+
+    def change_password(self, role, password):
+        """The old one opens nothing any more, nor does a connection that it opened."""
+        self.psql(f"ALTER ROLE {role} PASSWORD '{password}'; SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'")
+
     def moved(self):
         return int(self.value("SELECT coalesce(sum(re_encrypted), 0) FROM rekey.chunks") or 0)
 

@@ -9,9 +9,20 @@ from docker_cli import docker
 
 
 class Overlay:
-    def __init__(self, name):
-        folder = os.path.join(os.path.dirname(__file__), "..", "overlays", name)
-        rendered = subprocess.run(["kubectl", "kustomize", folder], check=True, capture_output=True, text=True)
+    def __init__(self, name, components=()):
+        """With components, it is what a site would write: an overlay of its own on this one."""
+        here = os.path.realpath(os.path.join(os.path.dirname(__file__), ".."))
+        with tempfile.TemporaryDirectory() as own:
+            relative = os.path.relpath(here, os.path.realpath(own))
+            text = {
+                "apiVersion": "kustomize.config.k8s.io/v1beta1",
+                "kind": "Kustomization",
+                "resources": [f"{relative}/overlays/{name}"],
+                "components": [f"{relative}/components/{each}" for each in components],
+            }
+            with open(os.path.join(own, "kustomization.yaml"), "w") as file:
+                yaml.safe_dump(text, file)
+            rendered = subprocess.run(["kubectl", "kustomize", own], check=True, capture_output=True, text=True)
         self.objects = list(yaml.safe_load_all(rendered.stdout))
         self.job = self.of("Job")
         self.spec = self.job["spec"]
@@ -39,8 +50,9 @@ class Overlay:
             resolved[each["name"]] = value
         return resolved
 
-    def start(self, name, image, network, index, secrets, injected):
-        """One pod of it. `injected` is what the cluster adds: here an endpoint and credentials, in place of IRSA."""
+    def start(self, name, image, network, index, secrets, mounted, injected):
+        """One pod of it. `mounted` holds Secrets that are volumes, by name. `injected` is what the cluster adds: here an
+        endpoint and credentials, in place of IRSA."""
         own, pod = self.container["securityContext"], self.pod["securityContext"]
         options = ["--user", f"{pod['runAsUser']}:{pod['runAsGroup']}", "--group-add", str(pod["fsGroup"])]
         options += ["--stop-timeout", str(self.pod["terminationGracePeriodSeconds"])]
@@ -57,8 +69,13 @@ class Overlay:
         word = tempfile.NamedTemporaryFile(prefix="rekey-last-word-")
         os.chmod(word.name, 0o666)
         options += ["--volume", f"{word.name}:{self.container['terminationMessagePath']}"]
-        for volume in self.container.get("volumeMounts", []):
-            options += ["--tmpfs", volume["mountPath"]]
+        volumes = {each["name"]: each for each in self.pod.get("volumes", [])}
+        for mount in self.container.get("volumeMounts", []):
+            secret = volumes.get(mount["name"], {}).get("secret")
+            if secret:
+                options += ["--volume", f"{mounted[secret['secretName']].folder}:{mount['mountPath']}:ro"]
+            else:
+                options += ["--tmpfs", mount["mountPath"]]
         environment = self.environment(secrets) | injected
         if self.spec.get("completionMode") == "Indexed":
             environment["JOB_COMPLETION_INDEX"] = str(index)
