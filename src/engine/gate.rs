@@ -95,11 +95,15 @@ pub struct Crew {
     workers: usize,
     /// Workers of all processes.
     company: AtomicUsize,
+    /// All processes.
+    processes: AtomicUsize,
     backends: Mutex<BTreeSet<i32>>,
     /// Workers that stand still, and what each of them has met.
     stuck: Mutex<BTreeMap<i32, Stuck>>,
     /// Held by the one worker that keeps asking whether there is anything to do.
     lookout: Arc<tokio::sync::Mutex<()>>,
+    /// Held by the one worker that keeps trying whether the table is still locked.
+    locked_out: Arc<tokio::sync::Mutex<()>>,
     /// Workers that wait for that one.
     idle: Mutex<BTreeSet<i32>>,
     started: Instant,
@@ -127,20 +131,23 @@ impl Crew {
             rate,
             batch_rows: batch_rows as usize,
             company: AtomicUsize::new(workers),
+            processes: AtomicUsize::new(1),
             limiter: rate
                 .map(|rate| Mutex::new(Booked { limiter: Limiter::new(rate), until: Duration::ZERO })),
             backends: Mutex::default(),
             stuck: Mutex::default(),
             lookout: Arc::default(),
+            locked_out: Arc::default(),
             idle: Mutex::default(),
             workers,
             started: Instant::now(),
         })
     }
 
-    /// So many workers are at work by now, those of other processes included.
-    pub fn in_company(&self, workers: usize) {
+    /// So many workers, in so many processes, are at work by now, this one included.
+    pub fn in_company(&self, workers: usize, processes: usize) {
         self.company.store(workers, Ordering::Relaxed);
+        self.processes.store(processes, Ordering::Relaxed);
     }
 
     fn book(&self, rows: usize) -> Duration {
@@ -185,11 +192,22 @@ impl Crew {
 
     /// The right to ask whether there is anything to do: one worker asks, and the others wait for it to be busy. Whoever
     /// waits here holds no lease.
-    pub async fn lookout(&self, worker: i32) -> Lookout {
+    pub async fn lookout(self: &Arc<Self>, worker: i32) -> Lookout {
         let idle = Idle::new(self, worker);
         let only = self.lookout.clone().lock_owned().await;
         drop(idle);
-        Lookout { _only: only, pause: Duration::from_millis(25) }
+        Lookout { _only: only, crew: self.clone(), pause: Duration::from_millis(25) }
+    }
+
+    /// Waits before trying again what a lock has stopped: one worker tries, and the others wait for it to get on.
+    pub async fn locked_out(self: &Arc<Self>, lookout: &mut Option<Lookout>) {
+        match lookout {
+            Some(lookout) => tokio::time::sleep(lookout.pause()).await,
+            none => {
+                let only = self.locked_out.clone().lock_owned().await;
+                *none = Some(Lookout { _only: only, crew: self.clone(), pause: Duration::from_millis(25) });
+            }
+        }
     }
 
     /// Workers that wait for another one to ask.
@@ -235,17 +253,19 @@ impl Drop for Idle<'_> {
     }
 }
 
-/// The one worker that asks whether there is anything to do, ever less often.
+/// The one worker that asks whether there is anything to do, or the table still locked, ever less often.
 pub struct Lookout {
     _only: tokio::sync::OwnedMutexGuard<()>,
+    crew: Arc<Crew>,
     pause: Duration,
 }
 
 impl Lookout {
-    /// How long to wait before asking again: up to a second.
+    /// How long to wait before asking again: up to a second, and longer where other processes ask as well.
     pub fn pause(&mut self) -> Duration {
         let pause = self.pause;
-        self.pause = (pause * 2).min(Duration::from_secs(1));
+        let processes = self.crew.processes.load(Ordering::Relaxed).clamp(1, 4) as u32;
+        self.pause = (pause * 2).min(Duration::from_secs(1) * processes);
         jitter(pause)
     }
 }

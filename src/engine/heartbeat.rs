@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -13,7 +13,7 @@ use super::gate::{Crew, Standstill};
 use crate::rotation::throttle::{Reason, Verdict, Why};
 use crate::rotation::{Desired, Outage, Pace, PassOutcome, Progress, State};
 use crate::store::ledger::{chunk, pass, process, rotation, sample};
-use crate::store::{Purpose, StoreError, waits};
+use crate::store::{Class, Purpose, Statement, StoreError, waits};
 
 /// Between two samples for the report.
 const SAMPLE: Duration = Duration::from_secs(5);
@@ -93,11 +93,15 @@ async fn beat(
             chunk::heartbeat(conn, &job.process, ttl).await?;
             renewed = Some(Instant::now());
         }
-        let now = rotation::by_id(conn, job.rotation).await?;
-        announce(conn, job.rotation, &now.deadline, &mut seen.deadline).await?;
+        // One transaction, which holds no lock that another process could wait for.
+        let mut tx = conn.begin().during("begin a heartbeat").await?;
+        let standstill = crew.standstill();
+        let held_up = waits.look(job, crew, &mut tx, standstill.as_ref()).await?;
+        let now = rotation::by_id(&mut tx, job.rotation).await?;
+        announce(&mut tx, job.rotation, &now.deadline, &mut seen.deadline).await?;
         seen.announce_wish(now.desired, now.past_deadline);
         let workable = State::workable(job.direction).contains(&now.state);
-        let pass = pass::latest(conn, job.rotation, job.direction).await?;
+        let pass = pass::latest(&mut tx, job.rotation, job.direction).await?;
         let over = pass.as_ref().and_then(|pass| {
             let outcome = pass.outcome.filter(|outcome| *outcome != PassOutcome::Superseded)?;
             Some(Over { pass: pass.number, outcome })
@@ -106,8 +110,6 @@ async fn beat(
             Desired::Paused => Verdict::wait(Reason::Paused, ""),
             _ => pace.borrow().clone(),
         };
-        let standstill = crew.standstill();
-        let held_up = waits.look(job, crew, conn, standstill.as_ref()).await?;
         let (waiting, throttle) = match (verdict.why, held_up) {
             (None, Some(why)) => (standstill.as_ref().is_some_and(|standstill| standstill.all), Some(why)),
             (why, _) => (verdict.pace == Pace::Wait, why),
@@ -119,7 +121,8 @@ async fn beat(
             past_deadline: now.past_deadline,
             over,
         });
-        let totals = chunk::totals(conn, job.rotation, job.direction).await?;
+        let totals = chunk::totals(&mut tx, job.rotation, job.direction).await?;
+        let mut sampled = None;
         if let Some(pass) = pass {
             let done = totals.settled();
             seen.speed.observe(totals.re_encrypted + totals.already_on_key);
@@ -149,11 +152,14 @@ async fn beat(
                 why: throttle.as_ref(),
                 waits: waiting,
             };
-            process::report(conn, &report).await?;
-            if seen.wants_sample() {
-                take_sample(job, conn, done, throttle.as_ref(), waiting).await;
-            }
-            crew.in_company(process::workers(conn, job.rotation, ttl.as_secs_f64()).await?);
+            process::report(&mut tx, &report).await?;
+            let (workers, processes) = process::workers(&mut tx, job.rotation, ttl.as_secs_f64()).await?;
+            crew.in_company(workers, processes);
+            sampled = seen.wants_sample().then_some(done);
+        }
+        tx.commit().during("end a heartbeat").await?;
+        if let Some(done) = sampled {
+            take_sample(job, conn, done, throttle.as_ref(), waiting).await;
         }
         // Whoever stands still has time.
         let pause = if waiting { STANDING_STILL } else { Duration::from_millis(500) };
@@ -186,7 +192,20 @@ impl Waits {
             return Ok(why.clone());
         }
         let (rows, ours) = (standstill.rows.clone(), crew.backends());
-        let waiting = waits::look(conn, job.rotation, &job.process, rows, &ours).await?;
+        const OP: &str = "look what is waited for";
+        let mut savepoint = conn.begin().during(OP).await?;
+        let waiting = match waits::look(&mut savepoint, job.rotation, &job.process, rows, &ours).await {
+            // Somebody has just locked the table: who that is shows at the next look.
+            Err(error) if error.class() == Class::LockTimeout => {
+                savepoint.rollback().during(OP).await?;
+                None
+            }
+            waiting => {
+                let waiting = waiting?;
+                savepoint.commit().during(OP).await?;
+                waiting
+            }
+        };
         let why = waiting.as_ref().map(Why::from);
         let before = self.found.as_ref().and_then(|(_, why)| why.as_ref()).map(|why| why.reason);
         if let Some(why) = why.as_ref().filter(|why| before != Some(why.reason)) {

@@ -67,8 +67,10 @@ pub struct Reader {
     cursor: Option<Cursor>,
     /// The chunk claimed last: whatever was before it was done, or others had it.
     above: i64,
-    /// The last claim came to nothing.
-    waits: bool,
+    /// When a claim came to nothing, if the last one did.
+    waits: Option<Instant>,
+    /// When postponed rows were taken up before their time.
+    taken_up: Option<Instant>,
     /// When chunks before that one were looked at last: their owners may have died since.
     looked_back: Option<Instant>,
     recrypt: Recrypt,
@@ -87,7 +89,8 @@ impl Reader {
             pass,
             cursor: None,
             above: 0,
-            waits: false,
+            waits: None,
+            taken_up: None,
             looked_back: None,
             recrypt,
             row_bytes: 600.0,
@@ -112,13 +115,23 @@ impl Reader {
     }
 
     async fn claim(&mut self) -> Result<Claim, Fault> {
-        // Whoever waits asks one thing again and again.
-        if self.waits && !chunk::may_be_worth_a_claim(&mut self.conn, &self.pass).await? {
+        if self.waits.is_some_and(|since| since.elapsed() < ALL_THE_SAME) && !self.is_worth_a_claim().await? {
             return Ok(Claim::Nothing);
         }
         let claim = self.claim_anything().await?;
-        self.waits = matches!(claim, Claim::Nothing);
+        self.waits = matches!(claim, Claim::Nothing).then(Instant::now);
         Ok(claim)
+    }
+
+    /// What whoever waits asks again and again, in one statement.
+    async fn is_worth_a_claim(&mut self) -> Result<bool, StoreError> {
+        let (worth, freed) = chunk::look_for_work(&mut self.conn, &self.pass).await?;
+        // Rows that several transactions hold together look free: they were taken up in vain.
+        let patient = self.taken_up.is_some_and(|at| at.elapsed() < TAKEN_UP);
+        let Some(freed) = freed.filter(|_| !worth && !patient) else { return Ok(worth) };
+        self.taken_up = Some(Instant::now());
+        chunk::put_off_no_longer(&mut self.conn, &freed).await?;
+        Ok(true)
     }
 
     async fn claim_anything(&mut self) -> Result<Claim, Fault> {
@@ -262,6 +275,12 @@ impl Reader {
         Ok(wrong)
     }
 }
+
+/// How often a claim is tried although nothing looks worth one.
+const ALL_THE_SAME: Duration = Duration::from_secs(10);
+
+/// How often postponed rows are taken up before their time.
+const TAKEN_UP: Duration = Duration::from_secs(3);
 
 /// How often chunks before the one claimed last are looked at.
 const LOOK_BACK: Duration = Duration::from_secs(2);

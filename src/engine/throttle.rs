@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 use tokio::sync::watch;
 
 use super::SharedJob;
@@ -18,7 +18,7 @@ use crate::rotation::Pace;
 use crate::rotation::throttle::{Reason, Throttle, Verdict, Why};
 use crate::store::connect::{close, jitter};
 use crate::store::signals::Watch;
-use crate::store::{Purpose, StoreError};
+use crate::store::{Purpose, Statement, StoreError};
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(1);
@@ -104,7 +104,10 @@ impl Watchman {
     }
 
     async fn look(&mut self, conn: &mut PgConnection) -> Result<Verdict, StoreError> {
-        let signals = self.watch.look(conn, &self.crew.backends()).await?;
+        const OP: &str = "look at the database";
+        let mut tx = conn.begin().during(OP).await?;
+        let signals = self.watch.look(&mut tx, &self.crew.backends()).await?;
+        tx.commit().during(OP).await?;
         self.job.metrics.looked(&signals);
         let mut verdict = self.throttle.decide(self.started.elapsed(), &signals);
         if let (Pace::Go, Some(rate)) = (verdict.pace, self.crew.held_to()) {

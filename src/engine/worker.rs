@@ -52,6 +52,7 @@ impl Worker {
     pub async fn run(mut self) -> Result<WorkerEnd, Error> {
         let mut last_lease: Option<Lease> = None;
         let mut faults = Faults::new(&self.job.connector);
+        let mut locked_out: Option<Lookout> = None;
         loop {
             let since = Instant::now();
             if let Some(ended) = self.wait_until_wanted().await {
@@ -61,7 +62,7 @@ impl Worker {
             if since.elapsed() > self.job.connector.retry_for {
                 faults.progress();
             }
-            let fault = match self.session(&mut last_lease, &mut faults).await {
+            let fault = match self.session(&mut last_lease, &mut faults, &mut locked_out).await {
                 Ok(ended) => return Ok(ended),
                 Err(fault) => fault,
             };
@@ -70,7 +71,10 @@ impl Worker {
                 Fault::Store(e) if e.class() == Class::LockTimeout => {
                     self.gate.crew.stuck(self.owner.worker, Vec::new());
                 }
-                _ => self.gate.crew.moves(self.owner.worker),
+                _ => {
+                    self.gate.crew.moves(self.owner.worker);
+                    locked_out = None;
+                }
             }
             match fault {
                 Fault::Fatal(e) => return Err(e),
@@ -85,6 +89,11 @@ impl Worker {
                             "Lease lost to another process; continuing with another chunk"
                         ),
                     }
+                }
+                // That ends, or the deadline does.
+                Fault::Store(e) if e.class() == Class::LockTimeout => {
+                    self.job.metrics.retry(e.sqlstate());
+                    self.wait_for_locks(&mut locked_out).await;
                 }
                 Fault::Store(e) => {
                     self.job.metrics.retry(e.sqlstate());
@@ -104,6 +113,19 @@ impl Worker {
             let workable = State::workable(self.pass.direction).contains(&now.state);
             !workable || now.desired != Desired::Running || now.past_deadline
         })
+    }
+
+    /// The table is locked, or a row of the ledger: one worker of the process tries again for all of them.
+    async fn wait_for_locks(&self, locked_out: &mut Option<Lookout>) {
+        if locked_out.is_none() {
+            // Others may wait for long.
+            self.give_back().await;
+        }
+        let mut gate = self.gate.clone();
+        tokio::select! {
+            () = self.gate.crew.locked_out(locked_out) => {}
+            () = gate.shut() => {}
+        }
     }
 
     /// Paused, throttled or aborted: whoever comes next shall not wait for our leases. The next session does it again if this fails.
@@ -146,7 +168,12 @@ impl Worker {
     }
 
     /// Two connections and everything done on them. Ends with a fault as soon as either is in doubt.
-    async fn session(&mut self, last: &mut Option<Lease>, faults: &mut Faults) -> Result<WorkerEnd, Fault> {
+    async fn session(
+        &mut self,
+        last: &mut Option<Lease>,
+        faults: &mut Faults,
+        locked_out: &mut Option<Lookout>,
+    ) -> Result<WorkerEnd, Fault> {
         let mut reading = self.connect(Purpose::Read).await?;
         tokio::select! {
             settled = Writer::settle(&mut reading, last.as_ref(), &self.owner.process, self.owner.worker) => settled?,
@@ -170,6 +197,7 @@ impl Worker {
                 () = self.gate.stop.wait() => return Err(Fault::Yield),
             };
             let next = next?;
+            *locked_out = None;
             // Rows that are listed may be held by others as before: whether it gets on shows when they are written.
             let listed =
                 matches!(&next, Next::Segment(segment) if matches!(segment.lease.bounds(), Bounds::Ids(_)));
@@ -314,11 +342,6 @@ impl Faults {
             | Class::Exhausted => false,
             Class::Data | Class::Denied | Class::Fatal => true,
         };
-        if e.class() == Class::LockTimeout {
-            // Someone holds the table or our own chunk: that ends, or the deadline does.
-            tokio::time::sleep(jitter(Duration::from_millis(250))).await;
-            return Ok(());
-        }
         let since = *self.since.get_or_insert_with(Instant::now);
         if hopeless || since.elapsed() > self.patience {
             return Err(e.into());

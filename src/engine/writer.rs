@@ -13,7 +13,7 @@ use contested::{Contested, Left};
 
 use super::SharedJob;
 use super::fault::Fault;
-use super::gate::Gate;
+use super::gate::{Gate, Lookout};
 use super::reader::Segment;
 use super::row::{Recrypt, by_bytes};
 use crate::rotation::{BatchServo, BatchTiming, Counters, Desired, deal, next_slice};
@@ -41,6 +41,8 @@ pub struct Writer {
     lost: i64,
     /// A batch was committed since the last query.
     committed: bool,
+    /// This worker is the one that tries whether the table is still locked.
+    locked_out: Option<Lookout>,
     /// What the chunk's contested rows turned out to be, until its last segment finishes it.
     left: Left,
 }
@@ -59,7 +61,8 @@ impl Writer {
         let servo = BatchServo::new(job.settings.batch_rows, MAX_BATCH_BYTES, job.settings.lock_target);
         let left = Left::default();
         let begin = job.connector.begin_batch();
-        Writer { job, conn, begin, servo, recrypt: Recrypt::new(), gate, lost: 0, committed: false, left }
+        let (recrypt, locked_out) = (Recrypt::new(), None);
+        Writer { job, conn, begin, servo, recrypt, gate, lost: 0, committed: false, locked_out, left }
     }
 
     /// Whether a batch was committed since this was asked last.
@@ -173,7 +176,7 @@ impl Writer {
 
     /// A batch is in. Whether to go on after it.
     fn committed(&mut self, timing: BatchTiming, noted: &Noted) -> Result<(), Fault> {
-        (self.lost, self.committed) = (0, true);
+        (self.lost, self.committed, self.locked_out) = (0, true, None);
         self.servo.observe(timing);
         if noted.desired != Desired::Running || noted.past_deadline { Err(Fault::Yield) } else { Ok(()) }
     }

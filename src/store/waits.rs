@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
-use super::error::StoreError;
+use super::error::{Statement, StoreError};
 use super::statement::{row, statements};
 use crate::rotation::{Holder, Waiting};
 
@@ -128,8 +128,8 @@ pub async fn leases(
 /// Rows looked at.
 const ROWS: i32 = 20;
 
-/// What the workers of `process` wait for: rows that they have `met` and that others hold, or else any that are listed; the
-/// table; or another process's lease. `ours` are the backends whose locks are rekey's own.
+/// What the workers of `process` wait for: the table; rows that they have `met` and that others hold, or else any that are
+/// listed; or another process's lease. `ours` are the backends whose locks are rekey's own.
 pub async fn look(
     conn: &mut PgConnection,
     rotation: Uuid,
@@ -137,6 +137,10 @@ pub async fn look(
     met: Vec<Uuid>,
     ours: &[i32],
 ) -> Result<Option<Waiting>, StoreError> {
+    // First: where it is locked, its rows cannot be looked at.
+    if let Some(holder) = table_holder(conn, ours).await?.and_then(Held::holder) {
+        return Ok(Some(Waiting::Table(holder)));
+    }
     let rows = match met.is_empty() {
         false => met,
         true => listed(conn, rotation, ROWS).await?.unwrap_or_default(),
@@ -144,14 +148,21 @@ pub async fn look(
     if !rows.is_empty() {
         let mut held = row_holder(conn, &rows, ours).await?;
         if held.is_none() {
-            held = shared_row_holder(conn, &rows, ours).await.unwrap_or_default();
+            let mut savepoint = conn.begin().during(OP).await?;
+            held = match shared_row_holder(&mut savepoint, &rows, ours).await {
+                Ok(held) => {
+                    savepoint.commit().during(OP).await?;
+                    held
+                }
+                Err(_) => {
+                    savepoint.rollback().during(OP).await?;
+                    None
+                }
+            };
         }
         if let Some((id, holder)) = held.and_then(|held| Some((held.id?, held.holder()?))) {
             return Ok(Some(Waiting::Row { id, holder }));
         }
-    }
-    if let Some(holder) = table_holder(conn, ours).await?.and_then(Held::holder) {
-        return Ok(Some(Waiting::Table(holder)));
     }
     let leased = lease_holder(conn, rotation, process).await?;
     Ok(leased.map(|(process, silent, free_in)| Waiting::Lease {

@@ -111,14 +111,27 @@ impl Writer {
                 }
             }
             looked = true;
-            if pending.len() == before {
+            if pending.len() < before {
+                moved = Instant::now();
+            } else if pending.len() > MAX_PUT_OFF && moved.elapsed() > patience {
+                self.wait_in_line().await?;
+            } else {
                 tokio::time::sleep(jitter(pause)).await;
                 pause = (pause * if listed { 4 } else { 2 }).min(Duration::from_secs(1));
-            } else {
-                moved = Instant::now();
             }
         }
+        self.locked_out = None;
         Ok(())
+    }
+
+    /// The table as a whole is held: one worker of the process tries again for all of them.
+    async fn wait_in_line(&mut self) -> Result<(), Fault> {
+        let (crew, mut gate) = (self.gate.crew.clone(), self.gate.clone());
+        tokio::select! {
+            () = crew.locked_out(&mut self.locked_out) => {}
+            () = gate.shut() => {}
+        }
+        self.go_on()
     }
 
     async fn read_again(

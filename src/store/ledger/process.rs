@@ -94,8 +94,8 @@ statements! {
          extract(epoch FROM clock_timestamp() - seen_at)::float8 AS seen_seconds_ago \
          FROM rekey.processes p WHERE rotation = $1 AND seen_at > clock_timestamp() - make_interval(secs => $2) ORDER BY process";
 
-    fn count_workers(rotation: Uuid, seconds: f64) -> One<i64> during "count the workers":
-        "SELECT coalesce(sum(workers), 0)::int8 FROM rekey.processes \
+    fn count_workers(rotation: Uuid, seconds: f64) -> One<(i64, i64)> during "count the workers":
+        "SELECT coalesce(sum(workers), 0)::int8, count(*) FROM rekey.processes \
          WHERE rotation = $1 AND seen_at > clock_timestamp() - make_interval(secs => $2)";
 }
 
@@ -131,8 +131,12 @@ impl From<Listed> for Process {
     }
 }
 
-/// Workers of the processes heard of within the last `seconds`.
-pub async fn workers(conn: &mut PgConnection, rotation: Uuid, seconds: f64) -> Result<usize, StoreError> {
-    let workers = count_workers(conn, rotation, seconds).await?;
-    Ok(usize::try_from(workers).unwrap_or(1))
+/// Workers and number of the processes heard of within the last `seconds`.
+pub async fn workers(
+    conn: &mut PgConnection,
+    rotation: Uuid,
+    seconds: f64,
+) -> Result<(usize, usize), StoreError> {
+    let (workers, processes) = count_workers(conn, rotation, seconds).await?;
+    Ok((usize::try_from(workers).unwrap_or(1), usize::try_from(processes).unwrap_or(1)))
 }
