@@ -37,7 +37,8 @@ BEGIN
     EXECUTE format('REVOKE CREATE ON DATABASE %I FROM rekey', current_database());
     GRANT USAGE ON SCHEMA rekey TO rekey;
     GRANT SELECT, INSERT, UPDATE ON rekey.rotations, rekey.passes, rekey.chunks TO rekey;
-    GRANT SELECT, INSERT ON rekey.proofs TO rekey;
+    -- Proofs of an ended rotation are removed when the next one begins.
+    GRANT SELECT, INSERT, DELETE ON rekey.proofs TO rekey;
     -- A ledger that was not upgraded yet has none.
     IF to_regclass('rekey.samples') IS NOT NULL THEN
         GRANT SELECT, INSERT, UPDATE ON rekey.samples TO rekey;

@@ -17,7 +17,7 @@ use crate::rotation::throttle::Limits;
 use crate::rotation::{Command, Counters, Direction, State};
 use crate::secrets::KeySource;
 use crate::store::ledger::rotation::{self, NewRotation};
-use crate::store::ledger::{Rotation, chunk};
+use crate::store::ledger::{Rotation, chunk, retention};
 use crate::store::preflight::{For, Report};
 use crate::store::{Connector, Purpose, connect, schema};
 
@@ -178,6 +178,10 @@ async fn begin(
     if ours {
         let (old, new) = (rotation.old_fingerprint, rotation.new_fingerprint);
         tracing::info!(rotation = %rotation.id, %old, %new, "Rotation started");
+        // Nothing depends on it: what is left goes when the next rotation begins.
+        if let Err(error) = retention::remove(conn, rotation.id, &session.actor).await {
+            tracing::warn!(%error, "Couldn't remove the proofs of an ended rotation; the next rotation will");
+        }
         return Ok(rotation);
     }
     standing::require(session, conn, request.command(), Some(&rotation)).await?;

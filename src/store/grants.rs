@@ -9,7 +9,7 @@ pub const LEDGER: &[(&str, &str)] = &[
     ("rotations", "SELECT, INSERT, UPDATE"),
     ("passes", "SELECT, INSERT, UPDATE"),
     ("chunks", "SELECT, INSERT, UPDATE"),
-    ("proofs", "SELECT, INSERT"),
+    ("proofs", "SELECT, INSERT, DELETE"),
     ("quarantine", "SELECT, INSERT, UPDATE, DELETE"),
     ("processes", "SELECT, INSERT, UPDATE, DELETE"),
     ("samples", "SELECT, INSERT, UPDATE"),

@@ -1,6 +1,6 @@
 //! What auditors ask for: rotations, events with their chain checked, proofs in numbers, affected users.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use sqlx::{Connection, PgConnection};
@@ -54,7 +54,7 @@ pub struct Chain {
 }
 
 /// Proofs of one direction, in numbers.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Proofs {
     /// Which way the rows went.
     pub direction: Direction,

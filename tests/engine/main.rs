@@ -34,6 +34,7 @@ mod quarantine; // rows that neither key decrypts; large rows
 mod quiet; // no secret in output, logs, tables, arguments
 mod replica; // a hot standby: reading, dry run, refusals
 mod restored; // a ledger restored from a dump
+mod retention; // proofs of a rotation that is over are removed
 mod rewritten; // VACUUM FULL under a run that walks by blocks
 mod rollback; // the way back, killed midway, rows written since
 mod scale; // what must not grow with the table: memory, disk

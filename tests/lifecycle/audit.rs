@@ -56,6 +56,7 @@ fn every_event_of_a_life() {
         "accept",
         "verify",
         "migrated",
+        "proofs_removed",
         "promoting",
         "promoted",
         "rolling_back",

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::{Session, Which, nothing, open};
 use crate::error::Result;
 use crate::store::audit;
+use crate::store::ledger::retention::PROOFS_REMOVED;
 use crate::store::ledger::rotation;
 use crate::store::report::{self, Affected};
 
@@ -17,7 +18,8 @@ pub struct Exposed {
     pub rotation: Uuid,
     /// Its old key is compromised.
     pub compromised: bool,
-    /// False where not every row was moved off the old key yet, or ever: then whoever has a credential is listed.
+    /// False where not every row was moved off the old key yet, or ever, or where its proofs were removed: then whoever has a
+    /// credential is listed.
     pub complete: bool,
 }
 
@@ -55,7 +57,8 @@ pub async fn affected<L: Listing>(
     let mut listing = listing(ids.len());
     for id in ids {
         let r = rotation::by_id(&mut conn, id).await?;
-        let complete = report::was_complete(&mut conn, id).await?;
+        let removed = audit::happened(&mut conn, id, PROOFS_REMOVED).await?;
+        let complete = !removed && report::was_complete(&mut conn, id).await?;
         let of = Exposed { rotation: id, compromised: r.compromised, complete };
         listing.begin(&of)?;
         let (mut sums, mut last) = (Sums::default(), None);

@@ -101,8 +101,10 @@ pub struct Rotated {
     pub totals: Option<Counters>,
     /// Rows by outcome, on the way back.
     pub totals_rolled_back: Option<Counters>,
-    /// Proofs by direction.
+    /// Proofs by direction; those that were removed too.
     pub proofs: Vec<Proofs>,
+    /// When the proofs were removed, RFC 3339: their numbers are what the audit trail says.
+    pub proofs_removed_at: Option<String>,
     /// Under the old key, then under the new one.
     pub encryptions: Vec<Encryptions>,
     /// Rows that neither key decrypts.
@@ -254,6 +256,10 @@ async fn one(
     };
     let last_verify = report::verify_result(conn, id).await?;
     let encryptions = encryptions(conn, &rotation).await?;
+    let (proofs, proofs_removed_at) = match story::proofs_removed(&timeline) {
+        Some((proofs, at)) => (proofs, Some(at)),
+        None => (report::proofs(conn, id).await?, None),
+    };
     let verifies = story::verifies(&timeline);
     let quarantine = quarantine::list(conn, id).await?;
     let evidence = evidence::of(conn, id).await?;
@@ -282,7 +288,8 @@ async fn one(
         quarantine,
         totals: Some(forward),
         totals_rolled_back: back,
-        proofs: report::proofs(conn, id).await?,
+        proofs,
+        proofs_removed_at,
         rotation,
         encryptions,
         last_verify,

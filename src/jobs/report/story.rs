@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::rotation::State;
-use crate::store::report::Event;
+use crate::store::ledger::retention::{PROOFS_REMOVED, Removed};
+use crate::store::report::{Event, Proofs};
 
 /// A state that the rotation was in.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -126,6 +127,13 @@ impl Found {
 pub fn count_of(n: i64, of: i64, do_what: &str) -> String {
     use crate::telemetry::progress::thousands;
     format!("{} of {} {} {do_what}", thousands(n), thousands(of), if of == 1 { "row" } else { "rows" })
+}
+
+/// What the proofs came to that were removed since, and when that was.
+pub fn proofs_removed(timeline: &[Event]) -> Option<(Vec<Proofs>, String)> {
+    let event = timeline.iter().find(|e| e.action == PROOFS_REMOVED)?;
+    let removed = Removed::deserialize(&event.detail).ok()?;
+    Some((removed.proofs, event.at.clone()))
 }
 
 /// The states, in their order. The rotation's `start` is the first.

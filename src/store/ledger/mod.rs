@@ -1,6 +1,6 @@
 //! rekey's own tables: rotations, passes, chunks with their leases, proofs, quarantine, processes.
 //!
-//! One file per table, with the SQL of that table; proofs have two (`proof.rs`, `tags.rs`). Three touch several tables in one
+//! One file per table, with the SQL of that table; proofs have three (`proof.rs`, `tags.rs`, `retention.rs`). Three touch several tables in one
 //! transaction: `rotation/turn.rs` stops what is under way, `claim.rs` carves, `chunk.rs` checkpoints. `standing.rs` reads several
 //! at one instant.
 
@@ -12,6 +12,7 @@ pub mod pass;
 pub mod process;
 pub mod proof;
 pub mod quarantine;
+pub mod retention;
 pub mod rotation;
 pub mod sample;
 pub mod standing;
@@ -33,6 +34,7 @@ pub(super) fn statements() -> impl Iterator<Item = &'static Declaration> {
         process::STATEMENTS,
         proof::STATEMENTS,
         quarantine::STATEMENTS,
+        retention::STATEMENTS,
         rotation::STATEMENTS,
         rotation::deadline::STATEMENTS,
         rotation::lock::STATEMENTS,
