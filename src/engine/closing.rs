@@ -15,19 +15,23 @@ use uuid::Uuid;
 
 use super::SharedJob;
 use super::fault::Fault;
-use super::row::{Recrypt, Rewrapped, by_bytes, read_large};
+use super::row::{PutAside, Recrypt, Rewrapped, by_bytes, read_large};
 use crate::rotation::{
     Addressing, Conclusion, Counters, Direction, PassKind, Proven, QuarantineReason, State, Stragglers,
 };
-use crate::store::closing::read_foreign;
+use crate::store::closing::{Taker, read_foreign};
 use crate::store::ledger::chunk::{self, Checkpoint};
 use crate::store::ledger::quarantine::{self, BadRow, Entry};
 use crate::store::ledger::{Lease, Pass, pass, rotation};
 use crate::store::rows::{self, INLINE_BYTES, MAX_ROW_BYTES};
-use crate::store::{FullXid, Statement, StoreError, audit};
+use crate::store::{FullXid, Purpose, Statement, StoreError, Xid, audit};
 
-/// More stragglers than this, 16 bytes each, are walked to, not listed.
+/// More stragglers than this, 16 bytes each, are walked to, not listed; likewise rows for the quarantine.
 const MAX_LISTED: usize = 1_000_000;
+/// So many rows that were put aside are dealt with while others are still to come.
+const PUT_ASIDE: usize = 20_000;
+/// So many entries of the quarantine that are settled are removed while others are still to come.
+const SETTLED: usize = 100_000;
 
 /// Sorts rows by what is to be done about them.
 #[derive(Default)]
@@ -52,57 +56,20 @@ struct LeftAlone {
 /// Carries out the closing proof under the lease of its chunk, and concludes the pass.
 pub async fn prove(job: &SharedJob, conn: &mut PgConnection, lease: &Lease) -> Result<(), Fault> {
     let pass = lease.pass();
-    let mut recrypt = Recrypt::new();
-    let (mut sorted, mut written_since) = (Sorted::default(), HashSet::new());
-    let horizon = pass.horizon_xid();
     let next_horizon = pass::take_horizon(conn).await?;
 
     // Where a value is damaged, once more without any: they are read by themselves then.
-    let mut large = Vec::new();
-    let mut max = INLINE_BYTES;
+    let mut met = Met::new(job, pass, INLINE_BYTES);
     let filenode = loop {
-        let proven = read_foreign(conn, pass, max, |row| {
-            let old = row.xmin.precedes(horizon);
-            if let Some(bytes) = row.left_out(max) {
-                large.push((row.id, bytes));
-                if !old && written_since.len() < MAX_LISTED {
-                    written_since.insert(row.id);
-                }
-                return Ok(true);
-            }
-            let row = recrypt.row(&job.rewrapper, row)?;
-            let (id, moves) = (row.id(), matches!(row, Rewrapped::Move(_)));
-            match old {
-                true => sorted.take_old(row),
-                false => {
-                    written_since.extend((moves && written_since.len() < MAX_LISTED).then_some(id));
-                    sorted.take(row);
-                }
-            }
-            Ok::<_, Fault>(moves)
-        });
-        match proven.await {
-            Err(Fault::Store(error)) if error.is_damage() && max == INLINE_BYTES => {
-                (sorted, max) = (Sorted::default(), -1);
-                large.clear();
-                written_since.clear();
+        match read_foreign(conn, pass, met.max, &mut met).await {
+            Err(Fault::Store(error)) if error.is_damage() && met.max == INLINE_BYTES => {
+                met = Met::new(job, pass, -1);
             }
             filenode => break filenode?,
         }
     };
-    for group in by_bytes(large, MAX_ROW_BYTES as usize) {
-        read_large(conn, group, |row| {
-            let old = row.xmin.precedes(horizon);
-            let row = recrypt.row(&job.rewrapper, row)?;
-            if old {
-                sorted.take_old(row)
-            } else {
-                sorted.take(row)
-            }
-            Ok::<(), Fault>(())
-        })
-        .await?;
-    }
+    while met.settle_some(conn).await? || !met.large.is_empty() {}
+    let Met { mut sorted, written_since, mut recrypt, .. } = met;
     let settled = look_at_quarantine(job, conn, pass, &mut recrypt, &mut sorted, &written_since).await?;
     sorted.take_left_alone();
 
@@ -125,6 +92,104 @@ pub async fn prove(job: &SharedJob, conn: &mut PgConnection, lease: &Lease) -> R
         );
     }
     conclude(job, conn, lease, next_horizon, proven.conclusion(), sorted, &settled).await
+}
+
+/// What the proof has met, while others are still to come.
+struct Met<'a> {
+    job: &'a SharedJob,
+    pass: &'a Pass,
+    horizon: Xid,
+    /// Longer values are put aside.
+    max: i32,
+    recrypt: Recrypt,
+    sorted: Sorted,
+    written_since: HashSet<Uuid>,
+    large: Vec<PutAside>,
+    /// The same, to be read now: the rows of one statement together.
+    groups: Vec<Vec<Uuid>>,
+    /// Deals with what was put aside, beside the proof's own snapshot.
+    aside: Option<PgConnection>,
+}
+
+impl Met<'_> {
+    fn new<'a>(job: &'a SharedJob, pass: &'a Pass, max: i32) -> Met<'a> {
+        let (recrypt, sorted, written_since) = (Recrypt::new(), Sorted::default(), HashSet::new());
+        let (horizon, large, groups, aside) = (pass.horizon_xid(), Vec::new(), Vec::new(), None);
+        Met { job, pass, horizon, max, recrypt, sorted, written_since, large, groups, aside }
+    }
+
+    /// Reads some of the values that were put aside; whether there are more.
+    async fn settle_some(&mut self, conn: &mut PgConnection) -> Result<bool, Fault> {
+        if self.groups.is_empty() {
+            self.groups = by_bytes(std::mem::take(&mut self.large), MAX_ROW_BYTES as usize);
+            self.forget_known(conn).await?;
+        }
+        if let Some(group) = self.groups.pop() {
+            let (recrypt, sorted, horizon) = (&mut self.recrypt, &mut self.sorted, self.horizon);
+            read_large(conn, group, |row| {
+                let old = row.xmin.precedes(horizon);
+                let row = recrypt.row(&self.job.rewrapper, row)?;
+                if old {
+                    sorted.take_old(row)
+                } else {
+                    sorted.take(row)
+                }
+                Ok::<(), Fault>(())
+            })
+            .await?;
+        }
+        Ok(!self.groups.is_empty())
+    }
+
+    /// What the quarantine has is looked at by itself.
+    async fn forget_known(&mut self, conn: &mut PgConnection) -> Result<(), Fault> {
+        let left_alone = &mut self.sorted.left_alone;
+        let bad: Vec<Uuid> = left_alone.bad.keys().copied().collect();
+        for part in bad.chunks(PUT_ASIDE) {
+            for id in quarantine::listed_among(conn, self.pass.rotation, part).await? {
+                left_alone.bad.remove(&id);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Taker for Met<'_> {
+    type Error = Fault;
+
+    fn take(&mut self, row: rows::Read<'_>) -> Result<bool, Fault> {
+        let old = row.xmin.precedes(self.horizon);
+        let room = !old && self.written_since.len() < MAX_LISTED;
+        if let Some(bytes) = row.left_out(self.max) {
+            self.large.push((row.id, bytes));
+            self.written_since.extend(room.then_some(row.id));
+            return Ok(true);
+        }
+        let row = self.recrypt.row(&self.job.rewrapper, row)?;
+        let (id, moves) = (row.id(), matches!(row, Rewrapped::Move(_)));
+        match old {
+            true => self.sorted.take_old(row),
+            false => {
+                self.written_since.extend((moves && room).then_some(id));
+                self.sorted.take(row);
+            }
+        }
+        Ok(moves)
+    }
+
+    async fn rest(&mut self) -> Result<bool, Fault> {
+        let put_aside = self.large.len() + self.sorted.left_alone.bad.len();
+        if self.groups.is_empty() && put_aside < PUT_ASIDE {
+            return Ok(false);
+        }
+        let mut conn = match self.aside.take() {
+            Some(conn) => conn,
+            None => self.job.connector.connect(Purpose::Control).await?,
+        };
+        let more = self.settle_some(&mut conn).await?;
+        self.aside = Some(conn);
+        Ok(more)
+    }
 }
 
 /// Opens every quarantined row again; returns those that are fine now, or gone.
@@ -156,6 +221,9 @@ async fn look_at_quarantine(
             .await?;
         }
         settled.extend(sorted.take_up(&page, again, spent));
+        if settled.len() > SETTLED {
+            quarantine::remove(conn, pass.rotation, &std::mem::take(&mut settled)).await?;
+        }
     }
 }
 
@@ -211,7 +279,8 @@ impl Sorted {
             Rewrapped::Move(write) => self.straggler(write.id),
             Rewrapped::OnTarget { id, .. } => self.fine.iter_mut().for_each(|fine| fine.push(id)),
             Rewrapped::Null { .. } => {}
-            Rewrapped::Bad(row) => self.bad.push(row),
+            Rewrapped::Bad(row) if self.bad.len() < MAX_LISTED => self.bad.push(row),
+            Rewrapped::Bad(_) => self.too_many = true,
         }
     }
 
@@ -230,7 +299,10 @@ impl Sorted {
                 self.left_alone.stragglers.insert(write.id);
             }
             Rewrapped::Move(_) => self.too_many = true,
-            Rewrapped::Bad(row) => drop(self.left_alone.bad.insert(row.id, row)),
+            Rewrapped::Bad(row) if self.left_alone.bad.len() < MAX_LISTED => {
+                self.left_alone.bad.insert(row.id, row);
+            }
+            Rewrapped::Bad(_) => self.too_many = true,
             Rewrapped::OnTarget { .. } | Rewrapped::Null { .. } => {}
         }
     }

@@ -15,7 +15,7 @@ use super::pg_types::Xid;
 use super::rows::{self, READ_ROWS, Read, Stretch, read_columns};
 use super::statement::statements;
 use super::table::user_triggers;
-use crate::rotation::{Direction, PassKind};
+use crate::rotation::{Direction, PassKind, Tid};
 
 const OP: &str = "prove that none is left";
 const BEGIN: &str = "begin the closing proof";
@@ -53,26 +53,45 @@ statements! {
          WHERE p.rotation = $2 AND p.direction = $3 AND p.xid::xid = t.x AND p.xmin = t.x) \
          OFFSET 0) s WHERE age(s.x) <= age($1) OR $4 LIMIT $5";
 
-    fn young(horizon: Xid, max: i32, old_too: bool) -> Query<Read<'static>> during OP:
+    fn young(horizon: Xid, max: i32, old_too: bool, from: Tid, before: Tid) -> Query<Read<'static>> during OP:
         concat!(
             "SELECT * FROM (SELECT ", read_columns!("$2"), " FROM public.provider_connections t \
-             WHERE t.encrypted_credentials IS NOT NULL OFFSET 0) s WHERE age(s.xmin) <= age($1) OR $3"
+             WHERE t.encrypted_credentials IS NOT NULL AND t.ctid >= $4 AND t.ctid < $5 OFFSET 0) s \
+             WHERE age(s.xmin) <= age($1) OR $3"
         );
+
+    fn blocks() -> One<i64> during "look at the heap":
+        "SELECT pg_relation_size('public.provider_connections') / current_setting('block_size')::bigint";
 
     fn filenode() -> One<i64> during "look at the heap":
         "SELECT pg_relation_filenode('public.provider_connections')::bigint";
 }
 
+/// Blocks of a statement that reads young rows as they come: what is put aside of them is in memory together.
+const BLOCKS: u32 = 2048;
+
+/// Takes the rows of a closing proof.
+pub trait Taker: Send {
+    /// Why it gives up.
+    type Error: From<StoreError> + Send;
+
+    /// Takes a row, and says whether it may have to be moved.
+    fn take(&mut self, row: Read<'_>) -> Result<bool, Self::Error>;
+
+    /// Between two statements: deals with some of what was put aside, so that it does not grow with the table, and says
+    /// whether there is more.
+    fn rest(&mut self) -> impl Future<Output = Result<bool, Self::Error>> + Send;
+}
+
 /// Hands on each row that something else wrote since the pass's horizon, and after a walk over the whole table the older ones
-/// that rekey left alone; values longer than `max` bytes are left out. `each` says of a row whether it may have to be moved,
-/// which is done by id: where the index does not lead to one of these, or to one that was left alone, that is the end. Returns
-/// the file that the heap is in.
-pub async fn read_foreign<E: From<StoreError>>(
+/// that rekey left alone; values longer than `max` bytes are left out. What has to be moved is moved by id: where the index
+/// does not lead to one of these, or to one that was left alone, that is the end. Returns the file that the heap is in.
+pub async fn read_foreign<T: Taker>(
     conn: &mut PgConnection,
     pass: &Pass,
     max: i32,
-    mut each: impl FnMut(Read<'_>) -> Result<bool, E>,
-) -> Result<i64, E> {
+    taker: &mut T,
+) -> Result<i64, T::Error> {
     // One snapshot for all of it: that none is on the source key is said of one instant.
     let mut tx = conn.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").during(BEGIN).await?;
     settings(&mut tx, pass.rotation, BATCH_BYTES).await?;
@@ -95,25 +114,46 @@ pub async fn read_foreign<E: From<StoreError>>(
             let stretch = Stretch::Ids { ids: ids.to_vec(), max };
             rows::read_once(&mut tx, &stretch, |row| {
                 found.push(row.id);
-                each(row).map(drop)
+                taker.take(row).map(drop)
             })
             .await?;
             // In one snapshot, what is there by place is there by id.
             index::refuse(&mut tx, &index::missing(ids, found)).await?;
+            while taker.rest().await? {
+                // The server ends a transaction that is idle for long.
+                filenode(&mut tx).await?;
+            }
         }
     } else {
         drop(ids);
-        let mut moves = Vec::new();
-        let read = young(horizon, max, old_too).however_long().each(&mut tx, |row| {
-            let id = row.id;
-            if each(row)? && (moves.len() as i64) < LISTED {
-                moves.push(id);
-            }
-            Ok::<(), E>(())
-        });
-        read.await?;
+        // Keeps to places, too.
         index::only_by_index(&mut tx).await?;
-        index::require(&mut tx, &moves).await?;
+        let (blocks, mut from) = (blocks(&mut tx).await?, 0u32);
+        loop {
+            // The last one has no end: whatever was measured, none is missed.
+            let next = from.saturating_add(BLOCKS);
+            let before = if i64::from(next) < blocks { next } else { u32::MAX };
+            let place = |block| Tid { block, offset: 0 };
+            let mut moves = Vec::new();
+            let read = young(horizon, max, old_too, place(from), place(before));
+            let reading = read.however_long().each(&mut tx, |row| {
+                let id = row.id;
+                if taker.take(row)? {
+                    moves.push(id);
+                }
+                Ok::<(), T::Error>(())
+            });
+            reading.await?;
+            index::require(&mut tx, &moves).await?;
+            while taker.rest().await? {
+                // The server ends a transaction that is idle for long.
+                filenode(&mut tx).await?;
+            }
+            if before == u32::MAX {
+                break;
+            }
+            from = next;
+        }
     }
     // The statement's lock on the table is still held: the heap has not been rewritten since.
     let filenode = filenode(&mut tx).await?;

@@ -112,6 +112,10 @@ statements! {
              ORDER BY row_id LIMIT 1000"
         );
 
+    /// Which of these rows have an entry.
+    pub fn listed_among(rotation: Uuid, ids: &[Uuid]) -> All<Uuid> during READ:
+        "SELECT row_id FROM rekey.quarantine WHERE rotation = $1 AND row_id = ANY($2)";
+
     /// One entry of a rotation.
     pub fn find(rotation: Uuid, id: Uuid) -> Optional<Entry> during READ:
         concat!("SELECT ", columns!(), " FROM rekey.quarantine q WHERE rotation = $1 AND row_id = $2");
