@@ -108,7 +108,8 @@ fn progress(page: &mut String, p: &PassProgress) {
     };
     let eta = p.eta_seconds.map_or_else(String::new, |seconds| format!(", {} left", age(seconds)));
     let (done, total) = (thousands(p.rows_done), thousands(p.rows_total));
-    line(page, "done", format_args!("{done} of {total} rows, {} %{rate}{eta}", p.percent));
+    let of = if p.estimated { "of about" } else { "of" };
+    line(page, "done", format_args!("{done} {of} {total} rows, {} %{rate}{eta}", p.percent));
 }
 
 /// A dead process is shown without its last rate, which no longer means anything.

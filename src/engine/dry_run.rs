@@ -17,7 +17,7 @@ use super::row::{Recrypt, Rewrapped, read_whole};
 use super::{Settings, Stop};
 use crate::crypto::Rewrapper;
 use crate::error::{Error, Exit};
-use crate::rotation::{Activity, Counters, Progress, QuarantineReason};
+use crate::rotation::{Activity, Addressing, Counted, Counters, Extent, Progress, QuarantineReason};
 use crate::store::ledger::quarantine::BadRow;
 use crate::store::rows::{MAX_ROW_BYTES, READ_ROWS, Stretch, next_key};
 use crate::store::{Connector, Purpose, connect};
@@ -50,7 +50,7 @@ const LISTED: usize = 100;
 
 struct Frontier {
     after: Option<Uuid>,
-    done: bool,
+    known: Extent,
 }
 
 /// Tries every row.
@@ -63,7 +63,8 @@ pub async fn dry_run(
 ) -> Result<DryRun, Error> {
     let started = Instant::now();
     let (connector, rewrapper) = (Arc::new(connector), Arc::new(rewrapper));
-    let frontier = Arc::new(Mutex::new(Frontier { after: None, done: false }));
+    let known = Extent { estimated: settings.walk.estimated_rows, ..Extent::default() };
+    let frontier = Arc::new(Mutex::new(Frontier { after: None, known }));
     let found = Arc::new(Mutex::new(DryRun::default()));
     let progress = Arc::new(progress);
     let mut workers = JoinSet::new();
@@ -76,10 +77,18 @@ pub async fn dry_run(
                 let Some(part) = range(&connector, &mut conn, &rewrapper, lo, hi, &stop).await? else {
                     break;
                 };
+                let known = frontier.lock().await.known;
                 let mut found = found.lock().await;
                 found.add(part);
                 let seconds = started.elapsed().as_secs_f64();
-                let total = settings.walk.estimated_rows.max(found.rows);
+                let totals = Counters {
+                    re_encrypted: found.would_re_encrypt,
+                    already_on_key: found.already_on_key,
+                    null_rows: found.null,
+                    quarantined: found.unreadable,
+                    ..Default::default()
+                };
+                let total = known.rows(Addressing::Keys, &totals);
                 let rate = found.rows as f64 / seconds;
                 progress.send_replace(Progress {
                     rows_done: found.rows,
@@ -89,13 +98,7 @@ pub async fn dry_run(
                     eta_seconds: Some((total - found.rows) as f64 / rate.max(1.0)),
                     pass: 1,
                     activity: Some(Activity::DryRun),
-                    totals: Counters {
-                        re_encrypted: found.would_re_encrypt,
-                        already_on_key: found.already_on_key,
-                        null_rows: found.null,
-                        quarantined: found.unreadable,
-                        ..Default::default()
-                    },
+                    totals,
                     throttle: None,
                     waiting: false,
                     outage: None,
@@ -114,6 +117,8 @@ pub async fn dry_run(
     Ok(found)
 }
 
+    let counted = if found.stopped { Counted::Partly } else { Counted::Whole };
+    progress.send_modify(|p| p.finish(p.totals, counted));
 async fn carve(
     connector: &Connector,
     conn: &mut PgConnection,
@@ -121,7 +126,7 @@ async fn carve(
     rows: u32,
 ) -> Result<Option<(Option<Uuid>, Option<Uuid>)>, Error> {
     let mut at = frontier.lock().await;
-    if at.done {
+    if at.known.carved {
         return Ok(None);
     }
     let (lo, since) = (at.after, Instant::now());
@@ -131,7 +136,12 @@ async fn carve(
             Err(e) => connector.again(Purpose::ReadOnly, conn, since, e).await?,
         }
     };
-    *at = Frontier { after: hi, done: hi.is_none() };
+    let Extent { estimated, carved_rows, .. } = at.known;
+    (at.after, at.known.carved) = (hi, hi.is_none());
+    at.known.carved_rows += match hi {
+        Some(_) => i64::from(rows),
+        None => (estimated - carved_rows).clamp(0, i64::from(rows)),
+    };
     Ok(Some((lo, hi)))
 }
 

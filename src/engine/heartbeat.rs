@@ -124,16 +124,19 @@ async fn beat(
         let totals = chunk::totals(&mut tx, job.rotation, job.direction).await?;
         let mut sampled = None;
         if let Some(pass) = pass {
+            // Until the first pass has counted. Today's estimate would count what was moved twice.
+            let counts = pass.first && pass.outcome.is_none();
+            let total = match counts {
+                true => pass::extent(&mut tx, &pass).await?.rows(pass.addressing, &totals),
+                false => totals.settled(),
+            };
             let done = totals.settled();
             seen.speed.observe(totals.re_encrypted + totals.already_on_key);
-            // An estimate until the first pass has counted: the one made as it began. Today's would count what was moved twice.
-            let estimated = if pass.first { pass.estimated_rows } else { done };
-            let total = estimated.max(done);
             let per_second = seen.speed.rows_per_second();
             progress.send_replace(Progress {
                 rows_done: done,
                 rows_total: total,
-                estimated: pass.first && pass.outcome.is_none(),
+                estimated: counts,
                 rows_per_second: per_second,
                 eta_seconds: (per_second > 0.0).then(|| (total - done) as f64 / per_second),
                 pass: pass.number,

@@ -25,7 +25,10 @@ pub async fn tell(
     totals: &Counters,
 ) -> Result<()> {
     let pass = pass::latest(conn, rotation.id, direction).await?;
-    let expected = pass.filter(|pass| pass.first && pass.outcome.is_none()).map(|pass| pass.estimated_rows);
+    let expected = match pass.filter(|pass| pass.first && pass.outcome.is_none()) {
+        Some(pass) => Some(pass::extent(conn, &pass).await?.rows(pass.addressing, totals)),
+        None => None,
+    };
     let processes = process::alive(conn, rotation.id, session.lease_ttl.as_secs_f64()).await?;
     let at_work = |p: &&Process| p.seen_seconds_ago < HEARD_OF.as_secs_f64() && p.process != session.process;
     let others = processes.iter().filter(at_work).count();

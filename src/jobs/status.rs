@@ -105,8 +105,10 @@ pub struct PassProgress {
     pub outcome: Option<PassOutcome>,
     /// Rows settled.
     pub rows_done: i64,
-    /// Rows there are, by the planner while it is under way.
+    /// Rows there are: an estimate while the first pass is under way, corrected by each chunk that is done.
     pub rows_total: i64,
+    /// That is an estimate.
+    pub estimated: bool,
     /// How much of it is done.
     pub percent: i64,
     /// By all processes together.
@@ -208,7 +210,11 @@ async fn look(
     if let Some(pass) = pass::latest(conn, r.id, direction).await? {
         let (waiting, leased, done) = chunk::census(conn, r.id, pass.number).await?;
         chunks = Some(Census { waiting, leased, done });
-        progress = Some(progress_of(pass, &totals, &processes));
+        let total = match pass.outcome.is_none() && pass.first {
+            true => pass::extent(conn, &pass).await?.rows(pass.addressing, &totals),
+            false => totals.settled(),
+        };
+        progress = Some(progress_of(pass, &totals, total, &processes));
     }
     let copied_from = Origin::if_elsewhere(conn, r.id).await?.map(|origin| origin.to_string());
     let unaccepted = quarantine::unaccepted(conn, r.id).await?;
@@ -254,18 +260,17 @@ async fn current_key(conn: &mut PgConnection, r: &Rotation) -> Result<Option<Cur
     Ok(Some(CurrentKey { role, fingerprint, promoted, due_in_days }))
 }
 
-fn progress_of(pass: Pass, totals: &Counters, processes: &[Process]) -> PassProgress {
+fn progress_of(pass: Pass, totals: &Counters, total: i64, processes: &[Process]) -> PassProgress {
     // What a dead process said last is no rate.
     let rate = processes.iter().filter(|p| !p.is_silent()).map(|p| p.rate).fold(0.0, f64::max);
     let done = totals.settled();
-    let estimate = if pass.outcome.is_some() || !pass.first { done } else { pass.estimated_rows };
-    let total = estimate.max(done);
     PassProgress {
         pass: pass.number,
         pass_kind: pass.kind,
         addressing: pass.addressing,
         rows_done: done,
         rows_total: total,
+        estimated: pass.outcome.is_none() && pass.first,
         percent: if total > 0 { done * 100 / total } else { 100 },
         rows_per_second: rate.round(),
         eta_seconds: (rate > 0.0 && pass.outcome.is_none()).then(|| ((total - done) as f64 / rate).round()),

@@ -33,7 +33,7 @@ pub use forecast::{Forecast, Rehearsal, TableFacts};
 pub use pass::{Addressing, PassKind, PassOutcome, QuarantineReason};
 pub use permits::{Command, Refusal, Standing, Step, next, permits};
 pub use pressure::Pace;
-pub use progress::{Activity, Counted, Outage, Progress};
+pub use progress::{Activity, Counted, Extent, Outage, Progress};
 pub use rate::{Limiter, Rate};
 pub use read_size::ReadSize;
 pub use recorded::RecordedSource;

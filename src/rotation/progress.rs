@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::throttle::Why;
 use super::words::words;
-use super::{Counters, PassKind};
+use super::{Addressing, Counters, PassKind};
 
 words! {
     /// What a process does to the table.
@@ -32,7 +32,7 @@ impl From<PassKind> for Activity {
 pub struct Progress {
     /// Rows settled in this direction, by all processes.
     pub rows_done: i64,
-    /// Rows expected: the planner's estimate until the first pass has counted.
+    /// Rows expected: until the first pass has counted, the planner's estimate as far as no chunk has corrected it.
     pub rows_total: i64,
     /// The rows expected are an estimate.
     pub estimated: bool,
@@ -52,6 +52,39 @@ pub struct Progress {
     pub waiting: bool,
     /// The database is away.
     pub outage: Option<Outage>,
+}
+
+/// What a walk over the table knows of its size so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// The planner's estimate of rows when it began.
+    pub estimated: i64,
+    /// Rows of the chunks that are carved, where they are carved by keys.
+    pub carved_rows: i64,
+    /// Every chunk is carved.
+    pub carved: bool,
+    /// Blocks of the heap, and of the chunks that are done, where they are carved by blocks.
+    pub blocks: i64,
+    /// Of the chunks that are done.
+    pub blocks_done: i64,
+    /// Rows of the chunks that are done, quarantined ones apart.
+    pub rows_done: i64,
+}
+
+impl Extent {
+    /// Rows of the whole table: what was counted counts, and of the rest the estimate. Never less than was settled.
+    pub fn rows(&self, addressing: Addressing, totals: &Counters) -> i64 {
+        let expected = match addressing {
+            Addressing::Keys if self.carved => self.carved_rows,
+            Addressing::Keys => self.estimated.max(self.carved_rows),
+            Addressing::Blocks => {
+                let walked = self.blocks_done as f64 / self.blocks.max(1) as f64;
+                let rest = self.estimated as f64 * (1.0 - walked).max(0.0);
+                self.rows_done + totals.quarantined + rest.round() as i64
+            }
+        };
+        expected.max(totals.settled())
+    }
 }
 
 /// A database that is away.
@@ -91,6 +124,36 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_estimate_is_corrected_by_what_was_counted() {
+        let known = Extent {
+            estimated: 100,
+            carved_rows: 0,
+            carved: false,
+            blocks: 10,
+            blocks_done: 0,
+            rows_done: 0,
+        };
+        let settled = |rows| Counters { re_encrypted: rows, ..Counters::default() };
+        let bad = Counters { quarantined: 9, ..settled(60) };
+        for (known, addressing, totals, rows) in [
+            // There turn out to be more rows than the planner thought …
+            (known, Addressing::Keys, settled(5), 100),
+            (Extent { carved_rows: 120, ..known }, Addressing::Keys, settled(90), 120),
+            (known, Addressing::Keys, settled(103), 103),
+            (Extent { blocks_done: 5, rows_done: 80, ..known }, Addressing::Blocks, settled(85), 130),
+            (Extent { blocks_done: 5, rows_done: 60, ..known }, Addressing::Blocks, bad, 119),
+            // … or fewer.
+            (Extent { carved_rows: 70, carved: true, ..known }, Addressing::Keys, settled(60), 70),
+            (Extent { blocks_done: 5, rows_done: 20, ..known }, Addressing::Blocks, settled(20), 70),
+            (Extent { blocks_done: 10, rows_done: 40, ..known }, Addressing::Blocks, settled(40), 40),
+            // The planner knew nothing.
+            (Extent { estimated: 0, blocks: 0, ..known }, Addressing::Blocks, settled(7), 7),
+        ] {
+            assert_eq!(known.rows(addressing, &totals), rows, "{known:?} {addressing} {totals:?}");
+        }
+    }
 
     #[test]
     fn what_is_finished_is_whole_or_at_least_as_much_as_was_done() {

@@ -138,6 +138,46 @@ fn the_last_line_of_progress() {
     assert_eq!((&last["rows_done"], &last["rows_total"]), (&300.into(), &300.into()), "{last:#}");
 }
 
+/// The planner may be wrong by a third, or know nothing. The total says that it is an estimate, is never less than what was
+/// done, and comes closer to the truth with each chunk.
+#[test]
+fn the_total_is_an_estimate_and_corrected() {
+    for (ids, tuples) in [(Ids::V7, 1.3), (Ids::V7, 0.7), (Ids::V7, -1.0), (Ids::V4, 1.3), (Ids::V4, 0.7)] {
+        let db = Db::new();
+        Load::rows(3000).ids(ids).into(&db);
+        db.execute("ANALYZE provider_connections");
+        db.execute(&match tuples {
+            ..0.0 => "UPDATE pg_class SET reltuples = -1 WHERE relname = 'provider_connections'".to_owned(),
+            _ => format!(
+                "UPDATE pg_class SET reltuples = reltuples * {tuples} WHERE relname = 'provider_connections'"
+            ),
+        });
+        db.slow_batches(Duration::from_millis(20));
+        let mut run = run_in_small_steps(&db).start();
+        let mut seen = Vec::new();
+        while run.running() {
+            let p = status(&db)["progress"].clone();
+            if p["pass"] == 1 && p["outcome"].is_null() {
+                assert_eq!(p["estimated"], true, "{p:#}");
+                seen.push((p["rows_done"].as_i64().unwrap(), p["rows_total"].as_i64().unwrap()));
+            }
+        }
+        run.wait().expect(0);
+        let what = format!("{ids:?}, {tuples}: {seen:?}");
+        assert!(seen.iter().all(|(done, total)| done <= total), "{what}");
+        let (done, total) = *seen.last().expect("a look in time");
+        assert!(done > 1500, "{what}");
+        // The last chunk by keys may have fewer rows than it was carved for.
+        let off = (total - 3000).abs();
+        assert!(off <= 400.max((3000 - done) / 2), "{what}");
+        let p = status(&db)["progress"].clone();
+        assert_eq!(
+            (&p["rows_done"], &p["rows_total"], &p["estimated"]),
+            (&3000.into(), &3000.into(), &false.into())
+        );
+    }
+}
+
 /// Saved by the application again and again while the run is at it: never counted as anybody else's.
 #[test]
 fn rows_touched_all_through_a_run() {

@@ -46,6 +46,8 @@ pub async fn carve(
     let states = State::workable(pass.direction);
     let Some(frontier) = pass::lock_frontier(&mut tx, pass, states).await? else { return Ok(None) };
     let rows = ChunkSize::taper(pass.chunk_rows, pass.estimated_rows - frontier.carved_rows);
+    // The chunk up to the end may have fewer.
+    let expected = (pass.estimated_rows - frontier.carved_rows).clamp(0, rows);
     let (carved, last) = match pass.addressing {
         Addressing::Keys => {
             let lo = frontier.frontier_id;
@@ -75,6 +77,7 @@ pub async fn carve(
     if claimed.is_none() && !empty {
         return Ok(None);
     }
+    let rows = if last { expected } else { rows };
     pass::move_frontier(&mut tx, pass, carved.hi, carved.hi_block, last, rows).await?;
     tx.commit().during(CARVE).await?;
     Ok(claimed.map(|claimed| Lease::of(claimed, pass, owner, ttl)))

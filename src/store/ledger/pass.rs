@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::chunk;
 use super::lease::CARVE;
 use super::rotation::lock;
-use crate::rotation::{Addressing, Direction, PassKind, PassOutcome, State};
+use crate::rotation::{Addressing, Direction, Extent, PassKind, PassOutcome, State};
 use crate::store::error::{Statement, StoreError};
 use crate::store::pg_types::{FullXid, Xid};
 use crate::store::statement::{binds, row, statements};
@@ -82,6 +82,7 @@ row!(Pass {
     outcome,
     first
 });
+row!(Extent { estimated, carved_rows, carved, blocks, blocks_done, rows_done });
 row!(Frontier { frontier_id, frontier_block, end_block, carved_rows });
 binds!(Pass { rotation, number });
 binds!(Walk { addressing, chunk_rows, estimated_rows });
@@ -114,6 +115,15 @@ statements! {
          SELECT $1, (SELECT coalesce(max(pass), 0) + 1 FROM rekey.passes WHERE rotation = $1), $2, 'full', $3, $4, $5, $6, \
          pg_relation_filenode('public.provider_connections'), 0, \
          pg_relation_size('public.provider_connections') / current_setting('block_size')::bigint, $7";
+
+    // Where chunks are carved by keys, none is looked at.
+    /// What a pass knows of the table's size so far.
+    pub fn extent(pass: &Pass) -> One<Extent> during "read how far the pass is":
+        "SELECT p.estimated_rows AS estimated, p.carved_rows, p.carved, coalesce(p.end_block, 0) AS blocks, \
+         coalesce(sum(c.hi_block - c.lo_block), 0)::bigint AS blocks_done, \
+         coalesce(sum(c.re_encrypted + c.already_on_key + c.null_rows), 0)::bigint AS rows_done \
+         FROM rekey.passes p LEFT JOIN rekey.chunks c ON p.addressing = 'blocks' AND c.rotation = p.rotation AND c.pass = p.pass \
+         AND c.state = 'done' WHERE p.rotation = $1 AND p.pass = $2 GROUP BY p.rotation, p.pass";
 
     /// H of the rotation's first pass, if that can still be told: rows older than it were there before rekey came.
     pub fn first_horizon(rotation: Uuid) -> Optional<FullXid> during "read the first horizon":
