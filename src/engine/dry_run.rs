@@ -20,7 +20,7 @@ use crate::error::{Error, Exit};
 use crate::rotation::{Activity, Addressing, Counted, Counters, Extent, Progress, QuarantineReason};
 use crate::store::ledger::quarantine::BadRow;
 use crate::store::rows::{MAX_ROW_BYTES, READ_ROWS, Stretch, next_key};
-use crate::store::{Connector, Purpose, connect};
+use crate::store::{Backend, Connector, Purpose, connect, counting};
 
 /// What a dry run found. Rows; nothing was written.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -111,14 +111,42 @@ pub async fn dry_run(
     while let Some(done) = workers.join_next().await {
         done.map_err(|e| Error::new(Exit::Internal, format!("a worker panicked: {e}")))??;
     }
+    if !stop.is_set() {
+        refuse_unknown(&connector, stop.clone()).await?;
+    }
     let mut found = std::mem::take(&mut *found.lock().await);
     found.seconds = started.elapsed().as_secs_f64();
     found.stopped = stop.is_set();
+    let counted = if found.stopped { Counted::Partly } else { Counted::Whole };
+    progress.send_modify(|p| p.finish(p.totals, counted));
     Ok(found)
 }
 
-    let counted = if found.stopped { Counted::Partly } else { Counted::Whole };
-    progress.send_modify(|p| p.finish(p.totals, counted));
+/// What no id leads to was not read, and would not be re-encrypted.
+async fn refuse_unknown(connector: &Connector, mut stop: Stop) -> Result<(), Error> {
+    let mut conn = connector.connect(Purpose::ReadOnly).await?;
+    let backend = Backend::of(&mut conn).await?;
+    let looking = async {
+        let mut since = None;
+        loop {
+            match counting::refuse_unknown(&mut conn).await {
+                Ok(()) => return Ok(()),
+                Err(e) => {
+                    let since = *since.get_or_insert_with(Instant::now);
+                    connector.again(Purpose::ReadOnly, &mut conn, since, e).await?;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        done = looking => done,
+        () = stop.wait() => {
+            backend.cancel(connector).await;
+            Ok(())
+        }
+    }
+}
+
 async fn carve(
     connector: &Connector,
     conn: &mut PgConnection,

@@ -18,6 +18,9 @@ pub const OP: &str = "count the connections";
 /// Rows written while they were read that are held at a time, 24 bytes each.
 pub const MOST_YOUNG: i64 = 4_000_000;
 
+/// Rows that the index does not lead to that are counted at most.
+const MOST_MISSING: i64 = 100_000;
+
 /// A table of so many blocks is small: its rows may be looked for in any order.
 const SMALL: u32 = 25_000;
 
@@ -71,6 +74,16 @@ statements! {
 
     fn by_index(least: Uuid) -> Query<i64> during OP:
         "SELECT count(*) FROM public.provider_connections WHERE id >= $1";
+
+    // Where there may be no ledger.
+    fn settings_without_batches() during OP:
+        "SELECT set_config('statement_timeout', '0', true), set_config('enable_seqscan', 'on', true), \
+         set_config('enable_indexonlyscan', 'off', true)";
+
+    // The heap is walked over by place, and each of its rows looked for.
+    fn missing_in_index(most: i64) -> Query<Uuid> during OP:
+        "SELECT t.id FROM (SELECT id FROM public.provider_connections WHERE ctid >= '(0,0)' OFFSET 0) t WHERE NOT EXISTS \
+         (SELECT FROM public.provider_connections i WHERE i.id = t.id OFFSET 0) LIMIT $1";
 }
 
 /// Where the database stood when a verify began.
@@ -158,21 +171,42 @@ pub async fn end(
     if found.len() as i64 > most {
         return Err(StoreError::TooManyWritten { most });
     }
-    let mut unknown = 0;
-    if !began.in_recovery && is_cheap(&mut tx, began).await? {
-        index::only_by_index(&mut tx).await?;
-        only_by_index_alone(&mut tx).await?;
-        unknown = rows - by_index(Uuid::nil()).however_long().one(&mut tx).await?;
-    }
+    let unknown = match !began.in_recovery && is_cheap(&mut tx, began.blocks).await? {
+        true => rows - count_by_index(&mut tx).await?,
+        false => 0,
+    };
     let filenode = now(&mut tx).await?.filenode;
     tx.rollback().during(OP).await?;
     let (old, rewritten) = (rows - found.len() as i64, filenode != began.filenode);
     Ok(Ended { old, young: found, rewritten, unknown })
 }
 
+async fn count_by_index(tx: &mut PgConnection) -> Result<i64, StoreError> {
+    index::only_by_index(tx).await?;
+    only_by_index_alone(tx).await?;
+    by_index(Uuid::nil()).however_long().one(tx).await
+}
+
+/// Refuses a table with rows that the index of the primary key does not lead to, where that can be counted as for
+/// [`Ended::unknown`]. For whoever reads by id, and so cannot have met them.
+pub async fn refuse_unknown(conn: &mut PgConnection) -> Result<(), StoreError> {
+    let Began { in_recovery, blocks, .. } = begin(conn).await?;
+    let mut tx = conn.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").during(OP).await?;
+    if !in_recovery && is_cheap(&mut tx, blocks).await? {
+        settings_without_batches(&mut tx).await?;
+        let (rows, _) = all().however_long().one(&mut tx).await?;
+        let unknown = rows - count_by_index(&mut tx).await?;
+        if unknown > 0 {
+            let ids = missing_in_index(unknown.min(MOST_MISSING)).however_long().all(&mut tx).await?;
+            index::refuse(&mut tx, &ids).await?;
+        }
+    }
+    tx.rollback().during(OP).await
+}
+
 /// Whether counting by the index reads each page about once.
-async fn is_cheap(conn: &mut PgConnection, began: &Began) -> Result<bool, StoreError> {
-    if began.blocks < SMALL {
+async fn is_cheap(conn: &mut PgConnection, blocks: u32) -> Result<bool, StoreError> {
+    if blocks < SMALL {
         return Ok(true);
     }
     let (correlation, visible) = order(conn).await?;

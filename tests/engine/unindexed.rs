@@ -43,6 +43,18 @@ fn reindexed(db: &Db, judge: &mut Judge) {
     rekey(db, ["verify"]).exits(0);
 }
 
+/// A dry run reads by keys, and would not have met it.
+#[test]
+fn a_row_that_a_dry_run_counts() {
+    let db = Db::new();
+    Load::rows(600).nulls(5).into(&db);
+    let id = hidden(&db, OLD, b"{\"api_key\":\"nobody finds it\"}");
+    let dry = rekey(&db, ["run", "--dry-run"]).exits(4);
+    assert!(dry.stderr.contains(REINDEX) && dry.stderr.contains(&id.to_string()), "{dry}");
+    db.execute("REINDEX INDEX provider_connections_pkey");
+    rekey(&db, ["run", "--dry-run"]).exits(0);
+}
+
 const STEPS: [&str; 4] = ["--batch-rows", "100", "--workers", "2"];
 
 /// A run that walks by keys never meets it, and it is older than the run.
