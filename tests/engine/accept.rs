@@ -106,6 +106,23 @@ fn both_keys_are_needed() {
     assert_eq!(acceptances(&db), 0);
 }
 
+/// Nor does one of 0.1.0 cover, before it is met, what is not even as long.
+#[test]
+fn an_acceptance_of_0_1_0_does_not_cover_another_length() {
+    let (db, id) = quarantined();
+    with_reason(&db, id).expect(0);
+    db.execute(
+        "ALTER TABLE rekey.events DISABLE TRIGGER ALL; UPDATE rekey.quarantine SET content = NULL, found_content = NULL; \
+         UPDATE rekey.events SET detail = detail - 'content' WHERE action = 'accept'",
+    );
+    rekey(&db, ["verify"]).exits(0);
+    store_raw(&db, id, &[9; 77]);
+    rekey(&db, ["verify"]).exits(5);
+    rekey(&db, ["run"]).exits(5);
+    with_reason(&db, id).expect(0);
+    rekey(&db, ["run"]).exits(0);
+}
+
 /// 0.1.0 recorded an acceptance without saying of what: it holds for what the row holds when it is first met again.
 #[test]
 fn an_acceptance_of_0_1_0_does_not_cover_what_comes_later() {

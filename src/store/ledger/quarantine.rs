@@ -125,8 +125,10 @@ statements! {
     ) -> All<(Uuid, bool, QuarantineReason)> during "look rows up in the quarantine":
         concat!(
             "SELECT q.row_id, ", evidenced!(),
-            " AND (coalesce(q.content, q.found_content) IS NULL OR coalesce(q.content, q.found_content) = coalesce(u.content, (SELECT ",
-            content!("q"), " FROM public.provider_connections t WHERE t.id = u.id))) IS TRUE, q.reason \
+            " AND (CASE WHEN coalesce(q.content, q.found_content) IS NULL THEN q.length = (SELECT octet_length(t.encrypted_credentials) \
+             FROM public.provider_connections t WHERE t.id = u.id) \
+             ELSE coalesce(q.content, q.found_content) = coalesce(u.content, (SELECT ",
+            content!("q"), " FROM public.provider_connections t WHERE t.id = u.id)) END) IS TRUE, q.reason \
              FROM unnest($2::uuid[], $3::text[]) u(id, content) JOIN rekey.quarantine q ON q.rotation = $1 AND q.row_id = u.id"
         );
 
@@ -134,11 +136,14 @@ statements! {
     pub fn unaccepted(rotation: Uuid) -> One<i64> during "count the quarantine":
         concat!("SELECT count(*) FROM rekey.quarantine q WHERE rotation = $1 AND NOT ", evidenced!());
 
-    // Acceptances of 0.1.0 name no content: they hold for what the row holds when it is first met again.
+    // Acceptances of 0.1.0 name no content: they hold for what the row holds when it is first met again, if that is as long as
+    // what was found.
     fn forget_outdated(rotation: Uuid, ids: &[Uuid], reasons: &[QuarantineReason]) during QUARANTINE:
         concat!("UPDATE rekey.quarantine q SET accepted_at = NULL, accepted_by = NULL, accept_reason = NULL, content = NULL \
          FROM unnest($2::uuid[], $3::text[]) f(id, reason) JOIN public.provider_connections t ON t.id = f.id \
-         WHERE q.rotation = $1 AND q.row_id = f.id AND q.accepted_at IS NOT NULL AND coalesce(q.content, q.found_content) <> ", content!("f"));
+         WHERE q.rotation = $1 AND q.row_id = f.id AND q.accepted_at IS NOT NULL \
+         AND (coalesce(q.content, q.found_content) IS NULL AND q.length <> octet_length(t.encrypted_credentials) \
+         OR coalesce(q.content, q.found_content) <> ", content!("f"), ")");
 
     fn insert(rotation: Uuid, ids: &[Uuid], reasons: &[QuarantineReason], lengths: &[i32]) -> All<Uuid> during QUARANTINE:
         concat!("INSERT INTO rekey.quarantine (rotation, row_id, reason, length, found_content) \
@@ -155,7 +160,8 @@ statements! {
     /// Notes what rows hold whose entries do not say it, because 0.1.0 wrote them: from then on that is what was accepted.
     pub fn note_contents(rotation: Uuid) during QUARANTINE:
         concat!("UPDATE rekey.quarantine q SET found_content = ", content!("q"), " \
-         FROM public.provider_connections t WHERE q.rotation = $1 AND q.found_content IS NULL AND t.id = q.row_id");
+         FROM public.provider_connections t WHERE q.rotation = $1 AND q.found_content IS NULL AND t.id = q.row_id \
+         AND (q.accepted_at IS NULL OR q.length = octet_length(t.encrypted_credentials))");
 
     fn delete(rotation: Uuid, ids: &[Uuid]) during "release rows from quarantine":
         "DELETE FROM rekey.quarantine WHERE rotation = $1 AND row_id = ANY($2)";
