@@ -216,16 +216,33 @@ async fn wherever_it_is(
     rotation: &Rotation,
     role: Role,
 ) -> Result<Held> {
-    let (wanted, recorded, version, pin, named_here) = match role {
+    let wanted = match role {
+        Role::Old => rotation.old_fingerprint,
+        Role::New => rotation.new_fingerprint,
+    };
+    let is_it = |value: &[u8]| EncryptionKey::from_bytes(value).is_ok_and(|k| k.fingerprint() == wanted);
+    let places = places(session, named, rotation, role)?;
+    match session.sources.find(&places, is_it).await? {
+        Search::Found { source, fetched } => held(role, &source, fetched),
+        Search::Nowhere { looked } => Err(not_this_rotations(role, wanted, &looked)),
+    }
+}
+
+/// Every place where a key of a rotation may be by now, the most certain first.
+pub fn places(
+    session: &Session,
+    named: &NamedKeys,
+    rotation: &Rotation,
+    role: Role,
+) -> Result<Vec<KeySource>> {
+    let (recorded, version, pin, named_here) = match role {
         Role::Old => (
-            rotation.old_fingerprint,
             &rotation.old_source,
             (&rotation.old_arn, &rotation.old_version),
             aws::old_pin(rotation.id),
             named.old.clone(),
         ),
         Role::New => (
-            rotation.new_fingerprint,
             &rotation.new_source,
             (&rotation.new_arn, &rotation.new_version),
             aws::new_pin(rotation.id),
@@ -234,7 +251,6 @@ async fn wherever_it_is(
     };
     let recorded = named.recall(recorded)?;
     let default = both_names(session, named).ok().map(|(old, new)| if role == Role::Old { old } else { new });
-    let is_it = |value: &[u8]| EncryptionKey::from_bytes(value).is_ok_and(|k| k.fingerprint() == wanted);
 
     let target = match (role, &rotation.target_source) {
         (Role::New, Some(target)) if rotation.promoting_at.is_some() => Some(target),
@@ -253,10 +269,7 @@ async fn wherever_it_is(
         promoted: (role == Role::New && rotation.promoting_at.is_some())
             .then_some(Promoted { version: rotation.promoted_version.as_deref() }),
     };
-    match session.sources.find(&trail.candidates(), is_it).await? {
-        Search::Found { source, fetched } => held(role, &source, fetched),
-        Search::Nowhere { looked } => Err(not_this_rotations(role, wanted, &looked)),
-    }
+    Ok(trail.candidates())
 }
 
 fn not_this_rotations(role: Role, wanted: Fingerprint, looked: &[String]) -> Error {

@@ -18,6 +18,7 @@ pub mod init;
 pub mod interrupt;
 pub mod key_pair;
 pub mod keys;
+mod last_copy;
 pub mod plan;
 pub mod preflight;
 pub mod promote;

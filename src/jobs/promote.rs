@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::exposure::warn_of_git;
 use super::interrupt::unless_stopped;
 use super::key_pair::{self, NamedKeys, Role};
+use super::last_copy::{self, By};
 use super::shared_key::{self, Move};
 use super::verify::{self, How};
 use super::{Session, cache_after, preflight, standing};
@@ -83,12 +84,6 @@ pub async fn promote(session: &Session, request: &PromoteRequest, mut stop: Stop
     standing::require(session, alone.conn(), command, Some(&r)).await?;
     let target = Target { sources: &session.sources, rotation: &r, source: request.keys.target_of(&r)? };
     let external = is_external(&r, request, &target)?;
-    let hand = match &request.program {
-        _ if !external => Hand::Rekey,
-        Some(program) => Hand::Program(program),
-        // Whoever waits for the application's file waits for the change as well.
-        None => Hand::Owner(request.wait_for.as_ref().map_or(Duration::ZERO, |place| place.limit)),
-    };
     let mut keys = request.keys.clone();
     if external && keys.new.is_none() && matches!(target.look().await, Ok(Yields::New)) {
         // Changed before rekey was asked: the new key may be nowhere else any more.
@@ -98,14 +93,23 @@ pub async fn promote(session: &Session, request: &PromoteRequest, mut stop: Stop
     preflight::primary_only(&connector, alone.conn(), "promote").await?;
     preflight::same_database(session, alone.conn(), r.id, "promote", &request.allowed).await?;
     // Before the verify, whose result is recorded: a place that yields a foreign key, or changes by itself, is refused.
-    if !external {
-        let found = target.look_for_either().await?;
-        preflight::no_automatic_rotation(session, alone.conn(), &target, &request.allowed).await?;
-        if found == Yields::Old {
-            let (conn, allowed) = (alone.conn(), &request.allowed);
-            shared_key::refuse(session, conn, &target, Move::Promote, allowed).await?;
+    let found = target.look_for_either().await?;
+    preflight::no_automatic_rotation(session, alone.conn(), &target, &request.allowed).await?;
+    let moving = if external { Move::HandOver } else { Move::Promote };
+    let mut kept = None;
+    if found == Yields::Old {
+        shared_key::refuse(session, alone.conn(), &target, moving, &request.allowed).await?;
+        if external {
+            let by = if request.program.is_some() { By::Program } else { By::Owner };
+            kept = last_copy::look(session, &request.keys, &target, Role::Old, by).await?;
         }
     }
+    let hand = match &request.program {
+        _ if !external => Hand::Rekey,
+        Some(program) => Hand::Program(program, kept.as_ref()),
+        // Whoever waits for the application's file waits for the change as well.
+        None => Hand::Owner(request.wait_for.as_ref().map_or(Duration::ZERO, |place| place.limit)),
+    };
     let how = How { workers: request.workers, may_be_empty: request.allowed.includes(Kind::EmptyTable) };
     let clean = {
         let mut checked =
@@ -123,16 +127,15 @@ pub async fn promote(session: &Session, request: &PromoteRequest, mut stop: Stop
             }
         }
     };
-    if !external && target.look_for_either().await? == Yields::Old {
+    if target.look_for_either().await? == Yields::Old {
         // The verify took its time: another database may have begun with this key meanwhile.
-        let (conn, allowed) = (alone.conn(), &request.allowed);
-        shared_key::refuse(session, conn, &target, Move::Promote, allowed).await?;
+        shared_key::refuse(session, alone.conn(), &target, moving, &request.allowed).await?;
     }
     let promoting = lifecycle::promote(&mut alone, &clean, &target, &new.key, hand, &session.actor);
     let done = match hand {
         Hand::Rekey => promoting.await?,
         // Others may take their time, and each step may be repeated.
-        Hand::Owner(_) | Hand::Program(_) => unless_stopped(&mut stop, promoting).await?,
+        Hand::Owner(_) | Hand::Program(..) => unless_stopped(&mut stop, promoting).await?,
     };
     drop(new);
     target.files().iter().for_each(|path| warn_of_git(path));

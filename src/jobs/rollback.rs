@@ -8,13 +8,14 @@ use uuid::Uuid;
 
 use super::exposure::warn_of_git;
 use super::interrupt::unless_stopped;
-use super::key_pair::{self, KeyPair, NamedKeys};
+use super::key_pair::{self, KeyPair, NamedKeys, Role};
+use super::last_copy::{self, By};
 use super::preflight::{PreflightRequest, preflight, usable_ledger};
 use super::settled::{Ended, Settled, settle};
 use super::shared_key::{self, Move};
 use super::work::{self, WorkRequest};
 use super::{Session, access, cache_after, resumed, standing};
-use crate::engine::lifecycle::{Exclusive, Hand, Target, Yields, clean_up, unpromote};
+use crate::engine::lifecycle::{Exclusive, Hand, Kept, Target, Yields, clean_up, unpromote};
 use crate::engine::{End, Settings, Stop};
 use crate::error::Result;
 use crate::program::Program;
@@ -110,7 +111,11 @@ async fn leave(
                 shared_key::refuse(session, conn, &target, Move::Rollback, allowed).await?;
             }
             let (old, new_found_at) = (&keys.old.key, &keys.new.source);
-            let hand = request.program.as_ref().map_or(Hand::Owner(Duration::ZERO), Hand::Program);
+            let kept = new_key_kept(session, request, &target).await?;
+            let hand = match &request.program {
+                Some(program) => Hand::Program(program, kept.as_ref()),
+                None => Hand::Owner(Duration::ZERO),
+            };
             unpromote(&mut alone, &target, old, new_found_at, hand, &session.actor).await?;
         }
     }
@@ -121,6 +126,22 @@ async fn leave(
     alone.give_back().await?;
     connect::close(conn).await;
     Ok(Some(cache))
+}
+
+/// What stays of the new key where rekey does not write the old one back itself: rows that are saved until the application
+/// is restarted open with the new key alone.
+async fn new_key_kept(
+    session: &Session,
+    request: &RollbackRequest,
+    target: &Target<'_>,
+) -> Result<Option<Kept>> {
+    let r = target.rotation;
+    let by_rekey = r.promoting_at.is_none() || target.is_writable() && !r.external;
+    if by_rekey || !matches!(target.look().await, Ok(Yields::New)) {
+        return Ok(None);
+    }
+    let by = if request.program.is_some() { By::Program } else { By::Owner };
+    last_copy::look(session, &request.keys, target, Role::New, by).await
 }
 
 /// What the engine needs to start, and the keys for what comes after it.
@@ -198,6 +219,8 @@ async fn turn(
         let target = Target { sources: &session.sources, rotation: &now, source };
         let (conn, allowed) = (alone.conn(), &request.work.allowed);
         shared_key::refuse(session, conn, &target, Move::Rollback, allowed).await?;
+        // A rollback that could not be finished is worse than none.
+        new_key_kept(session, request, &target).await?;
     }
     Ok(rotation::turn_back(alone.conn(), id, &session.actor).await?)
 }

@@ -19,6 +19,8 @@ use crate::store::preflight::{Allowed, Finding, Kind};
 pub enum Move {
     /// To the new key.
     Promote,
+    /// To the new key, by another hand than rekey's. This role may then have no right to look.
+    HandOver,
     /// Back to the old one.
     Rollback,
 }
@@ -26,14 +28,14 @@ pub enum Move {
 impl Move {
     fn command(self) -> &'static str {
         match self {
-            Move::Promote => "promote",
+            Move::Promote | Move::HandOver => "promote",
             Move::Rollback => "rollback",
         }
     }
 
     fn remedy(self) -> &'static str {
         match self {
-            Move::Promote => {
+            Move::Promote | Move::HandOver => {
                 "Run `rekey run` and `rekey verify` for every other database under this key, then pass `--allow shared-key`"
             }
             Move::Rollback => {
@@ -79,7 +81,7 @@ async fn found(
 ) -> Result<Option<(String, String)>> {
     let r = target.rotation;
     let written = target.source.aws().map(|aws| aws.secret_id.as_str());
-    let temporary = r.new_arn.as_deref().filter(|_| moving == Move::Promote);
+    let temporary = r.new_arn.as_deref().filter(|_| moving != Move::Rollback);
     // Labels that an end of this database's own left behind, because it was killed, say nothing.
     let mut own: Vec<Uuid> = rotation::over(conn).await?;
     own.push(r.id);
@@ -88,6 +90,10 @@ async fn found(
         let info = match session.sources.aws().await?.describe(secret).await {
             Ok(info) => info,
             Err(SourceError::Missing { .. }) => continue,
+            Err(error @ SourceError::Denied { .. }) if moving == Move::HandOver => {
+                tracing::warn!(%error, "Couldn't check whether another database uses this key");
+                continue;
+            }
             Err(e) => return Err(e.into()),
         };
         let pin = other_pin(&info, &own).map(str::to_owned);

@@ -2,6 +2,9 @@
 //!
 //! Names only say where to look. What is found is judged by the caller, who alone knows the recorded fingerprint.
 
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
 use uuid::Uuid;
 
 use crate::error::Exit;
@@ -71,6 +74,33 @@ impl Trail<'_> {
         places.retain(|place| seen.insert(place.clone()));
         places
     }
+}
+
+/// Whether what changes the one place changes the other: a file by another name, a secret by its ARN. A version of a secret
+/// stays as it is; a label that is not rekey's moves on.
+pub fn is_same_place(one: &KeySource, other: &KeySource) -> bool {
+    match (one, other) {
+        (KeySource::Aws(one), KeySource::Aws(other)) => {
+            let stays = |aws: &AwsSource| {
+                let at = aws.stage_or_version.as_deref();
+                aws.names_version_id() || at.is_some_and(|at| at.starts_with("rekey-"))
+            };
+            one.field == other.field && one.is_same_secret(other) && !stays(one) && !stays(other)
+        }
+        (KeySource::Command(one), KeySource::Command(other)) => one.is_same_text(other),
+        (KeySource::Dotenv(one), KeySource::Dotenv(other)) => {
+            one.var == other.var && is_same_file(&one.path, &other.path)
+        }
+        _ => match (one.file(), other.file()) {
+            (Some(one), Some(other)) => is_same_file(one, other),
+            _ => one == other,
+        },
+    }
+}
+
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let found = |path: &Path| std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
+    one == other || found(one).is_some_and(|file| found(other) == Some(file))
 }
 
 /// The result of a search.

@@ -26,7 +26,7 @@ pub use aws::refuse_sensitive_logging;
 pub use defaults::{AppKey, AppSettings, SecretLayout, application_source, defaults};
 pub use error::SourceError;
 pub use file::{FileChange, create_private, drop_line_end, rename_backup, set_aside};
-pub use find::{Promoted, Search, Trail};
+pub use find::{Promoted, Search, Trail, is_same_place};
 pub use source::{AwsSource, CommandSource, DotenvVariable, EnvVariable, KeyFile, KeySource};
 
 /// What a source yielded. Has no Debug; the value is wiped when dropped.

@@ -116,28 +116,140 @@ fn a_promote_command_may_fail_and_be_repeated() {
     assert!(by_env.stderr.contains("--target"), "{by_env}");
     assert_eq!(state(&db), "migrated");
 
-    let promote = |command: &str| kept(&stand, &db, &["promote", "--yes", "--promote-command", command]);
+    let promote = |command: &str| {
+        kept(&stand, &db, &["promote", "--yes", "--promote-command", command])
+            .args(["--target", "command:keep get encryption_key"])
+            .env("REKEY_OLD_KEY", "command:keep get encryption_key_old")
+    };
     let failed = promote("sh -c 'echo no right to write >&2; exit 1'").exits(7);
     assert!(failed.stderr.contains("no right to write"), "{failed}");
     assert_eq!((state(&db).as_str(), stand.kept("encryption_key").as_str()), ("promoting", OLD));
-    let warned = promote("keep put encryption_key").exits(0);
-    assert!(warned.stderr.contains("Rollback needs the old key"), "{warned}");
+    promote("keep put encryption_key").exits(0);
     assert_eq!((state(&db).as_str(), stand.kept("encryption_key").as_str()), ("promoted", NEW));
     // Once more is as good, and runs nothing.
     promote("false").exits(0);
 
-    // Back by hand, where no command is given; the old key is nowhere else any more.
-    stand.keep("old_copy", OLD);
+    // Back by hand, where no command is given.
     let back = |arguments: &[&str]| {
         kept(&stand, &db, &["rollback", "--yes", "--target", "command:keep get encryption_key"])
             .more(arguments)
-            .env("REKEY_OLD_KEY", "command:keep get old_copy")
+            .env("REKEY_OLD_KEY", "command:keep get encryption_key_old")
     };
     let by_hand = back(&[]).exits(7);
     assert!(by_hand.stderr.contains("`keep get encryption_key` reads it"), "{by_hand}");
     back(&["--promote-command", "keep put encryption_key"]).exits(0);
     assert_eq!((state(&db).as_str(), stand.kept("encryption_key").as_str()), ("rolled_back", OLD));
     judge.all_on(&db, OLD);
+}
+
+/// A program keeps no former value: before it is run, the key that it replaces has to be somewhere else.
+#[test]
+fn a_program_never_overwrites_the_last_copy_of_a_key() {
+    let (db, stand) = (Db::new(), Stand::new());
+    Load::rows(20).into(&db);
+    let mut judge = Judge::look(&db, &[OLD]);
+    stand.program("keep", &format!("echo $* >>asked\n{KEEP}"));
+    kept(&stand, &db, &["run"]).exits(0);
+    let promote = ["promote", "--yes", "--promote-command", "keep put encryption_key"];
+    let link = stand.path("link");
+    symlink(stand.path("encryption_key"), &link).unwrap();
+    let (link, file) = (link.display(), stand.path("encryption_key"));
+    let file = format!("file:{}", file.display());
+    // By whatever name: the same words, the file that is linked to.
+    for (target, old) in [
+        ("command:keep get encryption_key", "command:keep  get 'encryption_key'".to_owned()),
+        (file.as_str(), format!("file:{link}")),
+    ] {
+        let refused = kept(&stand, &db, &promote).args(["--target", target, "--old-key", &old]);
+        // Recorded is the command, which this invocation does not name: the file is its only copy.
+        let refused = refused.exits(7);
+        assert!(refused.stderr.contains("is the only place where rekey finds the old key"), "{refused}");
+        assert!(refused.stderr.contains("`--old-key SOURCE`"), "{refused}");
+        assert_eq!((state(&db).as_str(), stand.kept("encryption_key").as_str()), ("migrated", OLD));
+    }
+    assert!(!stand.kept("asked").contains("put"));
+
+    // A copy that goes along with the change is none: the program puts the key back.
+    stand.keep("copy", OLD);
+    stand.program("keep", "case $1 in get) cat $2 ;; put) tee copy >$2 ;; esac");
+    let both =
+        |arguments: &[&str]| kept(&stand, &db, arguments).env("REKEY_OLD_KEY", "command:keep get copy");
+    let back = both(&promote).args(["--target", "command:keep get encryption_key"]).exits(7);
+    assert!(back.stderr.contains("replaced the key in command:keep get copy, too"), "{back}");
+    assert_eq!((state(&db).as_str(), stand.kept("encryption_key").as_str()), ("promoting", OLD));
+
+    stand.program("keep", KEEP);
+    both(&promote).args(["--target", "command:keep get encryption_key"]).exits(0);
+    assert_eq!((state(&db).as_str(), stand.kept("encryption_key").as_str()), ("promoted", NEW));
+
+    // The way back overwrites the new key.
+    fs::remove_file(stand.path("encryption_key_new")).unwrap();
+    let rollback = ["rollback", "--yes", "--promote-command", "keep put encryption_key"];
+    let rollback = || both(&rollback).args(["--target", "command:keep get encryption_key"]);
+    let refused = rollback().exits(7);
+    assert!(refused.stderr.contains("`--new-key SOURCE`"), "{refused}");
+    assert_eq!((state(&db).as_str(), stand.kept("encryption_key").as_str()), ("promoted", NEW));
+    stand.keep("encryption_key_new", NEW);
+    rollback().exits(0);
+    assert_eq!((state(&db).as_str(), stand.kept("encryption_key").as_str()), ("rolled_back", OLD));
+    judge.all_on(&db, OLD);
+}
+
+/// Beside a dotenv file rekey keeps the copy itself, as it does where it writes the file.
+#[test]
+fn a_dotenv_file_that_a_program_writes_is_kept_before() {
+    let (db, stand) = (Db::new(), Stand::new());
+    Load::rows(20).into(&db);
+    let file = stand.path(".env");
+    fs::write(&file, format!("A=1\nENCRYPTION_KEY='{OLD}'\n")).unwrap();
+    stand.program("put", "printf \"ENCRYPTION_KEY='%s'\\n\" \"$(cat)\" >.env");
+    let source = format!("dotenv:{}#ENCRYPTION_KEY", file.display());
+    let with = |arguments: &[&str]| {
+        let command = rekey(&db, []).more(arguments).env("REKEY_OLD_KEY", source.as_str());
+        stand.on_path(command).env("NEW_ENCRYPTION_KEY", NEW)
+    };
+    with(&["run"]).exits(0);
+    let id: String = db.value("SELECT right(id::text, 8) FROM rekey.rotations");
+    with(&["promote", "--yes", "--promote-command", "put"]).exits(0);
+    assert!(stand.kept(".env").contains(NEW));
+    assert!(stand.kept(&format!(".env.rekey-{id}.bak")).contains(OLD));
+    with(&["rollback", "--yes", "--promote-command", "put"]).exits(0);
+    assert!(stand.kept(".env").contains(OLD));
+    assert!(!stand.path(&format!(".env.rekey-{id}.bak")).exists());
+    with(&["run"]).exits(0);
+    with(&["promote", "--yes", "--promote-command", "put"]).exits(0);
+    with(&["finalize", "--yes"]).exits(0);
+    let kept = fs::read_dir(stand.path("")).unwrap().flatten();
+    let retired = kept.filter(|file| file.file_name().to_string_lossy().starts_with(".env.rekey-retired-"));
+    assert_eq!(retired.count(), 1);
+}
+
+/// A program that ends well and changes nothing has promoted nothing.
+#[test]
+fn a_promote_command_must_have_changed_the_target() {
+    let (db, stand) = (Db::new(), Stand::new());
+    Load::rows(20).into(&db);
+    stand.program("keep", KEEP);
+    let target = ["--target", "command:keep get encryption_key"];
+    let with = |arguments: &[&str]| {
+        let command = kept(&stand, &db, arguments).args(target);
+        command.env("REKEY_OLD_KEY", "command:keep get encryption_key_old")
+    };
+    kept(&stand, &db, &["run"]).env("REKEY_OLD_KEY", "command:keep get encryption_key_old").exits(0);
+    let promote = |command: &str| with(&["promote", "--yes", "--promote-command", command]);
+    // It puts the key somewhere else.
+    for _ in 0..2 {
+        let nothing = promote("keep put elsewhere").exits(7);
+        assert!(nothing.stderr.contains("does not yield the key with fingerprint"), "{nothing}");
+        assert!(nothing.stderr.contains("Check where the command puts the key"), "{nothing}");
+        assert!(nothing.stderr.contains("rekey promote --yes"), "{nothing}");
+        assert!(!nothing.stdout.contains("restart"), "{nothing}");
+        nothing.says_none_of(&[OLD, NEW]);
+        assert_eq!((state(&db).as_str(), stand.kept("encryption_key").as_str()), ("promoting", OLD));
+    }
+    assert_eq!(db.value::<i64>("SELECT count(*) FROM rekey.events WHERE action = 'promoted'"), 0);
+    promote("keep put encryption_key").exits(0);
+    assert_eq!((state(&db).as_str(), stand.kept("encryption_key").as_str()), ("promoted", NEW));
 }
 
 #[test]

@@ -46,8 +46,11 @@ impl Three {
     fn there(&self) {
         self.each(&["run"]);
         self.each(&["verify"]);
-        let refused = self.on(0, &["promote", "--yes"]).exits(4);
-        assert!(refused.stderr.contains("shared-key"), "{refused}");
+        // Whoever's hand it is.
+        for hand in [&[][..], &["--promote-command", "false"], &["--external"]] {
+            let refused = self.on(0, &[&["promote", "--yes"], hand].concat()).exits(4);
+            assert!(refused.stderr.contains("shared-key"), "{refused}");
+        }
         assert_eq!(self.app.at("AWSCURRENT"), OLD);
         let first = self.on(0, &["promote", "--yes", "--allow", "shared-key"]).json(0);
         assert_eq!(first["already"], false, "{first:#}");

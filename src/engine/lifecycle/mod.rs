@@ -4,6 +4,7 @@
 //! found and finished by whichever command comes next. Every step may be repeated.
 
 mod finalize;
+mod last_copy;
 mod pins;
 mod promote;
 mod target;
@@ -11,6 +12,7 @@ mod temporary;
 mod unpromote;
 
 pub use finalize::{End, Ending, finalize, is_settled, settle};
+pub use last_copy::Kept;
 pub use pins::{clean_up, end_pending, pin};
 pub use promote::{Promotion, promote, reconcile};
 pub use target::{Hand, Target, Yields};

@@ -62,25 +62,19 @@ pub async fn promote(
     rotation::advance(&mut tx, r.id, &[State::Migrated], State::Promoting, actor, detail).await?;
     tx.commit().during("record the promotion").await?;
 
-    let overwritten = target.source.to_string() == r.old_source.as_str();
-    if before == Yields::Old && overwritten && matches!(hand, Hand::Program(_)) {
-        tracing::warn!(
-            "Rollback needs the old key, and {} will hold the new one. Keep a copy of the old key and name it with `--old-key SOURCE`",
-            target.source
-        );
-    }
     let version_id = match hand {
         Hand::Rekey => {
             let states = [State::Promoting, State::Promoted];
             target.make_current(alone, &states, Yields::New, new).await?
         }
-        Hand::Owner(_) | Hand::Program(_) if before == Yields::New => None,
+        Hand::Owner(_) | Hand::Program(..) if before == Yields::New => None,
         Hand::Owner(patience) => match target.awaits(Yields::New, r.new_fingerprint, patience).await? {
             true => None,
             false => return Err(target.by_hand(r.new_fingerprint, Command::Promote { external: true })),
         },
-        Hand::Program(program) => {
-            target.hand_over(program, new, Yields::New, Command::Promote { external: false }).await?;
+        Hand::Program(program, kept) => {
+            let again = Command::Promote { external: false };
+            target.hand_over(program, new, kept, Yields::New, again).await?;
             None
         }
     };

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::Exclusive;
+use super::last_copy::Kept;
 use crate::crypto::{EncryptionKey, Fingerprint};
 use crate::error::{Error, Exit, Result};
 use crate::program::Program;
@@ -23,8 +24,9 @@ pub enum Hand<'a> {
     Rekey,
     /// Whoever owns the place; rekey looks, for so long.
     Owner(Duration),
-    /// A program that this invocation names, which gets the key on its stdin.
-    Program(&'a Program),
+    /// A program that this invocation names, which gets the key on its stdin, and the copy of the key that it replaces:
+    /// `None` where that was replaced before.
+    Program(&'a Program, Option<&'a Kept>),
 }
 
 /// Where the application reads its encryption key, for one rotation.
@@ -135,14 +137,45 @@ impl<'a> Target<'a> {
         Ok(None)
     }
 
-    /// Gives a key to the program that puts it there, and looks until it is there. May be repeated.
+    /// Gives a key to the program that puts it there, and looks until it is there. May be repeated. If the `kept` copy of
+    /// the other key went along with the change, the program puts that key back.
     pub async fn hand_over(
         &self,
         program: &Program,
         key: &EncryptionKey,
+        kept: Option<&Kept>,
         wanted: Yields,
         then: Command,
     ) -> Result<()> {
+        self.put(program, key, wanted, then).await?;
+        let Some(kept) = kept else { return Ok(()) };
+        if self.still_keeps(kept).await {
+            return Ok(());
+        }
+        let other = if wanted == Yields::New { Yields::Old } else { Yields::New };
+        self.put(program, &kept.key, other, then).await.map_err(|e| {
+            let message = format!(
+                "--promote-command replaced the key in {}, too, and the key {} could not be put back: {}",
+                kept.place,
+                kept.key.fingerprint(),
+                e.message
+            );
+            Error { message, ..e }
+        })?;
+        Err(Error::new(
+            Exit::State,
+            format!(
+                "--promote-command replaced the key in {}, too, so rekey had it put the key {} back in {}",
+                kept.place, kept.key.fingerprint(), self.source
+            ),
+        )
+        .hint(format!(
+            "Name a copy of that key that the command leaves alone (`--old-key` or `--new-key`), then run `{}`",
+            Step::Finish(then)
+        )))
+    }
+
+    async fn put(&self, program: &Program, key: &EncryptionKey, wanted: Yields, then: Command) -> Result<()> {
         if let Err(failure) = program.run(Some(key.expose())).await {
             let exit = match failure.exit() {
                 Exit::Key => Exit::State,

@@ -38,8 +38,8 @@ pub async fn unpromote(
             let by_hand = || target.by_hand(r.old_fingerprint, again);
             match (target.look().await, hand) {
                 (Ok(Yields::Old), _) => {}
-                (Ok(_), Hand::Program(program)) => {
-                    target.hand_over(program, old, Yields::Old, again).await?;
+                (Ok(_), Hand::Program(program, kept)) => {
+                    target.hand_over(program, old, kept, Yields::Old, again).await?;
                 }
                 // A place that yields nothing has to be put right by the same hand.
                 (Ok(_), _) => return Err(by_hand()),

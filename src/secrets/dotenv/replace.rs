@@ -56,6 +56,18 @@ impl Change<'_> {
         self.apply_between(&real, &folder, &judge, &|| ())
     }
 
+    /// Keeps the file as it is at the backup's path, and changes nothing in it: another hand is about to.
+    pub fn keep_as_it_is(&self) -> Result<(), SourceError> {
+        let (real, folder) = self.lock()?;
+        let before = read_whole("dotenv", &real)?;
+        let file = DotenvFile::parse(Zeroizing::new(before.to_vec()));
+        let current = file.get(self.var).map_err(|e| self.malformed(&e))?.unwrap_or_default();
+        match self.backup.map(|suffix| backup_path(self.path, suffix)) {
+            Some(backup) => self.keep(&before, &current, &backup, &folder, &|| ()),
+            None => Ok(()),
+        }
+    }
+
     /// Refuses what could not be written, or not be changed back to what is there now: the value, the file, its folder.
     /// All of a change is tried but the renaming.
     pub fn is_possible(&self) -> Result<(), SourceError> {

@@ -36,6 +36,16 @@ impl AwsSource {
         self.stage_or_version.as_deref().is_some_and(|s| s.len() == 36 && Uuid::try_parse(s).is_ok())
     }
 
+    /// Whether both are the same secret, by its name or by its ARN, which ends with the name and six characters.
+    pub fn is_same_secret(&self, other: &AwsSource) -> bool {
+        let (one, other) = (self.secret_id.as_str(), other.secret_id.as_str());
+        let is_arn_of = |arn: &str, name: &str| {
+            let end = arn.split_once(":secret:").and_then(|(_, end)| end.strip_prefix(name));
+            end.is_some_and(|rest| rest.is_empty() || rest.len() == 7 && rest.starts_with('-'))
+        };
+        one == other || is_arn_of(one, other) || is_arn_of(other, one)
+    }
+
     /// Whether it names what is current, by that label or by none.
     pub fn names_current(&self) -> bool {
         matches!(self.stage_or_version.as_deref(), None | Some("AWSCURRENT"))

@@ -38,8 +38,9 @@ impl CommandSource {
         CommandSource { origin: Origin::Given, ..self }
     }
 
-    pub(super) fn is_same_text(&self, other: &CommandSource) -> bool {
-        self.program == other.program
+    /// Whether both name the same program with the same arguments, whoever names it.
+    pub(in crate::secrets) fn is_same_text(&self, other: &CommandSource) -> bool {
+        self.program.words() == other.program.words()
     }
 }
 
