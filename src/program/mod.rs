@@ -63,6 +63,11 @@ impl Program {
         self.words[0].split('=').next().unwrap_or_default()
     }
 
+    /// Whether one of its arguments may be a secret, which would be recorded with the others.
+    pub fn shows_secret(&self) -> bool {
+        mask::is_among(&self.words)
+    }
+
     /// Runs it, with `input` on its stdin (without: nothing), and returns what it printed less one line end.
     pub async fn run(&self, input: Option<&[u8]>) -> Result<Zeroizing<Vec<u8>>, Failure> {
         self.run_within(LIMIT, input).await

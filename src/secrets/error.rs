@@ -19,6 +19,9 @@ pub enum SourceError {
     /// A known scheme with a name that cannot be right. The name is not kept: it may be a key.
     #[error("the text after `{scheme}:` is not {expected} (not shown, because it may be a key)")]
     BadName { scheme: &'static str, expected: &'static str },
+    /// A program with an argument that may be a secret.
+    #[error("an argument after `command:` looks like a secret, and the text would be recorded (not shown)")]
+    SecretArgument,
     /// `dotenv:PATH` that does not say which variable.
     #[error("dotenv:{path} does not name a variable")]
     DotenvWithoutVariable { path: String },
@@ -74,6 +77,12 @@ impl From<SourceError> for Error {
         let message = e.to_string();
         let (exit, hint) = match e {
             SourceError::NotASource | SourceError::BadName { .. } => (Exit::Usage, FORMS.to_owned()),
+            SourceError::SecretArgument => (
+                Exit::Usage,
+                "Let the program read it from its environment or a file. If it is a name, put the command into a script and \
+                 name that: `command:PATH`"
+                    .to_owned(),
+            ),
             SourceError::DotenvWithoutVariable { path } => {
                 (Exit::Usage, format!("Add the variable: dotenv:{path}#ENCRYPTION_KEY"))
             }

@@ -7,7 +7,6 @@ use std::fmt;
 
 use super::{Place, SourceError, bad_name};
 use crate::crypto::Fingerprint;
-use crate::crypto::likeness::looks_random;
 use crate::program::Program;
 
 const A_PROGRAM: &str = "a program and its arguments, with quotes as in a shell";
@@ -59,19 +58,8 @@ impl Place for CommandSource {
     }
 
     fn refuse_key(&self) -> Result<(), SourceError> {
-        // Azure's versions are 32 characters of hex, as a key may be.
-        let is_id =
-            |option: &str| option.starts_with('-') && (option.contains("version") || option.contains("id"));
-        let words = self.program.words();
-        let secret = |(at, word): (usize, &String)| match word.split_once('=') {
-            _ if at > 0 && is_id(&words[at - 1]) => false,
-            Some((option, value)) => !is_id(option) && (looks_random(word) || looks_random(value)),
-            None => looks_random(word),
-        };
-        match words.iter().enumerate().any(secret) {
-            true => {
-                bad_name("command", "a program and its arguments without a secret among them: it is recorded")
-            }
+        match self.program.shows_secret() {
+            true => Err(SourceError::SecretArgument),
             false => Ok(()),
         }
     }
