@@ -29,6 +29,7 @@ impl NamedKeys {
     /// Where the application reads its key: as named, as promote recorded it, or else where the old key was read. Once
     /// `promoting` was written, the place is the one to look at, and the one that rollback changes back.
     pub fn target_of(&self, r: &Rotation) -> Result<KeySource> {
+        withhold(r);
         match (&self.target, &r.target_source) {
             (Some(named), Some(recorded))
                 if r.promoting_at.is_some() && named.to_string() != recorded.as_str() =>
@@ -44,6 +45,14 @@ impl NamedKeys {
             (Some(named), _) => Ok(named.clone()),
             (None, recorded) => self.recall(recorded.as_ref().unwrap_or(&r.old_source)),
         }
+    }
+}
+
+/// Keeps the variables in which a rotation recorded its keys from whatever program is started next.
+fn withhold(r: &Rotation) {
+    for recorded in [&r.old_source, &r.new_source].into_iter().chain(&r.target_source) {
+        // What is no source is said where it is asked for.
+        let _ = KeySource::of(recorded);
     }
 }
 
@@ -186,6 +195,7 @@ enum Named {
 /// A source named on this command line speaks for itself: another key there is a mistake, unless a promotion has since
 /// made both names yield the new key.
 async fn as_named(session: &Session, named: &NamedKeys, rotation: &Rotation, role: Role) -> Result<Named> {
+    withhold(rotation);
     let (wanted, other, recorded, given) = match role {
         Role::Old => {
             (rotation.old_fingerprint, rotation.new_fingerprint, &rotation.old_source, named.old.clone())

@@ -1,17 +1,32 @@
 //! What a program sees of rekey's environment: everything but keys, passwords and rekey's own settings. It needs its own
-//! credentials (VAULT_TOKEN, AWS_*, a proxy), whatever they are called.
+//! credentials (VAULT_TOKEN, AWS_*, a proxy), whatever they are called. A variable is a key's by its name, where a flag or a
+//! setting names it as `env:VAR`, or once it was found in the ledger ([`withhold`]): the program that prints the database's
+//! password is started before the ledger is read.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
+use std::sync::{Mutex, PoisonError};
 
 /// The application's secrets, and the database's.
 const WITHHELD: &[&str] = &["SECRET_KEY", "ENCRYPTION_KEY", "DATABASE_URL", "REDIS_URL", "PGPASSWORD"];
+
+/// The variables that hold keys though no argument says so.
+static FOUND: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Keeps a variable from every program that is started from now on: it holds a key.
+pub fn withhold(variable: &str) {
+    let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+    if !found.iter().any(|known| known == variable) {
+        found.push(variable.to_owned());
+    }
+}
 
 /// The environment of a child.
 pub(super) fn of_a_child() -> Vec<(OsString, OsString)> {
     let arguments = std::env::args_os().filter_map(|argument| argument.into_string().ok());
     let settings = std::env::vars_os().filter(|(name, _)| is_setting(&name.to_string_lossy()));
-    let named = keys_named(arguments.chain(settings.filter_map(|(_, value)| value.into_string().ok())));
+    let mut named = keys_named(arguments.chain(settings.filter_map(|(_, value)| value.into_string().ok())));
+    named.extend(FOUND.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
     std::env::vars_os().filter(|(name, _)| is_passed_on(&name.to_string_lossy(), &named)).collect()
 }
 

@@ -1,5 +1,7 @@
-//! The one door to programs of other people: a key source's `command:`, `--promote-command`,
-//! `--database-password-command`.
+//! The one door to programs that an operator names to rekey: a key source's `command:`, `--promote-command`,
+//! `--database-password-command`. Two more are started elsewhere: git, which is asked about a file
+//! (`secrets/dotenv/git.rs`) and gets PATH and HOME alone; and `credential_process` of an AWS profile, which the AWS SDK gives
+//! to `sh` with the whole environment of rekey.
 //!
 //! A text is split into words as a shell splits it, and no shell runs. A program gets no terminal, no open file and none
 //! of the secrets in rekey's own environment; it is given up, with all that it started, after [`LIMIT`]. What it says on
@@ -20,6 +22,8 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::Exit;
+
+pub use environment::withhold;
 
 /// How long a program may take.
 pub const LIMIT: Duration = Duration::from_secs(30);

@@ -16,6 +16,7 @@ impl KeyProvider for EnvVariable {
             what: what.to_owned(),
             hint: format!("Set {} in the environment of this process, or name another source", self.name),
         };
+        crate::program::withhold(&self.name);
         let value = std::env::var_os(&self.name).ok_or_else(|| missing("the variable is not set"))?;
         let value = Zeroizing::new(value.into_vec());
         if value.is_empty() { Err(missing("the variable is empty")) } else { Ok(Fetched::plain(value)) }

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use crate::program;
 use crate::rotation::RecordedSource;
 
 pub use aws::refuse_sensitive_logging;
@@ -52,9 +53,13 @@ trait KeyProvider {
 }
 
 impl KeySource {
-    /// The typed form of what a rotation recorded.
+    /// The typed form of what a rotation recorded. A variable in it is kept from the programs that are started from now on.
     pub fn of(recorded: &RecordedSource) -> Result<KeySource, SourceError> {
-        KeySource::recorded(recorded.as_str())
+        let source = KeySource::recorded(recorded.as_str())?;
+        if let KeySource::Env(variable) = &source {
+            program::withhold(&variable.name);
+        }
+        Ok(source)
     }
 
     /// How it is recorded.

@@ -142,6 +142,24 @@ fn a_promote_command_may_fail_and_be_repeated() {
     judge.all_on(&db, OLD);
 }
 
+/// Nor the variable that only the ledger names, once that was read.
+#[test]
+fn a_program_gets_no_key_that_only_the_ledger_names() {
+    let (db, stand) = (Db::new(), Stand::new());
+    Load::rows(10).into(&db);
+    let with = |arguments: &[&str]| {
+        let command = rekey(&db, []).more(arguments).env("FRESH", NEW).env("OTHERS", "a token");
+        stand.on_path(command).env("REKEY_OLD_KEY", "command:keep get encryption_key")
+    };
+    stand.program("keep", KEEP);
+    with(&["run", "--new-key", "env:FRESH"]).exits(0);
+    stand.program("keep", &format!("env >>environment\n{KEEP}"));
+    with(&["verify"]).exits(0);
+    let seen = stand.kept("environment");
+    assert!(seen.contains("OTHERS=a token"), "{seen}");
+    assert!(!seen.contains(NEW), "{seen}");
+}
+
 /// A program keeps no former value: before it is run, the key that it replaces has to be somewhere else.
 #[test]
 fn a_program_never_overwrites_the_last_copy_of_a_key() {

@@ -25,7 +25,7 @@ pub fn git_exposure(path: &Path) -> GitExposure {
     }
     let git = |arguments: &[&str]| {
         let mut command = Command::new("git");
-        // This environment holds keys and a database password; git gets only PATH.
+        // This environment holds keys and a database password; git gets PATH and HOME, where its settings are.
         command
             .env_clear()
             .envs(["PATH", "HOME"].iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
