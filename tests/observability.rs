@@ -4,7 +4,8 @@
 #[path = "support/mod.rs"]
 mod support;
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -145,6 +146,44 @@ fn whoever_goes_on_with_a_pass_expects_as_many_rows_as_its_beginning_did() {
     db.fast_commits();
     rekey(&db, ["resume"]).exits(0);
     run.wait().expect(0);
+}
+
+/// Connections that say nothing keep no probe out, a head has its limit, and the page is shown under no foreign name.
+#[test]
+fn the_server_is_bounded() {
+    let db = Db::new();
+    rekey(&db, ["init"]).exits(0);
+    let port = cluster::free_port();
+    let watch = rekey(&db, ["status", "--watch", "--listen", &format!("127.0.0.1:{port}")]).start();
+    until("it to listen", SOON, || get(port, "/livez"));
+    let connect = || TcpStream::connect(("127.0.0.1", port)).expect("a connection");
+    let mut silent: Vec<TcpStream> = (0..48).map(|_| connect()).collect();
+    assert!(get(port, "/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 ")));
+    // The oldest made room, at once; the youngest may still speak.
+    let ended = |stream: &mut TcpStream| stream.read(&mut [0]).is_ok_and(|read| read == 0);
+    assert!(silent[..8].iter_mut().all(ended));
+    silent[47].set_nonblocking(true).expect("a socket");
+    assert!(!ended(&mut silent[47]));
+    drop(silent);
+
+    let answer = |head: &str| {
+        let mut stream = connect();
+        stream.write_all(head.as_bytes()).expect("it reads");
+        stream.shutdown(Shutdown::Write).expect("it reads");
+        let mut answer = String::new();
+        // What it does not read, it resets.
+        let _ = stream.read_to_string(&mut answer);
+        answer.lines().next().unwrap_or_default().to_owned()
+    };
+    let long = format!("GET / HTTP/1.1\r\nCookie: {}", "x".repeat(16 * 1024 - 24));
+    assert_eq!(answer(&long), "HTTP/1.1 431 Request Header Fields Too Large");
+    assert_eq!(answer("GET / HTTP/1.1\r\nHost: localhost\r\n"), "HTTP/1.1 400 Bad Request");
+    let under =
+        |path: &str, host: &str| answer(&format!("GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n"));
+    assert_eq!(under("/", "rebind.example.com"), "HTTP/1.1 421 Misdirected Request");
+    assert_eq!(under("/", "localhost"), "HTTP/1.1 200 OK");
+    assert_eq!(under("/metrics", "rebind.example.com"), "HTTP/1.1 200 OK");
+    watch.kill();
 }
 
 /// A Job's pod is gone when somebody asks: its last word says what comes next.
