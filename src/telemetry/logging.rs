@@ -67,9 +67,15 @@ impl FormatTime for Seconds {
 }
 
 /// Whether a line may be written at all. The AWS SDK repeats whole answers and errors below INFO, other than values it
-/// was asked for: a refused PutSecretValue may quote what it refused.
+/// was asked for: a refused PutSecretValue may quote what it refused. It and its HTTP client repeat URLs, too, which may hold
+/// a password or a token; where that is a warning, rekey's own error says the same with the server alone.
 fn tells_no_secret(line: &Metadata<'_>) -> bool {
-    *line.level() <= Level::INFO || !line.target().starts_with("aws_smithy_runtime")
+    const NEVER: [&str; 3] =
+        ["aws_config::meta::credentials", "aws_config::profile", "aws_smithy_runtime_api::http::request"];
+    const BELOW_INFO: [&str; 4] =
+        ["aws_smithy_runtime", "aws_sigv4", "aws_runtime::env_config", "hyper_util::client::legacy::pool"];
+    let is_of = |targets: &[&str]| targets.iter().any(|target| line.target().starts_with(target));
+    !is_of(&NEVER) && (*line.level() <= Level::INFO || !is_of(&BELOW_INFO))
 }
 
 /// Starts logging. Everything but our own lines is quiet unless RUST_LOG asks for it.

@@ -86,9 +86,53 @@ fn an_sso_session_without_a_token_is_named() {
 #[test]
 fn a_silent_pod_identity_service_is_named() {
     let home = tempfile::tempdir().unwrap();
-    let service = "http://127.0.0.1:1/v1/credentials";
+    let service = "http://user:canary-1@127.0.0.1:1/v1/canary-2?token=canary-3";
     let outcome = asked(home.path()).env("AWS_CONTAINER_CREDENTIALS_FULL_URI", service).exits(69);
-    says(&outcome, &[service, "Pod Identity"]);
+    says(&outcome, &["at http://127.0.0.1:1 (AWS_CONTAINER_CREDENTIALS_FULL_URI: Pod Identity"]);
+    outcome.says_none_of(&["canary"]);
+}
+
+/// A URL may hold a password or a token: of one that does not work the server is named, at any level of the log.
+#[test]
+fn no_url_of_the_environment_is_shown_whole() {
+    let home = configured(
+        "[profile sso]\nsso_session = corp\nsso_account_id = 111122223333\nsso_role_name = admin\n\
+         [sso-session corp]\nsso_region = us-east-1\nsso_start_url = https://corp.awsapps.com/canary\n",
+    );
+    let keys = [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")];
+    let away = "http://user:canary@127.0.0.1:1/canary?token=canary#canary";
+    for (name, value, with) in [
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", away, &[][..]),
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://nowhere.invalid/canary?token=canary", &[]),
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "canary", &[]),
+        ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/canary?token=canary", &[]),
+        ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "canary:canary", &[]),
+        ("AWS_ENDPOINT_URL", away, &keys),
+        ("AWS_ENDPOINT_URL_SECRETS_MANAGER", "canary", &keys),
+        ("HTTP_PROXY", away, &keys),
+        ("HTTP_PROXY", "canary:canary@", &keys),
+        ("AWS_PROFILE", "sso", &[]),
+    ] {
+        for log in ["", "trace"] {
+            let asked = with.iter().fold(asked(home.path()), |asked, (name, value)| asked.env(name, *value));
+            let outcome = asked.env(name, value).env("RUST_LOG", log).env("REKEY_RETRY_FOR", "1s").run();
+            assert!(outcome.code().is_some_and(|code| [2, 69].contains(&code)), "{name}: {outcome}");
+            outcome.says_none_of(&["canary"]);
+        }
+    }
+    for (name, value) in [
+        ("REDIS_URL", "redis://user:canary@127.0.0.1:1/0?x=canary#canary"),
+        ("REDIS_URL", "redis://user:canary@127.0.0.1:x"),
+        ("DATABASE_URL", "postgresql://user:canary@127.0.0.1:1/dashtam"),
+        ("DATABASE_URL", "postgresql://user:canary@127.0.0.1:1/dashtam?x=canary#canary"),
+    ] {
+        for log in ["", "trace"] {
+            let command: &[&str] =
+                if name == "REDIS_URL" { &["cache", "purge", "--yes"] } else { &["status"] };
+            let command = rekey_without_database([]).more(command).args(["--retry-for", "1s"]);
+            command.env(name, value).env("RUST_LOG", log).run().says_none_of(&["canary"]);
+        }
+    }
 }
 
 /// A server with a certificate of its own CA.

@@ -6,6 +6,7 @@
 use std::error::Error as StdError;
 
 use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
+use url::Url;
 
 use super::super::SourceError;
 use crate::fault_point::{self, Side};
@@ -150,9 +151,10 @@ impl Call<'_> {
         }
         let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let container = ["AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"];
-        if let (Some(service), None) = (container.into_iter().find_map(set), set("AWS_ACCESS_KEY_ID")) {
+        let service = container.into_iter().find_map(|name| Some((name, server_of(&set(name)?))));
+        if let (Some((name, server)), None) = (service, set("AWS_ACCESS_KEY_ID")) {
             let what = format!(
-                "the container's credentials service, {service} (Pod Identity, ECS), gives no credentials"
+                "the container's credentials service{server} ({name}: Pod Identity, ECS) gives no credentials"
             );
             let away = ["connect", "dispatch", "timed out", "timeout", "io error", "unreachable"];
             return match away.iter().any(|word| said.contains(word)) {
@@ -193,6 +195,15 @@ impl Call<'_> {
                 .into(),
         }
     }
+}
+
+/// The server in a URI, and no more of it: the rest may hold a token.
+fn server_of(uri: &str) -> String {
+    let server = |url: Url| {
+        let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
+        Some(format!(" at {}://{}{port}", url.scheme(), url.host_str()?))
+    };
+    Url::parse(uri).ok().and_then(server).unwrap_or_default()
 }
 
 /// AWS names the action that it denies. Names of secrets, users and roles may have KMS in them, too.
