@@ -1,6 +1,6 @@
-//! The label that keeps a retired key comes off, and AWS lets go of it.
+//! What keeps a retired key goes: the label on its version, which AWS may then delete, or the copy beside a dotenv file.
 //!
-//! Database backups taken before that key's rotation can then never be read again.
+//! Where no other copy exists, database backups taken before that key's rotation can then never be read again.
 
 use serde::Serialize;
 use serde_json::json;

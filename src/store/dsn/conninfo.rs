@@ -26,7 +26,8 @@ pub(super) fn pairs(text: &str) -> Result<Vec<(&str, String)>, DsnError> {
 /// quotes.
 fn value(text: &str) -> Result<(String, &str), DsnError> {
     let quoted = text.starts_with('\'');
-    let mut value = String::new();
+    // In one buffer that is never moved: it may be a password, which its owner wipes.
+    let mut value = String::with_capacity(text.len());
     let mut characters = text.char_indices().skip(usize::from(quoted));
     while let Some((at, c)) = characters.next() {
         match c {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sqlx::postgres::PgSslMode;
+use zeroize::Zeroizing;
 
 use super::error::DsnError;
 use super::split::decode;
@@ -102,10 +103,10 @@ impl Params {
     }
 
     /// What a service file says, where nothing was said before. Its names are nobody's password.
-    pub(super) fn complete(&mut self, pairs: Vec<(String, String)>) -> Result<(), DsnError> {
+    pub(super) fn complete(&mut self, pairs: Vec<(String, Zeroizing<String>)>) -> Result<(), DsnError> {
         let mut more = Params::default();
         for (name, value) in pairs {
-            more.add(&name, |_| Ok(value))?;
+            more.add(&name, |_| Ok(value.to_string()))?;
         }
         for (name, value) in more.0 {
             self.0.entry(name).or_insert(value);

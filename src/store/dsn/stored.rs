@@ -1,5 +1,6 @@
-//! What libpq finds where a database URL itself has no password: a service's, or a line of the password file. Read each time
-//! a connection is made.
+//! What is found, where libpq looks too, for a database URL that has no password itself: a service's, or a line of the
+//! password file. Read each time a connection is made. Unlike libpq, which wants 0600, the password file may be readable by
+//! its group: a Secret that is mounted into a pod is.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -14,7 +15,7 @@ use crate::program::Failure;
 /// Longer than any password, RDS tokens of a kilobyte and more included.
 const MAX_BYTES: u64 = 65_536;
 
-/// What libpq would find where DATABASE_URL itself has no password.
+/// The places to look in where DATABASE_URL itself has no password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
     /// The service file, and the service.
@@ -32,7 +33,7 @@ impl Stored {
             let pairs = service::read(path, name)
                 .map_err(|e| PasswordError::File { path: path.clone(), cause: e.to_string() })?;
             if let Some((_, password)) = pairs.into_iter().find(|(name, _)| name == "password") {
-                return Ok(Some(Zeroizing::new(password)));
+                return Ok(Some(password));
             }
         }
         let Some(path) = &self.passfile else { return Ok(None) };
