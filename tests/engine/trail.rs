@@ -261,6 +261,12 @@ fn a_compromise_is_not_taken_back_by_an_update() {
     db.execute("UPDATE rekey.rotations SET compromised = false");
     rekey(&db, ["rollback", "--yes"]).exits(2);
     assert_eq!(rekey(&db, ["status"]).json(0)["contradictions"][0]["claim"], "compromised");
+    assert_eq!(rekey(&db, ["report", "--affected"]).json(0)["compromised"], true);
+    rekey(&db, ["rollback", "--yes", "--i-know-the-old-key-is-compromised"]).exits(0);
+    // Its pair stays used up, whatever the table says.
+    db.execute("UPDATE rekey.rotations SET compromised = false");
+    let same = rekey(&db, ["run"]).exits(3);
+    assert!(same.stderr.contains("was compromised and had this same pair"), "{same}");
 }
 
 /// Exit 8 names whose session it is and what ends it, and does not take another program's lock for rekey's.

@@ -8,8 +8,8 @@ use uuid::Uuid;
 use super::{Session, Which, nothing, open};
 use crate::error::Result;
 use crate::store::audit;
+use crate::store::ledger::evidence;
 use crate::store::ledger::retention::PROOFS_REMOVED;
-use crate::store::ledger::rotation;
 use crate::store::report::{self, Affected};
 
 /// One rotation, whose old key could decrypt the credentials that are listed.
@@ -56,10 +56,10 @@ pub async fn affected<L: Listing>(
     }
     let mut listing = listing(ids.len());
     for id in ids {
-        let r = rotation::by_id(&mut conn, id).await?;
         let removed = audit::happened(&mut conn, id, PROOFS_REMOVED).await?;
         let complete = !removed && report::was_complete(&mut conn, id).await?;
-        let of = Exposed { rotation: id, compromised: r.compromised, complete };
+        let compromised = evidence::of(&mut conn, id).await?.compromised;
+        let of = Exposed { rotation: id, compromised, complete };
         listing.begin(&of)?;
         let (mut sums, mut last) = (Sums::default(), None);
         report::each_affected(&mut conn, id, complete, |who| {

@@ -151,11 +151,13 @@ statements! {
              ORDER BY (state NOT IN ('finalized', 'rolled_back')) DESC, created_at DESC, id DESC LIMIT 1"
         );
 
-    fn all_compromised() -> All<Rotation> during "read the compromised rotations":
-        concat!(
-            "SELECT ", columns!(), " FROM rekey.rotations WHERE table_name = 'public.provider_connections' AND compromised \
-             ORDER BY id DESC"
-        );
+    // By the table or by its events: whoever may write the one does not write the other with it.
+    fn all_compromised() -> All<(Uuid, Fingerprint, Fingerprint)> during "read the compromised rotations":
+        "SELECT id, old_fingerprint, new_fingerprint FROM rekey.rotations \
+         WHERE table_name = 'public.provider_connections' AND compromised UNION \
+         SELECT s.rotation, s.detail->>'old_fingerprint', s.detail->>'new_fingerprint' FROM rekey.events s \
+         WHERE s.action = 'start' AND s.rotation IS NOT NULL AND (coalesce((s.detail->>'compromised')::boolean, false) \
+         OR EXISTS (SELECT FROM rekey.events e WHERE e.rotation = s.rotation AND e.action = 'compromised')) ORDER BY 1 DESC";
 
     /// Ids of the rotations that are over.
     pub fn over() -> All<Uuid> during "list the rotations that are over":
@@ -215,12 +217,24 @@ pub async fn latest(conn: &mut PgConnection) -> Result<Option<Rotation>, StoreEr
     }
 }
 
-/// Every rotation whose old key others know. Empty where rekey never ran.
-pub async fn compromised(conn: &mut PgConnection) -> Result<Vec<Rotation>, StoreError> {
-    match schema::is_there(conn).await? {
-        true => all_compromised(conn).await,
-        false => Ok(Vec::new()),
-    }
+/// Every rotation whose old key others know, as its row or the trail says. Empty where rekey never ran.
+pub async fn compromised(conn: &mut PgConnection) -> Result<Vec<Compromised>, StoreError> {
+    let found = match schema::is_there(conn).await? {
+        true => all_compromised(conn).await?,
+        false => Vec::new(),
+    };
+    let of = |(id, old_fingerprint, new_fingerprint)| Compromised { id, old_fingerprint, new_fingerprint };
+    Ok(found.into_iter().map(of).collect())
+}
+
+/// A rotation away from a key that others know.
+pub struct Compromised {
+    /// Its id.
+    pub id: Uuid,
+    /// The key that others know.
+    pub old_fingerprint: Fingerprint,
+    /// The key that rows went to.
+    pub new_fingerprint: Fingerprint,
 }
 
 /// Versions of secrets that finished rotations of this ledger have labelled as retired, holding this key.
