@@ -80,7 +80,9 @@ pub async fn preflight(
     }
     if asked.direction == Direction::Forward {
         for held in [&keys.old, &keys.new] {
-            also.extend(replica(session, held).await?);
+            if let (Some(aws), Some(arn)) = (held.source.aws(), &held.record.arn) {
+                also.extend(replica(session, &aws.secret_id, arn).await?);
+            }
             also.extend(open_file(session, held));
         }
     }
@@ -98,15 +100,13 @@ pub async fn preflight(
 }
 
 /// A replica's labels and values are its primary's: what was pinned and promoted there could not be.
-async fn replica(session: &Session, held: &Held) -> Result<Option<Finding>> {
-    let (Some(aws), Some(arn)) = (held.source.aws(), &held.record.arn) else { return Ok(None) };
-    match session.sources.aws().await?.describe(arn).await {
+async fn replica(session: &Session, name: &str, secret: &str) -> Result<Option<Finding>> {
+    match session.sources.aws().await?.describe(secret).await {
         Ok(info) => Ok(info.replicated_from().map(|primary| {
             Finding::refuse(
                 Kind::ReplicaSecret,
                 format!(
-                    "secret {} is a replica of the one in {primary}: it takes no value and no label here",
-                    aws.secret_id
+                    "secret {name} is a replica of the one in {primary}: it takes no value and no label here"
                 ),
                 format!("Set AWS_REGION={primary}, or name the secret by its ARN there"),
             )
@@ -114,6 +114,15 @@ async fn replica(session: &Session, held: &Held) -> Result<Option<Finding>> {
         // Whether it may be seen is said elsewhere.
         Err(SourceError::Denied { .. }) => Ok(None),
         Err(e) => Err(e.into()),
+    }
+}
+
+/// Refuses to change a key where the secret is a replica, before anything is recorded: it could not be changed there.
+pub async fn no_replica(session: &Session, target: &Target<'_>) -> Result<()> {
+    let Some(aws) = target.source.aws() else { return Ok(()) };
+    match replica(session, &aws.secret_id, &aws.secret_id).await? {
+        Some(f) => Err(Error::new(Exit::Preflight, format!("{}: {}", f.name, f.message)).hint(f.remedy)),
+        None => Ok(()),
     }
 }
 

@@ -94,6 +94,9 @@ pub async fn promote(session: &Session, request: &PromoteRequest, mut stop: Stop
     preflight::same_database(session, alone.conn(), r.id, "promote", &request.allowed).await?;
     // Before the verify, whose result is recorded: a place that yields a foreign key, or changes by itself, is refused.
     let found = target.look_for_either().await?;
+    if !external {
+        preflight::no_replica(session, &target).await?;
+    }
     preflight::no_automatic_rotation(session, alone.conn(), &target, &request.allowed).await?;
     let moving = if external { Move::HandOver } else { Move::Promote };
     let mut kept = None;

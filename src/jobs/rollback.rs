@@ -10,7 +10,7 @@ use super::exposure::warn_of_git;
 use super::interrupt::unless_stopped;
 use super::key_pair::{self, KeyPair, NamedKeys, Role};
 use super::last_copy::{self, By};
-use super::preflight::{PreflightRequest, preflight, usable_ledger};
+use super::preflight::{PreflightRequest, no_replica, preflight, usable_ledger};
 use super::settled::{Ended, Settled, settle};
 use super::shared_key::{self, Move};
 use super::work::{self, WorkRequest};
@@ -220,6 +220,9 @@ async fn turn(
         let (conn, allowed) = (alone.conn(), &request.work.allowed);
         shared_key::refuse(session, conn, &target, Move::Rollback, allowed).await?;
         // A rollback that could not be finished is worse than none.
+        if target.is_writable() && !now.external {
+            no_replica(session, &target).await?;
+        }
         new_key_kept(session, request, &target).await?;
     }
     Ok(rotation::turn_back(alone.conn(), id, &session.actor).await?)

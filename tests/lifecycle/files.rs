@@ -109,6 +109,28 @@ fn there_and_back_and_to_the_end() {
     assert_eq!(events, 1);
 }
 
+/// Whoever may write the file decides which key the application uses.
+#[test]
+fn a_file_that_every_user_may_write() {
+    let d = Deployment::new();
+    let open = |mode| fs::set_permissions(d.path(), fs::Permissions::from_mode(mode)).unwrap();
+    open(0o662);
+    for command in ["plan", "run"] {
+        let refused = d.rekey(&[command]).exits(4);
+        let said = format!("{}{}", refused.stdout, refused.stderr);
+        assert!(said.contains("open-file") && said.contains("chmod o-w"), "{refused}");
+        assert!(!d.db.has_rekey_schema());
+    }
+    let warned = d.rekey(&["plan", "--environment", "development"]).exits(0);
+    assert!(warned.stdout.contains("open-file"), "{warned}");
+    // Its group is another matter.
+    open(0o660);
+    assert!(!d.rekey(&["plan"]).exits(0).stdout.contains("open-file"));
+    open(0o666);
+    d.rekey(&["run", "--allow", "open-file"]).exits(0);
+    d.rekey(&["run"]).exits(4);
+}
+
 /// A line that a later one overrides holds a third key: it is overwritten with the rest, and that is said.
 #[test]
 fn a_third_key_in_an_overridden_line() {

@@ -355,3 +355,33 @@ fn automatic_rotation_is_refused() {
     assert_eq!(app.state(), "migrated");
     app.rekey(["promote", "--yes", "--allow", "automatic-rotation"]).exits(0);
 }
+
+/// What is begun in a replica's region could be neither labelled nor promoted: nothing is recorded, and the primary is named.
+#[test]
+fn a_rotation_is_not_begun_in_a_replicas_region() {
+    let app = Application::new(Shape::Plain, 12);
+    let replica = aws_sdk_secretsmanager::types::ReplicaRegionType::builder().region("eu-west-1").build();
+    for secret in [app.secret(), app.temporary()] {
+        let replicate = app.moto.sdk().replicate_secret_to_regions().secret_id(secret);
+        block_on(replicate.add_replica_regions(replica.clone()).send()).expect("moto replicates");
+    }
+    for command in ["plan", "run"] {
+        let refused = app.rekey([command]).env("AWS_REGION", "eu-west-1").exits(4);
+        let said = format!("{}{}", refused.stdout, refused.stderr);
+        for word in ["replica-secret", "us-east-1", "AWS_REGION=us-east-1"] {
+            assert!(said.contains(word), "{word} is missing:\n{refused}");
+        }
+        assert!(!app.db.has_rekey_schema());
+    }
+    app.rekey(["run"]).exits(0);
+    // So are a promotion and a rollback from there, before anything is recorded.
+    let there = |command: &str| {
+        let refused = app.rekey([command, "--yes"]).env("AWS_REGION", "eu-west-1").exits(4);
+        assert!(refused.stderr.contains("replica-secret"), "{refused}");
+    };
+    there("promote");
+    assert_eq!((app.state().as_str(), app.at("AWSCURRENT").as_str()), ("migrated", OLD));
+    app.rekey(["promote", "--yes"]).exits(0);
+    there("rollback");
+    assert_eq!((app.state().as_str(), app.at("AWSCURRENT").as_str()), ("promoted", NEW));
+}
