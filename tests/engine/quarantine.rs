@@ -341,6 +341,27 @@ fn a_row_the_server_rejects() {
     rekey(&db, ["verify"]).exits(0);
 }
 
+/// What rekey's own tables reject is no row's fault, and no row is put aside for it.
+#[test]
+fn an_error_of_the_ledger_rejects_no_row() {
+    let db = Db::new();
+    Load::rows(40).into(&db);
+    let mut judge = Judge::look(&db, &[OLD]);
+    rekey(&db, ["init"]).exits(0);
+    db.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+         IF NEW.re_encrypted > 0 THEN RAISE 'no checkpoints today'; END IF; RETURN NEW; END $$",
+    );
+    db.execute("CREATE TRIGGER refuse BEFORE UPDATE ON rekey.chunks FOR EACH ROW EXECUTE FUNCTION refuse()");
+    let failed = rekey(&db, ["run"]).exits(1);
+    assert!(failed.stderr.contains("no checkpoints today (SQLSTATE P0001)"), "{failed}");
+    assert_eq!(db.value::<i64>("SELECT count(*) FROM rekey.quarantine"), 0);
+    judge.all_on(&db, OLD);
+    db.execute("DROP TRIGGER refuse ON rekey.chunks");
+    rekey(&db, ["run"]).exits(0);
+    judge.all_on(&db, NEW);
+}
+
 /// On the way back it holds the end up, and `status` says what to do about it.
 #[test]
 fn a_row_that_holds_a_rollback_up() {

@@ -13,7 +13,7 @@ use crate::rotation::{BatchTiming, Counters};
 use crate::store::ledger::Lease;
 use crate::store::ledger::chunk::{self, Checkpoint, Noted};
 use crate::store::rows::{self, FreeWrites, Write};
-use crate::store::{StoreError, bounded};
+use crate::store::{Class, StoreError, bounded};
 use crate::telemetry::metrics;
 
 /// How a transaction begins.
@@ -85,7 +85,13 @@ impl<'w> Batch<'w> {
             add.bytes += row.envelope.len() as i64;
         }
         let checkpoint = Checkpoint { add, moved: &moved, done: false };
-        let Some(noted) = chunk::checkpoint(&mut self.tx, self.lease, &checkpoint).await? else {
+        let noted =
+            chunk::checkpoint(&mut self.tx, self.lease, &checkpoint).await.map_err(|e| match e.class() {
+                // What the ledger's own tables reject is no row's fault: no row is put into quarantine for it.
+                Class::Data => Fault::Fatal(e.into()),
+                _ => Fault::Store(e),
+            })?;
+        let Some(noted) = noted else {
             self.roll_back().await?;
             return Err(Fault::LeaseLost);
         };
