@@ -272,7 +272,7 @@ fn nor_does_a_key_from_a_dotenv_file_stay() {
 
 /// They read the whole file, write it anew with the new key in it, keep a copy, and remove the copy.
 #[test]
-fn nor_do_promote_and_finalize_in_a_dotenv_file() {
+fn nor_do_promote_finalize_and_destroy_in_a_dotenv_file() {
     if !may_look() {
         return;
     }
@@ -284,6 +284,14 @@ fn nor_do_promote_and_finalize_in_a_dotenv_file() {
         leaves_no_key_behind(keys.named(rekey(&db, [command, "--yes"])));
     }
     assert_eq!(state(&db), "finalized");
+    // The copy with the old key in it is read to see that it is the one, and removed.
+    let retired: String = db.value("SELECT old_fingerprint FROM rekey.rotations");
+    let destroy =
+        ["keys", "destroy", &keys.sources[0], "--fingerprint", &retired, "--yes", "--output", "json"];
+    leaves_no_key_behind(
+        rekey(&db, []).more(&destroy).without("ENCRYPTION_KEY").without("NEW_ENCRYPTION_KEY"),
+    );
+    assert_eq!(db.value::<i64>("SELECT count(*) FROM rekey.events WHERE action = 'destroy'"), 1);
 }
 
 fn no_command_leaves_a_key_behind(keys: &Keys) {
