@@ -22,6 +22,7 @@ pub fn check(data: &[u8]) {
         Err(error) => {
             let fixed = shown(match error {
                 SourceError::NotASource => SourceError::NotASource,
+                SourceError::SecretArgument => SourceError::SecretArgument,
                 SourceError::BadName { scheme, expected } => SourceError::BadName { scheme, expected },
                 other => panic!("a grammar does not end in {other:?}"),
             });
