@@ -196,7 +196,7 @@ impl Crew {
         let idle = Idle::new(self, worker);
         let only = self.lookout.clone().lock_owned().await;
         drop(idle);
-        Lookout { _only: only, crew: self.clone(), pause: Duration::from_millis(25) }
+        Lookout::new(only, self, Duration::from_secs(1))
     }
 
     /// Waits before trying again what a lock has stopped: one worker tries, and the others wait for it to get on.
@@ -205,7 +205,8 @@ impl Crew {
             Some(lookout) => tokio::time::sleep(lookout.pause()).await,
             none => {
                 let only = self.locked_out.clone().lock_owned().await;
-                *none = Some(Lookout { _only: only, crew: self.clone(), pause: Duration::from_millis(25) });
+                // Whoever tries again connects again, most often.
+                *none = Some(Lookout::new(only, self, Duration::from_secs(2)));
             }
         }
     }
@@ -258,14 +259,19 @@ pub struct Lookout {
     _only: tokio::sync::OwnedMutexGuard<()>,
     crew: Arc<Crew>,
     pause: Duration,
+    longest: Duration,
 }
 
 impl Lookout {
-    /// How long to wait before asking again: up to a second, and longer where other processes ask as well.
+    fn new(only: tokio::sync::OwnedMutexGuard<()>, crew: &Arc<Crew>, longest: Duration) -> Lookout {
+        Lookout { _only: only, crew: crew.clone(), pause: Duration::from_millis(25), longest }
+    }
+
+    /// How long to wait before asking again: up to a second or two, and longer where other processes ask as well.
     pub fn pause(&mut self) -> Duration {
         let pause = self.pause;
         let processes = self.crew.processes.load(Ordering::Relaxed).clamp(1, 4) as u32;
-        self.pause = (pause * 2).min(Duration::from_secs(1) * processes);
+        self.pause = (pause * 2).min(self.longest * processes);
         jitter(pause)
     }
 }

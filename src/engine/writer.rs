@@ -22,7 +22,7 @@ use crate::store::ledger::Lease;
 use crate::store::ledger::chunk::{self, Checkpoint, Noted};
 use crate::store::ledger::quarantine::{self, BadRow};
 use crate::store::rows::{self, Write};
-use crate::store::{Class, Statement, StoreError, audit};
+use crate::store::{Class, Statement, StoreError, audit, waits};
 
 /// Bytes of new ciphertext in one transaction, beyond its first row. Values out of line weigh more than their locks show:
 /// more and shorter waves leave more pages that can be pruned in time (benches/README.md).
@@ -41,6 +41,8 @@ pub struct Writer {
     lost: i64,
     /// A batch was committed since the last query.
     committed: bool,
+    /// Batches in a row that met a lock they could not wait for.
+    locked: u32,
     /// This worker is the one that tries whether the table is still locked.
     locked_out: Option<Lookout>,
     /// What the chunk's contested rows turned out to be, until its last segment finishes it.
@@ -62,7 +64,19 @@ impl Writer {
         let left = Left::default();
         let begin = job.connector.begin_batch();
         let (recrypt, locked_out) = (Recrypt::new(), None);
-        Writer { job, conn, begin, servo, recrypt, gate, lost: 0, committed: false, locked_out, left }
+        Writer {
+            job,
+            conn,
+            begin,
+            servo,
+            recrypt,
+            gate,
+            lost: 0,
+            committed: false,
+            locked: 0,
+            locked_out,
+            left,
+        }
     }
 
     /// Whether a batch was committed since this was asked last.
@@ -85,6 +99,14 @@ impl Writer {
                 let slice = next_slice(&segment.rows, &wave, most, self.servo.bytes());
                 wave.start = slice.end;
                 self.gate.pass(slice.len()).await?;
+                // Rows that others hold, one here and one there, are no reason to wait.
+                while self.locked > 2
+                    && waits::is_table_locked(&mut self.conn, &self.gate.crew.backends()).await?
+                {
+                    self.gate.crew.stuck(segment.lease.owner().worker, Vec::new());
+                    self.wait_in_line().await?;
+                }
+                self.locked_out = None;
                 let batch = &mut segment.rows[slice];
                 match self.commit(&segment.lease, batch).await? {
                     // Room for the segment that is being read meanwhile.
@@ -129,6 +151,7 @@ impl Writer {
                 {
                     self.job.metrics.retry(e.sqlstate());
                     self.roll_back().await?;
+                    self.locked += u32::from(e.class() == Class::LockTimeout);
                     return Ok(Wrote::Contested);
                 }
                 Err(Fault::Store(e))
@@ -176,7 +199,8 @@ impl Writer {
 
     /// A batch is in. Whether to go on after it.
     fn committed(&mut self, timing: BatchTiming, noted: &Noted) -> Result<(), Fault> {
-        (self.lost, self.committed, self.locked_out) = (0, true, None);
+        (self.lost, self.committed) = (0, true);
+        (self.locked, self.locked_out) = (0, None);
         self.servo.observe(timing);
         if noted.desired != Desired::Running || noted.past_deadline { Err(Fault::Yield) } else { Ok(()) }
     }

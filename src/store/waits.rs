@@ -125,6 +125,11 @@ pub async fn leases(
     Ok(holders.into_iter().map(leased).collect())
 }
 
+/// Whether somebody else holds a lock of the table that a batch cannot pass. `ours` are the backends whose locks are rekey's own.
+pub async fn is_table_locked(conn: &mut PgConnection, ours: &[i32]) -> Result<bool, StoreError> {
+    Ok(table_holder(conn, ours).await?.is_some())
+}
+
 /// Rows looked at.
 const ROWS: i32 = 20;
 

@@ -125,7 +125,7 @@ impl Writer {
     }
 
     /// The table as a whole is held: one worker of the process tries again for all of them.
-    async fn wait_in_line(&mut self) -> Result<(), Fault> {
+    pub(super) async fn wait_in_line(&mut self) -> Result<(), Fault> {
         let (crew, mut gate) = (self.gate.crew.clone(), self.gate.clone());
         tokio::select! {
             () = crew.locked_out(&mut self.locked_out) => {}

@@ -44,7 +44,11 @@ pub async fn carve(
 ) -> Result<Option<Lease>, StoreError> {
     let mut tx = conn.begin().during(CARVE).await?;
     let states = State::workable(pass.direction);
-    let Some(frontier) = pass::lock_frontier(&mut tx, pass, states).await? else { return Ok(None) };
+    let Some(frontier) = pass::lock_frontier(&mut tx, pass, states).await? else {
+        // At once: whoever has nothing to carve may wait for long, and the server ends a transaction that is idle.
+        tx.rollback().during(CARVE).await?;
+        return Ok(None);
+    };
     let rows = ChunkSize::taper(pass.chunk_rows, pass.estimated_rows - frontier.carved_rows);
     // The chunk up to the end may have fewer.
     let expected = (pass.estimated_rows - frontier.carved_rows).clamp(0, rows);
@@ -75,6 +79,7 @@ pub async fn carve(
         false => chunk::insert_carved(&mut tx, pass, &carved, owner, ttl.as_secs_f64()).await?,
     };
     if claimed.is_none() && !empty {
+        tx.rollback().during(CARVE).await?;
         return Ok(None);
     }
     let rows = if last { expected } else { rows };
