@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 
 use super::confirm::confirm;
 use super::context::Context;
+use super::envelope::Document;
 use super::last_lines::print_head;
 use super::signals;
 use crate::cache::{CacheError, Mode, Target};
@@ -59,9 +60,10 @@ pub async fn run(command: CacheCommand, context: &Context) -> Result<Exit> {
     let mut stop = signals::listen()?;
     let done = purge(context, &target, mode, &mut stop).await?;
     if context.json() {
-        context.print_json(&json!({
+        let result = json!({
             "server": target.to_string(), "dry_run": mode == Mode::DryRun, "purged": done.purged, "event_head": done.head,
-        }))?;
+        });
+        context.print_json(&Document::new(Exit::Ok, &result)?)?;
         return Ok(Exit::Ok);
     }
     for p in &done.purged {

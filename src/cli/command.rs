@@ -154,6 +154,11 @@ impl Command {
         }
     }
 
+    /// Whether it prints one JSON document after another.
+    pub const fn streams(&self) -> bool {
+        matches!(self, Command::Status(args) if args.watch)
+    }
+
     /// Whether a signal may end it anywhere: it reads, or writes in one transaction. The others listen for
     /// themselves, or ask at the terminal.
     pub const fn may_be_given_up(&self) -> bool {

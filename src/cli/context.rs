@@ -1,13 +1,15 @@
 //! A job's session made from global flags and the environment of the process, and how results are printed.
 
+use std::io::IsTerminal as _;
 use std::ops::Deref;
 
-use serde::Serialize;
 use zeroize::Zeroizing;
 
+use super::envelope::{Document, Form};
 use super::last_lines;
 use super::operator;
 use super::options::{Global, Output};
+use super::refusal;
 use crate::error::{Error, Exit, Result};
 use crate::jobs::{AppCache, Session};
 use crate::rotation::Step;
@@ -76,24 +78,35 @@ impl Context {
         self.last_word.say(outcome, next.first().map(ToString::to_string).as_deref());
     }
 
-    /// Prints a result as one line of JSON, of several.
-    pub fn print_json_line(&self, value: &impl Serialize) -> Result<()> {
-        let line = serde_json::to_string(value)
-            .map_err(|e| Error::new(Exit::Internal, format!("can't print the result: {e}")))?;
-        println!("{line}");
+    /// The words of the command, where it is known.
+    pub fn command(&self) -> Option<&str> {
+        self.global.command.as_deref()
+    }
+
+    /// Prints one document of several, a line each.
+    pub fn print_json_line(&self, document: &Document) -> Result<()> {
+        println!("{}", document.text(self.command(), Form::Line)?);
         Ok(())
     }
 
-    /// Prints a result as JSON.
-    pub fn print_json(&self, value: &impl Serialize) -> Result<()> {
-        let wrong = |e| Error::new(Exit::Internal, format!("can't print the result: {e}"));
-        let value = serde_json::to_value(value).map_err(wrong)?;
-        println!("{}", serde_json::to_string_pretty(&value).map_err(wrong)?);
-        if let Some(head) = value["event_head"].as_str() {
-            last_lines::witness(head);
-        }
+    /// Prints the document that is all there is on stdout: indented on a terminal, and elsewhere on one line.
+    pub fn print_json(&self, document: &Document) -> Result<()> {
+        println!("{}", document.text(self.command(), form())?);
+        document.event_head().map(last_lines::witness);
         Ok(())
     }
+
+    /// Says on stderr what went wrong besides a result, which is printed all the same.
+    pub fn fail_beside_result(&self, error: &Error) -> Exit {
+        refusal::tell(error, self.global.console());
+        self.last_word.say(&error.message, error.hint.as_deref());
+        error.exit
+    }
+}
+
+/// How a document on stdout is laid out.
+pub fn form() -> Form {
+    if std::io::stdout().is_terminal() { Form::Page } else { Form::Line }
 }
 
 /// The application's cache, for the commands that have no flag for it.

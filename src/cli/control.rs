@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::context::Context;
+use super::envelope::Document;
 use super::last_lines::{print_head, print_next};
 use super::options::deadline;
 use crate::error::{Exit, Result};
@@ -35,9 +36,8 @@ pub async fn abort(context: &Context) -> Result<Exit> {
 async fn set(context: &Context, desired: Desired, deadline: Option<Deadline>) -> Result<Exit> {
     let done = control::set(context, desired, deadline).await?;
     if context.json() {
-        context.print_json(&json!({
-            "rotation": done.rotation, "next": done.next, "event_head": done.event_head,
-        }))?;
+        let result = json!({ "rotation": done.rotation, "event_head": done.event_head });
+        context.print_json(&Document::new(Exit::Ok, &result)?.next(&done.next))?;
         return Ok(Exit::Ok);
     }
     let says = match done.rotation.desired {

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::context::Context;
+use super::envelope::Document;
 use crate::error::{Exit, Result};
 use crate::jobs::explain::{self, Explanation};
 
@@ -19,12 +20,12 @@ pub fn run(args: &ExplainArgs, context: &Context) -> Result<Exit> {
         Some(name) => {
             let explanation = explain::explain(name)?;
             if context.json() {
-                context.print_json(&explanation)?;
+                context.print_json(&Document::new(Exit::Ok, &explanation)?.next_words(&explanation.next))?;
             } else {
                 text(&explanation);
             }
         }
-        None if context.json() => context.print_json(&explain::all())?,
+        None if context.json() => context.print_json(&Document::new(Exit::Ok, &explain::all())?)?,
         None => list(&explain::all()),
     }
     Ok(Exit::Ok)

@@ -1,10 +1,12 @@
 //! `rekey finalize`: arguments, the question, and what is printed.
 
 use clap::Args;
-use serde_json::json;
+use jiff::Timestamp;
+use serde_json::{Value, json};
 
 use super::confirm::{self, Answer};
 use super::context::Context;
+use super::envelope::{Document, wrong};
 use super::last_lines::{print_head, print_next};
 use super::options::{KeyArgs, given};
 use super::signals;
@@ -55,14 +57,23 @@ pub async fn run(args: FinalizeArgs, context: &Context) -> Result<Exit> {
     let done = finalize::finalize(context, &request, stop).await?;
     context.say_next("finalized", &done.next);
     if context.json() {
-        context.print_json(&json!({
-            "outcome": "finalized", "ending": done.ending, "rotation": done.rotation, "accepted": done.accepted, "other_credentials": done.others, "next": done.next,
+        let result = json!({
+            "ending": ending(&done)?, "rotation": done.rotation, "accepted": done.accepted, "other_credentials": done.others,
             "event_head": done.event_head,
-        }))?;
+        });
+        context.print_json(&Document::new(Exit::Ok, &result)?.outcome("finalized").next(&done.next))?;
     } else {
         text(&done, args.recovery_window);
     }
     Ok(Exit::Ok)
+}
+
+/// As recorded, with a time in place of seconds since 1970.
+fn ending(f: &Finalized) -> Result<Value> {
+    let mut ending = serde_json::to_value(&f.ending).map_err(wrong)?;
+    let at = f.ending.deleted_at.and_then(|at| Timestamp::from_second(at).ok());
+    ending["deleted_at"] = json!(at.map(|at| at.to_string()));
+    Ok(ending)
 }
 
 fn text(f: &Finalized, recovery_window: u8) {

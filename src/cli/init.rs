@@ -5,6 +5,7 @@ use clap::builder::BoolishValueParser;
 use serde_json::json;
 
 use super::context::Context;
+use super::envelope::Document;
 use super::last_lines::witness;
 use super::variables::naming;
 use crate::error::{Exit, Result};
@@ -27,7 +28,7 @@ pub async fn run(args: InitArgs, context: &Context) -> Result<Exit> {
     if args.print_sql {
         let sql = init::sql();
         if context.json() {
-            context.print_json(&json!({ "schema": "rekey", "sql": sql }))?;
+            context.print_json(&Document::new(Exit::Ok, &json!({ "schema": "rekey", "sql": sql }))?)?;
         } else {
             print!("{sql}");
         }
@@ -35,10 +36,11 @@ pub async fn run(args: InitArgs, context: &Context) -> Result<Exit> {
     }
     let done = init::init(context, &naming("--allow", Allowed::parse(&args.allow))?).await?;
     if context.json() {
-        context.print_json(&json!({
+        let result = json!({
             "schema": "rekey", "created": done.created, "runner_role": grants::RUNNER, "reader_role": grants::READER,
-            "grants": grants::sql(), "next": done.next, "event_head": done.event_head,
-        }))?;
+            "grants": grants::sql(), "event_head": done.event_head,
+        });
+        context.print_json(&Document::new(Exit::Ok, &result)?.next(&done.next))?;
         return Ok(Exit::Ok);
     }
     // All of it is SQL, for `psql -f`.

@@ -39,12 +39,14 @@ mod command;
 mod confirm;
 mod context;
 mod control;
+mod envelope;
 mod explain;
 mod finalize;
 mod hardening;
 mod init;
 mod keys;
 mod last_lines;
+mod list;
 mod operator;
 mod options;
 mod parsing;
@@ -69,6 +71,8 @@ mod verify_text;
 use std::process::ExitCode;
 
 use clap::CommandFactory;
+use clap::error::ErrorKind;
+use serde_json::json;
 
 pub use command::{Cli, Command};
 pub use context::Context;
@@ -78,33 +82,30 @@ use crate::jobs::interrupt::unless_stopped;
 use crate::manual::{completions, man};
 use crate::store::connect::answer_limit;
 use crate::store::with_answer_limit;
+use crate::telemetry::logging::Verbosity;
 use crate::telemetry::termination::LastWord;
-use crate::telemetry::{console, logging};
+use crate::telemetry::{console, ending, logging};
+use envelope::{Document, Form};
 use refusal::Refused;
 
 /// Parses, runs, prints, and returns the exit code.
 pub fn main() -> ExitCode {
-    let cli = match parsing::parse() {
-        Ok(cli) => cli,
-        Err(e) => {
-            let _ = e.print();
-            if !e.use_stderr() {
-                return ExitCode::from(Exit::Ok.code());
-            }
-            if parsing::wants_json() {
-                let said = e.render().to_string();
-                let said = said.trim_start_matches("error: ").lines().next().unwrap_or_default();
-                refusal::print(&Error::new(Exit::Usage, said).hint("Run `rekey --help`").into(), true);
-            }
-            LastWord::default().write(Exit::Usage.code(), Exit::Usage.meaning());
-            return ExitCode::from(Exit::Usage.code());
-        }
+    let exit = match parsing::parse() {
+        Ok(cli) => carried_out(cli),
+        Err(e) => not_understood(&e),
     };
+    ending::finished(exit);
+    ExitCode::from(exit.code())
+}
+
+fn carried_out(cli: Cli) -> Exit {
     let stderr = cli.global.console();
     console::take_off_when_panicking();
     logging::start(stderr, cli.global.verbosity());
     variables::warn_of_strangers(&Cli::command());
+    cli.global.command.as_deref().map(ending::command);
     let (works, has_last_word) = (cli.command.is_work(), cli.command.has_last_word());
+    let form = if cli.command.streams() { Form::Line } else { context::form() };
     let (password, unusable) = match cli.global.password_source() {
         Ok(password) => (password, None),
         Err(e) => (None, Some(e)),
@@ -116,7 +117,7 @@ pub fn main() -> ExitCode {
         Err(refused) => {
             let e = &refused.error;
             refusal::tell(e, stderr);
-            refusal::print(&refused, context.json());
+            refusal::print(&refused, context.command(), context.json().then_some(form));
             context.last_word.say(&e.message, e.hint.as_deref());
             e.exit
         }
@@ -127,7 +128,48 @@ pub fn main() -> ExitCode {
     if has_last_word {
         context.last_word.write(exit.code(), exit.meaning());
     }
-    ExitCode::from(exit.code())
+    exit
+}
+
+/// What clap has to say: help, the version, or what is wrong with the command line.
+fn not_understood(said: &clap::Error) -> Exit {
+    let json = parsing::wants_json();
+    let print = || _ = said.print();
+    if !said.use_stderr() {
+        match said.kind() {
+            ErrorKind::DisplayVersion if json => version(),
+            _ => print(),
+        }
+        return Exit::Ok;
+    }
+    let exit = Exit::Usage;
+    let command = parsing::command_meant();
+    let text = said.render().to_string();
+    let text = text.trim_start_matches("error: ").trim_end();
+    let error = |text: &str| Error::new(exit, text).hint("Run `rekey --help`");
+    let stderr = parsing::console();
+    if stderr.json {
+        logging::start(stderr, Verbosity::Normal);
+        command.as_deref().map(ending::command);
+        refusal::tell(&error(text), stderr);
+    } else {
+        print();
+    }
+    if json {
+        // Not its tips, nor how the command is used.
+        let said = text.split("\n\n").next().unwrap_or_default().replace("\n  ", " ");
+        refusal::print(&error(&said).into(), command.as_deref(), Some(context::form()));
+    }
+    LastWord::default().write(exit.code(), exit.meaning());
+    exit
+}
+
+/// `rekey --version --output json`.
+fn version() {
+    let result = json!({ "version": env!("CARGO_PKG_VERSION"), "build": env!("REKEY_VERSION") });
+    if let Ok(text) = Document::new(Exit::Ok, &result).and_then(|d| d.text(None, context::form())) {
+        println!("{text}");
+    }
 }
 
 /// A panic is a bug with an exit code of the table, and the last word of a pod like any other.

@@ -4,11 +4,12 @@
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{ArgAction, ColorChoice, Command, CommandFactory, FromArgMatches};
+use clap::{ArgAction, ArgMatches, ColorChoice, Command, CommandFactory, FromArgMatches, ValueEnum as _};
 
 use super::command::Cli;
 use super::variables::{called_by_its_variable, said};
 use crate::manual::help;
+use crate::telemetry::console::{Color, Console, LogFormat};
 
 /// The command line, or what to print in its place.
 pub fn parse() -> Result<Cli, clap::Error> {
@@ -30,14 +31,26 @@ fn understood() -> Result<Cli, clap::Error> {
     };
     let mut cli = Cli::from_arg_matches(&matches)?;
     cli.global.own_reason = typed(&matches, "reason");
+    cli.global.command = words(&matches);
     Ok(cli)
 }
 
 /// Whether an argument stands on the command line itself, before or after the command's name.
-fn typed(matches: &clap::ArgMatches, id: &str) -> bool {
+fn typed(matches: &ArgMatches, id: &str) -> bool {
     let here = matches.try_contains_id(id).unwrap_or(false)
         && matches.value_source(id) == Some(ValueSource::CommandLine);
     here || matches.subcommand().is_some_and(|(_, deeper)| typed(deeper, id))
+}
+
+/// The words of the command: `quarantine accept`.
+fn words(matches: &ArgMatches) -> Option<String> {
+    let (name, deeper) = matches.subcommand()?;
+    Some(words(deeper).map_or_else(|| name.to_owned(), |more| format!("{name} {more}")))
+}
+
+/// The same of a command line that could not be understood, as far as it was.
+pub fn command_meant() -> Option<String> {
+    words(&Cli::command().ignore_errors(true).try_get_matches().ok()?)
 }
 
 /// clap repeats what it does not understand, which may be a key or the URL of a Redis with its password.
@@ -131,6 +144,12 @@ fn without_empty_variables(command: Command) -> Command {
         if says_nothing { arg.env(clap::builder::Resettable::Reset) } else { arg }
     };
     command.mut_args(quiet).mut_subcommands(without_empty_variables)
+}
+
+/// How stderr is written to on such a command line.
+pub fn console() -> Console {
+    let format = said("--log-format").and_then(|form| LogFormat::from_str(&form, true).ok());
+    Console::new(format.unwrap_or_default(), Color::Auto)
 }
 
 /// Whether JSON was asked for on a command line that could not be understood.

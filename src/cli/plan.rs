@@ -1,13 +1,13 @@
 //! `rekey plan`: arguments. What is printed for people is in [`plan_text`].
 
 use clap::Args;
-use serde::Serialize;
 
 use super::context::Context;
+use super::envelope::Document;
 use super::options::{KeyArgs, WorkArgs};
 use super::plan_text;
 use crate::error::{Exit, Result};
-use crate::jobs::plan::{self, Plan, PlanRequest};
+use crate::jobs::plan::{self, PlanRequest};
 
 #[derive(Args)]
 pub struct PlanArgs {
@@ -18,15 +18,6 @@ pub struct PlanArgs {
     pub keys: KeyArgs,
     #[command(flatten)]
     pub work: WorkArgs,
-}
-
-#[derive(Serialize)]
-struct Printed<'a> {
-    outcome: &'static str,
-    exit_code: u8,
-    meaning: &'static str,
-    #[serde(flatten)]
-    plan: &'a Plan,
 }
 
 /// Runs the command.
@@ -45,8 +36,7 @@ pub async fn run(args: PlanArgs, context: &Context) -> Result<Exit> {
     };
     context.say_next(outcome, &plan.next);
     if context.json() {
-        let (exit_code, meaning) = (exit.code(), exit.meaning());
-        context.print_json(&Printed { outcome, exit_code, meaning, plan: &plan })?;
+        context.print_json(&Document::new(exit, &plan)?.outcome(outcome).next(&plan.next))?;
     } else {
         plan_text::print(outcome, &plan);
     }

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::confirm::{self, Answer};
 use super::context::Context;
+use super::envelope::Document;
 use super::last_lines::{print_head, print_next};
 use super::options::{KeyArgs, duration, given, program};
 use super::signals;
@@ -89,11 +90,11 @@ pub async fn run(args: PromoteArgs, context: &Context) -> Result<Exit> {
     let done = promote::promote(context, &request, stop).await?;
     context.say_next("promoted", &done.next);
     if context.json() {
-        context.print_json(&json!({
-            "outcome": "promoted", "already": done.already, "target": done.target.to_string(),
-            "version_id": done.version_id, "seen_at": done.seen_at, "cache": done.cache, "rotation": done.rotation, "next": done.next,
-            "event_head": done.event_head,
-        }))?;
+        let result = json!({
+            "already": done.already, "target": done.target.to_string(), "version_id": done.version_id,
+            "seen_at": done.seen_at, "cache": done.cache, "rotation": done.rotation, "event_head": done.event_head,
+        });
+        context.print_json(&Document::new(Exit::Ok, &result)?.outcome("promoted").next(&done.next))?;
     } else {
         text(&done);
     }

@@ -7,14 +7,15 @@ use clap::builder::BoolishValueParser;
 use uuid::Uuid;
 
 use super::context::Context;
-use super::last_lines::{print_head, print_next};
+use super::envelope::Document;
+use super::last_lines::{print_head, print_next, witness};
+use super::list::List;
 use super::options::{KeyArgs, WorkArgs, given};
 use super::{signals, summary};
-use crate::error::{Error, Exit, Result};
+use crate::error::{Exit, Result};
 use crate::jobs::quarantine::{self, Listing, RetryRequest};
 use crate::manual::examples;
 use crate::store::ledger::quarantine::Entry;
-use crate::text::printable::printable;
 
 #[derive(Subcommand)]
 pub enum QuarantineCommand {
@@ -61,26 +62,20 @@ pub async fn run(command: QuarantineCommand, context: &Context) -> Result<Exit> 
 
 async fn list(context: &Context) -> Result<Exit> {
     let mut listing = Listing::open(context).await?;
+    if context.json() {
+        return list_as_json(context, listing).await;
+    }
     let mut shown = 0;
     loop {
         let entries = listing.page().await?;
         if entries.is_empty() {
             break;
         }
-        for e in &entries {
-            match (context.json(), shown) {
-                (true, 0) => println!("["),
-                (true, _) => println!(","),
-                (false, 0) => println!("{:<36}  {:<12} {:>9}  accepted", "id", "reason", "bytes"),
-                (false, _) => {}
-            }
-            shown += 1;
-            if context.json() { json_entry(e)? } else { text_entry(e) }
+        if shown == 0 {
+            println!("{:<36}  {:<12} {:>9}  accepted", "id", "reason", "bytes");
         }
-    }
-    if context.json() {
-        println!("{}", if shown == 0 { "[]" } else { "\n]" });
-        return Ok(Exit::Ok);
+        shown += entries.len();
+        entries.iter().for_each(text_entry);
     }
     let (next, event_head) = listing.close(context).await?;
     match shown {
@@ -94,11 +89,27 @@ async fn list(context: &Context) -> Result<Exit> {
     Ok(Exit::Ok)
 }
 
-fn json_entry(e: &Entry) -> Result<()> {
-    let text = serde_json::to_string(e)
-        .map_err(|e| Error::new(Exit::Internal, format!("can't print the result: {e}")))?;
-    print!("  {}", printable(&text));
-    Ok(())
+/// A page at a time. An error after the first entries ends the document that was begun.
+async fn list_as_json(context: &Context, mut listing: Listing) -> Result<Exit> {
+    let mut entries = listing.page().await?;
+    let mut list = List::begin(context.command(), "result")?;
+    let ended = loop {
+        for entry in &entries {
+            list.entry(entry)?;
+        }
+        entries = match listing.page().await {
+            Ok(more) if more.is_empty() => break listing.close(context).await,
+            Ok(more) => more,
+            Err(e) => break Err(e),
+        };
+    };
+    let document = match &ended {
+        Ok((next, head)) => Document::without_result(Exit::Ok).next(next).head(head.as_deref()),
+        Err(e) => Document::without_result(context.fail_beside_result(e)).because(e),
+    };
+    list.end(&document)?;
+    document.event_head().map(witness);
+    Ok(document.exit())
 }
 
 fn text_entry(e: &Entry) {

@@ -3,8 +3,7 @@
 
 use std::io::Write as _;
 
-use serde::Serialize;
-
+use super::envelope::{Document, Form};
 use super::last_lines::print_head;
 use crate::error::Error;
 use crate::telemetry::console::{Console, around_the_bar};
@@ -21,16 +20,6 @@ impl From<Error> for Refused {
     fn from(error: Error) -> Refused {
         Refused { error, event_head: None }
     }
-}
-
-#[derive(Serialize)]
-struct Refusal<'a> {
-    outcome: &'a str,
-    exit_code: u8,
-    meaning: &'static str,
-    error: &'a str,
-    hint: Option<&'a str>,
-    event_head: Option<&'a str>,
 }
 
 /// On stderr, whatever RUST_LOG leaves out.
@@ -51,21 +40,11 @@ pub fn tell(e: &Error, console: Console) {
     }
 }
 
-/// On stdout. One that is closed is no error: the exit code tells.
-pub fn print(refused: &Refused, json: bool) {
+/// On stdout: JSON in this form, or else only the head. One that is closed is no error: the exit code tells.
+pub fn print(refused: &Refused, command: Option<&str>, json: Option<Form>) {
     let Refused { error, event_head } = refused;
-    if !json {
-        return print_head(event_head.as_deref());
-    }
-    let refusal = Refusal {
-        outcome: "error",
-        exit_code: error.exit.code(),
-        meaning: error.exit.meaning(),
-        error: &error.message,
-        hint: error.hint.as_deref(),
-        event_head: event_head.as_deref(),
-    };
-    if let Ok(text) = serde_json::to_string_pretty(&refusal) {
+    let Some(form) = json else { return print_head(event_head.as_deref()) };
+    if let Ok(text) = Document::refused(error, event_head.as_deref()).text(command, form) {
         println!("{text}");
     }
 }

@@ -5,6 +5,7 @@ use clap::builder::BoolishValueParser;
 use serde::Serialize;
 
 use super::context::Context;
+use super::envelope::Document;
 use super::last_lines::{print_head, print_next};
 use super::options::{KeyArgs, WorkArgs, given};
 use super::{signals, summary};
@@ -49,12 +50,13 @@ pub async fn run(args: RunArgs, context: &Context) -> Result<Exit> {
 
 #[derive(Serialize)]
 struct DryReport {
+    #[serde(skip)]
     outcome: &'static str,
-    exit_code: u8,
     #[serde(flatten)]
     found: DryRun,
     rows_per_second: f64,
     rejected_rows: Option<u64>,
+    #[serde(skip)]
     next: Vec<Step>,
     event_head: Option<String>,
 }
@@ -77,7 +79,6 @@ fn print_dry(context: &Context, tried: Tried) -> Result<Exit> {
     context.say_next(outcome, &next);
     let report = DryReport {
         outcome,
-        exit_code: exit.code(),
         rows_per_second: (found.rows as f64 / found.seconds.max(1e-9)).round(),
         found,
         rejected_rows,
@@ -85,7 +86,7 @@ fn print_dry(context: &Context, tried: Tried) -> Result<Exit> {
         event_head,
     };
     if context.json() {
-        context.print_json(&report)?;
+        context.print_json(&Document::new(exit, &report)?.outcome(outcome).next(&report.next))?;
     } else {
         text(&report);
     }

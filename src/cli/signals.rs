@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::engine::{Stop, StopSource};
 use crate::error::{Error, Exit, Result};
 use crate::jobs::interrupt::stopped;
-use crate::telemetry::console;
+use crate::telemetry::{console, ending};
 
 /// Time to shut down after a signal. A database that hangs must not make it longer than ten seconds.
 const LIMIT: Duration = Duration::from_secs(9);
@@ -40,6 +40,7 @@ pub fn listen() -> Result<Stop> {
             }
             if source.stop() {
                 console::take_off();
+                ending::finished(Exit::Signalled);
                 #[expect(clippy::disallowed_methods, reason = "the second signal does not wait for main")]
                 std::process::exit(i32::from(Exit::Signalled.code()));
             }
@@ -48,6 +49,7 @@ pub fn listen() -> Result<Stop> {
                 tokio::time::sleep(LIMIT).await;
                 tracing::warn!("Shutdown timed out; exiting now. The last checkpoint is saved");
                 console::take_off();
+                ending::finished(Exit::Signalled);
                 #[expect(clippy::disallowed_methods, reason = "main may never come to its end")]
                 std::process::exit(i32::from(Exit::Signalled.code()));
             });

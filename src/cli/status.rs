@@ -8,6 +8,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 
 use super::context::Context;
+use super::envelope::Document;
 use super::last_lines::witness;
 use super::{serve, signals, status_text};
 use crate::error::{Exit, Result};
@@ -41,7 +42,7 @@ pub async fn run(args: StatusArgs, context: &Context) -> Result<Exit> {
     }
     let status = Watch::open(context).await?.look().await?;
     if context.json() {
-        context.print_json(&status)?;
+        context.print_json(&Document::new(Exit::Ok, &status)?.next(&status.next))?;
     } else {
         println!("{}", status_text::text(&status).trim_end());
         status.event_head.as_deref().map(witness);
@@ -72,7 +73,7 @@ async fn watch(context: &Context) -> Result<()> {
 /// One JSON document a line; the same place painted again on a terminal; otherwise one text after the other.
 fn show(context: &Context, status: &Status, page: Option<&mut Page>, begun: bool) -> Result<()> {
     if context.json() {
-        return context.print_json_line(status);
+        return context.print_json_line(&Document::new(Exit::Ok, status)?.next(&status.next));
     }
     let mut text = status_text::text(status);
     if !begun {

@@ -4,6 +4,7 @@
 use serde::Serialize;
 
 use super::context::Context;
+use super::envelope::Document;
 use super::last_lines::{print_head, print_next};
 use crate::error::{Exit, Result};
 use crate::jobs::{Goal, Settled};
@@ -14,9 +15,8 @@ use crate::telemetry::progress::thousands;
 /// What is printed.
 #[derive(Serialize)]
 struct Summary<'a> {
+    #[serde(skip)]
     outcome: &'a str,
-    exit_code: u8,
-    meaning: &'static str,
     rotation: &'a Rotation,
     totals: Counters,
     unaccepted: i64,
@@ -24,6 +24,7 @@ struct Summary<'a> {
     rows_per_second: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     cache: Option<&'a str>,
+    #[serde(skip)]
     next: &'a [Step],
     event_head: &'a str,
 }
@@ -43,8 +44,6 @@ pub fn print(context: &Context, settled: &Settled) -> Result<Exit> {
     context.say_next(&outcome, &settled.next);
     let summary = Summary {
         outcome: &outcome,
-        exit_code: exit.code(),
-        meaning: exit.meaning(),
         rotation: &settled.rotation,
         totals: settled.totals,
         unaccepted: settled.unaccepted,
@@ -55,7 +54,7 @@ pub fn print(context: &Context, settled: &Settled) -> Result<Exit> {
         event_head: &settled.event_head,
     };
     if context.json() {
-        context.print_json(&summary)?;
+        context.print_json(&Document::new(exit, &summary)?.outcome(&outcome).next(&settled.next))?;
     } else {
         text(&summary);
     }

@@ -4,13 +4,13 @@ use clap::Args;
 use serde::Serialize;
 
 use super::context::Context;
+use super::envelope::Document;
 use super::options::KeyArgs;
 use super::signals;
 use super::verify_text;
 use crate::engine::VerifyReport;
 use crate::error::{Exit, Result};
 use crate::jobs::verify::{self, VerifyRequest};
-use crate::rotation::Step;
 use crate::store::ledger::Rotation;
 
 #[derive(Args)]
@@ -26,11 +26,9 @@ pub struct VerifyArgs {
 struct Printed<'a> {
     rotation: &'a Rotation,
     key: &'static str,
-    exit_code: u8,
     recorded: bool,
     #[serde(flatten)]
     report: &'a VerifyReport,
-    next: &'a [Step],
     event_head: Option<&'a str>,
 }
 
@@ -39,17 +37,17 @@ pub async fn run(args: VerifyArgs, context: &Context) -> Result<Exit> {
     let request = VerifyRequest { workers: args.workers.into(), keys: args.keys.named()? };
     let verified = verify::verify(context, &request, signals::listen()?).await?;
     let exit = verified.report.exit();
-    context.say_next(&verify_text::headline(&verified, exit), &verified.next);
+    let outcome = verify_text::headline(&verified, exit);
+    context.say_next(&outcome, &verified.next);
     if context.json() {
-        context.print_json(&Printed {
+        let result = Printed {
             rotation: &verified.rotation,
             key: verified.rotation.direction().target(),
-            exit_code: exit.code(),
             recorded: verified.recorded,
             report: &verified.report,
-            next: &verified.next,
             event_head: verified.event_head.as_deref(),
-        })?;
+        };
+        context.print_json(&Document::new(exit, &result)?.outcome(&outcome).next(&verified.next))?;
     } else {
         verify_text::print(&verified, exit);
     }

@@ -120,7 +120,7 @@ fn of_exit(exit: Exit) -> Explanation {
         Exit::Busy => ("another process is changing rows or keys", "wait, then run `rekey status`"),
         Exit::Stopped => (
             "some rows are on each key",
-            "run `rekey resume`, then `rekey run`; or run `rekey rollback --yes`",
+            "run `rekey resume`, then rerun the command that stopped; or run `rekey rollback --yes`",
         ),
         Exit::Unavailable => (stands, "fix the connection, then run the same command again"),
         Exit::Signalled => (stands, "run the same command again"),

@@ -42,6 +42,7 @@ pub struct Plan {
     /// Rows that were rehearsed.
     pub rehearsed_rows: Option<u64>,
     /// What to do next.
+    #[serde(skip)]
     pub next: Vec<Step>,
     /// The head of the audit chain.
     pub event_head: Option<String>,

@@ -20,6 +20,7 @@ use crate::store::ledger::rotation::{self, NewRotation};
 use crate::store::ledger::{Rotation, chunk, retention};
 use crate::store::preflight::{For, Report};
 use crate::store::{Connector, Purpose, connect, schema};
+use crate::telemetry::ending;
 
 /// What is asked for.
 pub struct RunRequest {
@@ -175,6 +176,7 @@ async fn begin(
         }),
     };
     let (rotation, ours) = rotation::begin(conn, &new, &session.actor).await?;
+    ending::rotation(rotation.id);
     if ours {
         let (old, new) = (rotation.old_fingerprint, rotation.new_fingerprint);
         tracing::info!(rotation = %rotation.id, %old, %new, "Rotation started");

@@ -61,10 +61,14 @@ pub struct AppCache {
 impl Session {
     /// A connector to the database. Nothing is contacted yet.
     pub fn connector(&self) -> Result<Connector> {
-        let url = self.database_url.as_ref().ok_or_else(|| {
-            Error::new(Exit::Usage, "DATABASE_URL is not set")
+        let missing = |what: &str| {
+            Error::new(Exit::Usage, format!("DATABASE_URL is {what}"))
                 .hint("Set it: `DATABASE_URL=postgresql://user:password@host:5432/dashtam rekey …`")
-        })?;
+        };
+        let url = self.database_url.as_ref().ok_or_else(|| missing("not set"))?;
+        if url.trim().is_empty() {
+            return Err(missing("empty"));
+        }
         let dsn = Dsn::parse(url)?;
         Ok(Connector::new(&dsn, self.retry_for, self.lease_ttl).with_login(&self.login))
     }

@@ -21,6 +21,7 @@ use crate::store::ledger::evidence::{self, Evidence};
 use crate::store::ledger::process::SILENT;
 use crate::store::ledger::standing::{self, Seen};
 use crate::store::ledger::{Rotation, rotation};
+use crate::telemetry::ending;
 
 /// The active rotation or else the latest one, and where it stands.
 pub async fn latest(
@@ -39,6 +40,7 @@ pub async fn of(
     rotation: Option<&Rotation>,
 ) -> Result<Standing, StoreError> {
     let Some(r) = rotation else { return Ok(Standing::default()) };
+    ending::rotation(r.id);
     let alive = session.lease_ttl.min(SILENT).as_secs_f64();
     let seen = standing::look(conn, r.id, r.direction(), &session.process, alive).await?;
     let evidence = evidence::of(conn, r.id).await?;

@@ -53,6 +53,7 @@ pub struct Status {
     /// The head of the audit chain.
     pub event_head: Option<String>,
     /// What to do next.
+    #[serde(skip)]
     pub next: Vec<Step>,
 }
 

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use super::{CSS, fill, inert_json};
 use crate::error::{Error, Exit, Result};
 use crate::jobs::report::Report;
+use crate::text::json::pretty;
 
 /// A report and its JSON, which is the same in each format.
 pub struct Pages<'a> {
@@ -19,7 +20,7 @@ impl Pages<'_> {
     /// Of a report.
     pub fn of(report: &Report) -> Result<Pages<'_>> {
         let wrong = |e| Error::new(Exit::Internal, format!("can't print the report: {e}"));
-        let json = inert_json(&serde_json::to_string_pretty(report).map_err(wrong)?);
+        let json = inert_json(&pretty(report).map_err(wrong)?);
         Ok(Pages { report, json })
     }
 

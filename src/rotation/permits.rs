@@ -4,6 +4,7 @@
 //! command fits, [`next`] what to do, and what `next` offers first is permitted. Keys, preflight and a verify's own
 //! findings are checked afterwards, and not here.
 
+mod keys;
 mod next;
 mod refusal;
 mod standing;
@@ -11,6 +12,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 
+pub use keys::{KeyDone, next_for_keys};
 pub use next::next;
 pub use refusal::{Fact, Refusal, sentence};
 pub use standing::{
@@ -25,7 +27,10 @@ use crate::error::Exit;
 pub fn permits(command: Command, standing: &Standing) -> Result<(), Refusal> {
     use Command as C;
     let at = match (&standing.rotation, command) {
-        (_, C::Plan | C::DryRun | C::Status | C::Watch | C::QuarantineList | C::Fingerprint) => return Ok(()),
+        (
+            _,
+            C::Plan | C::DryRun | C::Status | C::Watch | C::QuarantineList | C::Fingerprint | C::CachePurge,
+        ) => return Ok(()),
         (None, C::Run { .. }) => return Ok(()),
         (None, _) => return Err(Refusal::no_rotation(command)),
         (Some(at), _) => at,

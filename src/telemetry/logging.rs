@@ -53,6 +53,9 @@ pub const NEVER_OFF: &str = "rekey::refused";
 /// read it in the command's output.
 pub const HEAD: &str = "rekey::head";
 
+/// The target of the log's last line, which people at a terminal need as little.
+pub const FINISHED: &str = "rekey::finished";
+
 /// The time in front of a line for people: UTC, to the second.
 struct Seconds;
 
@@ -95,7 +98,8 @@ pub fn start(console: Console, verbosity: Verbosity) {
             .init();
     } else {
         let base = base.with_target(false).with_ansi(console.colored).with_timer(Seconds);
-        base.finish().with(filter_fn(|line| tells_no_secret(line) && line.target() != HEAD)).init();
+        let for_people = |line: &Metadata<'_>| ![HEAD, FINISHED].contains(&line.target());
+        base.finish().with(filter_fn(move |line| tells_no_secret(line) && for_people(line))).init();
     }
 }
 

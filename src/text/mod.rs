@@ -1,4 +1,5 @@
-//! Text for people: durations, and what the database says made safe for a terminal.
+//! Text for people and programs: durations, JSON, and what the database says made safe for a terminal.
 
 pub mod age;
+pub mod json;
 pub mod printable;

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use crate::server::Redis;
 use crate::support::load::Load;
-use crate::support::{Db, Rekey, rekey, rekey_without_database};
+use crate::support::{Contract, Db, Rekey, rekey, rekey_without_database};
 
 fn purge<const N: usize>(url: &str, more: [&str; N]) -> Rekey {
     rekey_without_database(["cache", "purge"]).env("REDIS_URL", url).args(more)
@@ -32,7 +32,10 @@ fn three_patterns_go_and_nothing_else() {
     }
     redis.cli(&["-n", "1", "SET", "secrets:1", "another database"]);
     purge(&redis.url(), []).exits(2);
-    let dry = purge(&redis.url(), ["--dry-run"]).json(0);
+    let mut contract = Contract::default();
+    let dry = contract.see(&purge(&redis.url(), ["--dry-run", "--output", "json"]).exits(0));
+    assert_eq!(dry["command"], "cache purge");
+    contract.holds();
     assert_eq!(dry["purged"][0]["found"], 100_000);
     assert_eq!(redis.size(), 100_028);
     let done = purge(&redis.url(), ["--yes"]).exits(0);

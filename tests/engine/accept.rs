@@ -72,7 +72,8 @@ fn a_row_that_either_key_opens_is_not_lost() {
 #[test]
 fn only_what_was_listed_is_accepted() {
     let (db, id) = quarantined();
-    let listed = |db: &Db| -> Value { rekey(db, ["quarantine", "list"]).json(0)[0]["content"].clone() };
+    let listed =
+        |db: &Db| -> Value { rekey(db, ["quarantine", "list"]).json(0)["result"][0]["content"].clone() };
     let before = listed(&db);
     assert!(before.as_str().is_some_and(|content| content.starts_with("sha256:")), "{before}");
     // Of the same length and the same kind.

@@ -12,7 +12,7 @@ fn a_value_the_server_cannot_read_is_quarantined_and_the_rest_moved_there_and_ba
     // Its pointer goes along into a version that is younger than the pass.
     db.execute(&format!("UPDATE provider_connections SET alias = 'looked at' WHERE id = '{id}'"));
     rekey(&db, ["run"]).exits(5);
-    let listed = rekey(&db, ["quarantine", "list"]).json(0);
+    let listed = rekey(&db, ["quarantine", "list"]).json(0)["result"].clone();
     assert_eq!(listed[0]["id"], id.to_string(), "{listed:#}");
     assert_eq!(listed[0]["reason"], "damaged", "{listed:#}");
     assert_eq!(rekey(&db, ["verify"]).json(5)["unreadable"], 1);
@@ -33,7 +33,7 @@ fn a_value_the_server_cannot_read_is_quarantined_and_the_rest_moved_there_and_ba
 fn a_damaged_value_of_nine_megabytes_stops_no_run() {
     let (_cluster, db, id) = damaged_value(200, 9 << 20);
     rekey(&db, ["run"]).exits(5);
-    let listed = rekey(&db, ["quarantine", "list"]).json(0);
+    let listed = rekey(&db, ["quarantine", "list"]).json(0)["result"].clone();
     assert_eq!((&listed[0]["id"], &listed[0]["reason"]), (&id.to_string().into(), &"too_large".into()));
     rekey(&db, ["quarantine", "accept", &id.to_string(), "--yes", "--reason", "its disk block is gone"])
         .exits(0);

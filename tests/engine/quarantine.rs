@@ -72,7 +72,7 @@ fn bad_rows_are_listed_by_id_and_reason_and_left_untouched() {
     assert_eq!(total(&db, "re_encrypted"), 993);
     assert_eq!(total(&db, "quarantined"), 7);
 
-    let list = rekey(&db, ["quarantine", "list"]).json(0);
+    let list = rekey(&db, ["quarantine", "list"]).json(0)["result"].clone();
     let mut listed: Vec<(String, String)> = list
         .as_array()
         .unwrap_or_else(|| panic!("no list: {list:#}"))
@@ -108,7 +108,7 @@ fn run_alone_finds_repaired_rows_too() {
     damaged.repair(&db);
     rekey(&db, ["run"]).exits(0);
     damaged.judge.all_on(&db, NEW);
-    assert_eq!(rekey(&db, ["quarantine", "list"]).json(0).as_array().map(Vec::len), Some(0));
+    assert_eq!(rekey(&db, ["quarantine", "list"]).json(0)["result"].as_array().map(Vec::len), Some(0));
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn an_accepted_row_is_tolerated_and_stays_as_it_is() {
     assert_eq!(found["accepted"], 1, "{found:#}");
     rekey(&db, ["run"]).exits(0);
     judge.all_on(&db, NEW);
-    let list = rekey(&db, ["quarantine", "list"]).json(0);
+    let list = rekey(&db, ["quarantine", "list"]).json(0)["result"].clone();
     assert_eq!(list[0]["accepted"], true, "{list:#}");
 }
 
@@ -253,7 +253,7 @@ fn a_value_of_a_hundred_megabytes() {
     ] {
         rekey(&db, ["--output", "json"]).more(command).start().ends_within_memory(code, MEMORY);
     }
-    let list = rekey(&db, ["quarantine", "list"]).json(0);
+    let list = rekey(&db, ["quarantine", "list"]).json(0)["result"].clone();
     assert_eq!((&list[0]["id"], &list[0]["reason"]), (&json!(id), &json!("too_large")), "{list:#}");
     assert_eq!(list[0]["length"], 104_857_600, "{list:#}");
     judge.all_on(&db, NEW);
@@ -290,7 +290,7 @@ fn values_on_either_side_of_the_largest_that_is_read() {
 
 /// Reason and length of each quarantined row.
 fn list_of_reasons(db: &Db) -> Vec<(String, i64)> {
-    let list = rekey(db, ["quarantine", "list"]).json(0);
+    let list = rekey(db, ["quarantine", "list"]).json(0)["result"].clone();
     let entry = |entry: &Value| {
         let reason = entry["reason"].as_str().expect("a reason").to_owned();
         (reason, entry["length"].as_i64().expect("a length"))
@@ -327,7 +327,7 @@ fn a_row_the_server_rejects() {
     let outcome = rekey(&db, ["run", "--retry-for", "5m"]).exits(5);
     assert!(outcome.took < Duration::from_secs(100), "{outcome}");
     judge.none_lost(&db, &[OLD, NEW]);
-    let list = rekey(&db, ["quarantine", "list"]).json(0);
+    let list = rekey(&db, ["quarantine", "list"]).json(0)["result"].clone();
     assert_eq!(
         (list[0]["id"].as_str(), list[0]["reason"].as_str()),
         (Some(&*id.to_string()), Some("rejected"))
@@ -394,7 +394,7 @@ fn an_acceptance_does_not_cover_what_was_saved_later() {
     store_raw(&db, id, &good);
     db.execute(&format!("ALTER TABLE provider_connections ADD CHECK (id <> '{id}') NOT VALID"));
     rekey(&db, ["run"]).exits(5);
-    let listed = rekey(&db, ["quarantine", "list"]).json(0);
+    let listed = rekey(&db, ["quarantine", "list"]).json(0)["result"].clone();
     assert_eq!(
         (&listed[0]["accepted"], &listed[0]["accepted_by"]),
         (&false.into(), &Value::Null),

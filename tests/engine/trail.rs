@@ -81,7 +81,7 @@ fn an_acceptance_without_its_event_counts_for_nothing() {
         "UPDATE rekey.quarantine SET accepted_at = clock_timestamp(), accepted_by = 'alice', accept_reason = 'forged'",
     );
     rekey(&db, ["verify"]).exits(5);
-    let listed = rekey(&db, ["quarantine", "list"]).json(0);
+    let listed = rekey(&db, ["quarantine", "list"]).json(0)["result"].clone();
     let entry = listed.as_array().and_then(|list| list.first()).cloned().unwrap_or(Value::Null);
     assert_eq!(
         (&entry["accepted"], &entry["without_event"]),
@@ -115,7 +115,7 @@ fn an_acceptance_holds_for_the_content_it_was_given_for() {
     store_raw(&db, id, &[8; 60]);
     rekey(&db, ["verify"]).exits(5);
     rekey(&db, ["run"]).exits(5);
-    let listed = rekey(&db, ["quarantine", "list"]).json(0);
+    let listed = rekey(&db, ["quarantine", "list"]).json(0)["result"].clone();
     assert_eq!(listed[0]["accepted"], false, "{listed:#}");
     accept(&db, id);
     rekey(&db, ["run"]).exits(0);

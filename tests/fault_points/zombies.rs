@@ -284,7 +284,7 @@ fn a_run_wakes_up_after_neighbours_of_a_damaged_value_were_deleted() {
         db.execute(&format!("{every_third} AND id <> '{damaged}'"));
         zombie.signal(Signal::CONT);
         zombie.wait().expect(5);
-        let listed = rekey(&db, ["quarantine", "list"]).json(0);
+        let listed = rekey(&db, ["quarantine", "list"]).json(0)["result"].clone();
         assert_eq!((listed[0]["id"].as_str(), listed[1].is_null()), (Some(&*damaged.to_string()), true));
         assert_eq!(db.value::<i64>("SELECT count(*) FROM rekey.passes"), 1);
         db.execute(&format!("DELETE FROM provider_connections WHERE id = '{damaged}'"));

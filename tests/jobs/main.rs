@@ -8,6 +8,7 @@ mod scene; // a database, a session on it, and requests with small steps
 
 mod dry_run; // every row tried, nothing written
 mod ending; // promote, finalize, rows accepted on the way
+mod envelope; // what every command prints as JSON, by its schema
 mod fencing; // a lease that was taken over
 mod keys; // the keys' life outside a rotation
 mod moving; // run and rollback: to the end, resumed, refused

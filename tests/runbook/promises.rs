@@ -8,7 +8,7 @@ use rekey::error::{Exit, PodAction};
 
 use crate::support::rekey_without_database;
 
-const PAGES: [&str; 11] = [
+const PAGES: [&str; 12] = [
     "RUNBOOK.md",
     "README.md",
     "CONTRIBUTING.md",
@@ -16,6 +16,7 @@ const PAGES: [&str; 11] = [
     "docs/design.md",
     "docs/disaster.md",
     "docs/findings.md",
+    "docs/json.md",
     "docs/key-management.md",
     "docs/lifecycle.md",
     "docs/states.md",

@@ -6,6 +6,7 @@
 
 pub mod binary;
 pub mod cluster;
+pub mod contract;
 #[path = "../../fixtures/credentials.rs"]
 pub mod credentials;
 pub mod damaged;
@@ -21,6 +22,7 @@ pub mod status;
 
 pub use binary::{Outcome, Rekey, Running, rekey, rekey_without_database};
 pub use cluster::{Cluster, Stop};
+pub use contract::Contract;
 pub use credentials::{Cipher, Ids, Random};
 pub use database::{Db, Hold};
 pub use judge::Judge;

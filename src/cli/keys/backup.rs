@@ -7,11 +7,13 @@ use clap::builder::BoolishValueParser;
 use serde_json::json;
 
 use super::super::context::Context;
-use super::super::last_lines::print_head;
+use super::super::envelope::Document;
+use super::super::last_lines::{print_head, print_next};
 use super::super::signals;
 use super::passphrase::{self, PassphraseArgs};
 use crate::error::{Exit, Result};
 use crate::jobs::keys::backup::{BackupRequest, backup, refuse_existing};
+use crate::rotation::permits::{KeyDone, next_for_keys};
 use crate::secrets::KeySource;
 use crate::secrets::backup::Short;
 
@@ -40,8 +42,10 @@ pub async fn run(args: BackupArgs, context: &Context) -> Result<Exit> {
     let passphrase = passphrase::to_make(&args.passphrase, short, &mut stop).await?;
     let request = BackupRequest { sources, out: args.out.clone(), passphrase };
     let done = backup(context, request, &mut stop).await?;
+    let next = next_for_keys(KeyDone::BackedUp);
     if context.json() {
-        context.print_json(&json!({ "file": args.out, "keys": done.keys, "event_head": done.head }))?;
+        let result = json!({ "file": args.out, "keys": done.keys, "event_head": done.head });
+        context.print_json(&Document::new(Exit::Ok, &result)?.next(&next))?;
         return Ok(Exit::Ok);
     }
     let keys = match done.keys.len() {
@@ -52,10 +56,8 @@ pub async fn run(args: BackupArgs, context: &Context) -> Result<Exit> {
     for key in &done.keys {
         println!("  {} {}", key.fingerprint, key.source);
     }
-    println!(
-        "next: copy the file to another machine. To restore a key, run `rekey keys restore FILE --to \
-        SOURCE`"
-    );
+    println!("To restore a key from it, run `rekey keys restore FILE --to SOURCE`");
+    print_next(&next);
     print_head(done.head.as_deref());
     Ok(Exit::Ok)
 }

@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::super::confirm::{self, Answer};
 use super::super::context::Context;
+use super::super::envelope::Document;
 use super::super::last_lines::print_head;
 use super::super::signals;
 use super::subject::{Layout, subject};
@@ -51,7 +52,7 @@ pub async fn run(args: DestroyArgs, context: &Context) -> Result<Exit> {
     if let Some(variable) = file {
         let done = destroy_copy(context, &place, variable, fingerprint).await?;
         if context.json() {
-            context.print_json(&done)?;
+            context.print_json(&Document::new(Exit::Ok, &done)?)?;
         } else {
             println!("{} is removed", done.file);
             print_head(done.head.as_deref());
@@ -61,7 +62,7 @@ pub async fn run(args: DestroyArgs, context: &Context) -> Result<Exit> {
     let Some(secret) = secret else { return Ok(Exit::Ok) };
     let done = destroy(context, secret, fingerprint).await?;
     if context.json() {
-        context.print_json(&done)?;
+        context.print_json(&Document::new(Exit::Ok, &done)?)?;
         return Ok(Exit::Ok);
     }
     println!("{} was removed from version {}", done.label, done.version);

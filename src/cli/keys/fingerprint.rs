@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::super::context::Context;
+use super::super::envelope::Document;
 use super::super::last_lines::print_head;
 use crate::crypto::KEY_LEN;
 use crate::error::{Exit, Result};
@@ -22,10 +23,11 @@ pub async fn run(args: FingerprintArgs, context: &Context) -> Result<Exit> {
     let source = KeySource::parse(&args.source)?;
     let seen = fingerprint(context, &source).await?;
     if context.json() {
-        context.print_json(&json!({
+        let result = json!({
             "source": source, "fingerprint": seen.fingerprint, "bytes": seen.bytes,
             "secret": seen.arn, "version": seen.version, "event_head": seen.head,
-        }))?;
+        });
+        context.print_json(&Document::new(Exit::Ok, &result)?)?;
         return Ok(Exit::Ok);
     }
     println!("{}", seen.fingerprint);

@@ -7,6 +7,7 @@ use clap::builder::BoolishValueParser;
 use serde_json::json;
 
 use super::super::context::Context;
+use super::super::envelope::Document;
 use super::super::last_lines::print_head;
 use super::super::signals;
 use super::print_new::print_new;
@@ -75,18 +76,15 @@ pub async fn run(args: GenerateArgs, context: &Context) -> Result<Exit> {
     let Generated { keys, failed, head } = generate(context, request, &mut stop).await?;
     if context.json() {
         let written: Vec<&Written> = keys.iter().map(|(_, w)| w).collect();
-        let mut result = json!({ "keys": written, "event_head": head });
-        let Some(e) = failed else {
-            context.print_json(&result)?;
-            return Ok(Exit::Ok);
-        };
+        let exit = failed.as_ref().map_or(Exit::Ok, |e| e.exit);
+        let mut document = Document::new(exit, &json!({ "keys": written, "event_head": head }))?;
         // One document: a refusal beside it would be a second one.
-        tracing::error!(hint = e.hint, "{e}");
-        context.last_word.say(&e.message, e.hint.as_deref());
-        (result["error"], result["exit_code"], result["hint"]) =
-            (json!(e.message), json!(e.exit.code()), json!(e.hint));
-        context.print_json(&result)?;
-        return Ok(e.exit);
+        if let Some(e) = &failed {
+            context.fail_beside_result(e);
+            document = document.because(e);
+        }
+        context.print_json(&document)?;
+        return Ok(exit);
     }
     for (s, w) in &keys {
         text(s, w, args.force);

@@ -8,12 +8,14 @@ use serde_json::json;
 
 use super::super::confirm::confirm;
 use super::super::context::Context;
-use super::super::last_lines::print_head;
+use super::super::envelope::Document;
+use super::super::last_lines::{print_head, print_next};
 use super::super::signals;
 use super::passphrase::{self, PassphraseArgs};
 use crate::error::{Exit, Result};
 use crate::jobs::keys::restore::{RestoreRequest, SealedBackup, refuse_place, restore};
 use crate::jobs::keys::write::Written;
+use crate::rotation::permits::{KeyDone, next_for_keys};
 use crate::secrets::KeySource;
 
 /// `keys restore`
@@ -46,11 +48,14 @@ pub async fn run(args: RestoreArgs, context: &Context) -> Result<Exit> {
     let passphrase = passphrase::to_open(&args.passphrase, &mut stop).await?;
     let request = RestoreRequest { backup, passphrase, from, target };
     let done = restore(context, request, &mut stop).await?;
+    let next = if done.written.changed { next_for_keys(KeyDone::Restored) } else { Vec::new() };
     if context.json() {
-        context.print_json(&json!({ "key": done.written, "event_head": done.head }))?;
+        let result = json!({ "key": done.written, "event_head": done.head });
+        context.print_json(&Document::new(Exit::Ok, &result)?.next(&next))?;
         return Ok(Exit::Ok);
     }
     text(&done.written);
+    print_next(&next);
     print_head(done.head.as_deref());
     Ok(Exit::Ok)
 }
@@ -75,5 +80,4 @@ fn text(done: &Written) {
         }
         None => {}
     }
-    println!("next: restart the application, then run `rekey cache purge` and `rekey verify`");
 }

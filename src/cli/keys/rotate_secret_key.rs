@@ -8,12 +8,14 @@ use serde_json::json;
 
 use super::super::confirm::confirm;
 use super::super::context::Context;
-use super::super::last_lines::print_head;
+use super::super::envelope::Document;
+use super::super::last_lines::{print_head, print_next};
 use super::super::signals;
 use super::subject::{Layout, subject};
 use crate::error::{Exit, Result};
 use crate::jobs::keys::rotate_secret_key::{Change, refuse_place, rotate};
 use crate::jobs::keys::write::Written;
+use crate::rotation::permits::{KeyDone, next_for_keys};
 use crate::secrets::AppKey;
 
 /// `keys rotate-secret-key`
@@ -54,11 +56,17 @@ pub async fn run(args: RotateSecretKeyArgs, context: &Context) -> Result<Exit> {
     confirm(args.yes, &format!("{what} in {target}?"))?;
     let mut stop = signals::listen()?;
     let done = rotate(context, &target, change, &mut stop).await?;
+    let next = if done.written.changed { next_for_keys(KeyDone::SecretKeyChanged) } else { Vec::new() };
     if context.json() {
-        context.print_json(&json!({ "key": done.written, "event_head": done.head }))?;
+        let result = json!({ "key": done.written, "event_head": done.head });
+        context.print_json(&Document::new(Exit::Ok, &result)?.next(&next))?;
         return Ok(Exit::Ok);
     }
     text(&done.written, change);
+    print_next(&next);
+    if done.written.changed && change == Change::Replace {
+        println!("undo: run `rekey keys rotate-secret-key --rollback` with the same arguments");
+    }
     print_head(done.head.as_deref());
     Ok(Exit::Ok)
 }
@@ -85,9 +93,5 @@ fn text(done: &Written, change: Change) {
             "  The previous file is {}. Remove it when you no longer need to undo this",
             backup.display()
         );
-    }
-    println!("next: run `rekey cache purge` and restart the application");
-    if change == Change::Replace {
-        println!("undo: run `rekey keys rotate-secret-key --rollback` with the same arguments");
     }
 }

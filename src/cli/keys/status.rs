@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::super::context::Context;
+use super::super::envelope::Document;
 use super::super::last_lines::print_head;
 use super::subject::Layout;
 use crate::error::{Exit, Result};
@@ -42,7 +43,8 @@ pub async fn run(args: StatusArgs, context: &Context) -> Result<Exit> {
     };
     let found = status(context, subjects).await;
     if context.json() {
-        context.print_json(&json!({ "keys": found.keys, "event_head": found.head }))?;
+        let result = json!({ "keys": found.keys, "event_head": found.head });
+        context.print_json(&Document::new(found.exit, &result)?)?;
     } else {
         found.keys.iter().for_each(text);
         print_head(found.head.as_deref());

@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::super::context::Context;
+use super::super::envelope::Document;
 use super::super::last_lines::print_head;
 use super::subject::{Kind, Layout};
 use crate::error::{Exit, Result};
@@ -50,9 +51,11 @@ pub async fn run(args: ValidateArgs, context: &Context) -> Result<Exit> {
     };
     let done = validate(context, subjects).await?;
     let errors = done.errors();
+    let exit = if errors == 0 { Exit::Ok } else { Exit::Key };
     if context.json() {
         let keys: Vec<_> = done.keys.iter().map(as_json).collect();
-        context.print_json(&json!({ "valid": errors == 0, "keys": keys, "event_head": done.head }))?;
+        let result = json!({ "valid": errors == 0, "keys": keys, "event_head": done.head });
+        context.print_json(&Document::new(exit, &result)?)?;
     } else {
         for c in &done.keys {
             text(c);
@@ -70,7 +73,7 @@ pub async fn run(args: ValidateArgs, context: &Context) -> Result<Exit> {
         }
         print_head(done.head.as_deref());
     }
-    Ok(if errors == 0 { Exit::Ok } else { Exit::Key })
+    Ok(exit)
 }
 
 fn as_json(c: &CheckedKey) -> serde_json::Value {

@@ -74,6 +74,9 @@ pub struct Global {
     /// It was typed for this command, and is no variable's.
     #[arg(skip)]
     pub own_reason: bool,
+    /// The command in words, `quarantine accept` say.
+    #[arg(skip)]
+    pub command: Option<String>,
     /// Program that prints the database's password; run for every connection
     #[arg(
         long,

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use crate::cli::confirm::{self, Answer};
 use crate::cli::context::Context;
+use crate::cli::envelope::Document;
 use crate::cli::last_lines::{print_head, print_next};
 use crate::cli::signals;
 use crate::error::{Error, Exit, Result};
@@ -36,7 +37,8 @@ pub async fn run(context: &Context, id: Uuid, yes: bool, keys: NamedKeys) -> Res
     let accepting = quarantine::accept(context, &candidate, &request.reason);
     let done = unless_stopped(&mut stop, accepting).await?;
     if context.json() {
-        context.print_json(&json!({ "accepted": id, "next": done.next, "event_head": done.event_head }))?;
+        let result = json!({ "accepted": id, "event_head": done.event_head });
+        context.print_json(&Document::new(Exit::Ok, &result)?.next(&done.next))?;
     } else {
         println!("row {id} is accepted; rekey leaves it unchanged");
         print_next(&done.next);

@@ -7,11 +7,11 @@ use clap::{Args, ValueEnum};
 use uuid::Uuid;
 
 use super::context::Context;
-use super::refusal;
+use super::envelope::Document;
 use crate::error::{Error, Exit, Result};
-use crate::jobs::report::{self, Head, Which};
+use crate::jobs::report::{self, Head, Report, Which};
 use crate::pages::report::Pages;
-use affected::{Form, Printed};
+use affected::{Csv, Json};
 
 /// `--format` of `report`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -61,8 +61,25 @@ pub async fn run(args: ReportArgs, context: &Context) -> Result<Exit> {
             .hint("Choose `--format json`, `html` or `text`, or add `--affected`"));
     }
     let report = report::report(context, which, args.expect).await?;
-    let pages = Pages::of(&report)?;
-    match args.format {
+    let broken = broken(&report);
+    let exit = broken.as_ref().map_or(Exit::Ok, |e| e.exit);
+    if args.format == ReportFormat::Json && context.json() {
+        let document = Document::new(exit, &report)?.head(Some(&report.chain.head));
+        context.print_json(&broken.iter().fold(document, Document::because))?;
+    } else {
+        print(&report, args.format)?;
+    }
+    // The report is the result; a refusal beside it would be a second one.
+    if let Some(broken) = &broken {
+        context.fail_beside_result(broken);
+    }
+    Ok(exit)
+}
+
+/// A file of its own, whose SHA-256 is known.
+fn print(report: &Report, format: ReportFormat) -> Result<()> {
+    let pages = Pages::of(report)?;
+    match format {
         ReportFormat::Json => println!("{}", pages.json()),
         ReportFormat::Text => println!("{}", pages.text()?),
         ReportFormat::Html | ReportFormat::Csv => {
@@ -70,8 +87,12 @@ pub async fn run(args: ReportArgs, context: &Context) -> Result<Exit> {
             eprintln!("SHA-256 of the report's JSON: {}", pages.sha256());
         }
     }
-    // The report is the result; a refusal beside it would be a second one.
-    let broken = match &report.expected {
+    Ok(())
+}
+
+/// What the audit trail itself has against it.
+fn broken(report: &Report) -> Option<Error> {
+    Some(match &report.expected {
         _ if !report.chain.intact => Error::new(Exit::VerifyFailed, "the audit trail's hash chain is broken")
             .hint("Compare it with the chain heads in your stored logs"),
         _ if report.contradicts() => Error::new(
@@ -87,10 +108,8 @@ pub async fn run(args: ReportArgs, context: &Context) -> Result<Exit> {
             "Check that DATABASE_URL names the right database. If it does, the trail was rewritten \
                     or restored",
         ),
-        _ => return Ok(Exit::Ok),
-    };
-    refusal::tell(&broken, context.global.console());
-    Ok(broken.exit)
+        _ => return None,
+    })
 }
 
 /// Whose credentials were under the old key.
@@ -99,7 +118,12 @@ async fn affected(context: &Context, which: Which, format: ReportFormat) -> Resu
         return Err(Error::new(Exit::Usage, "`--affected` is printed as JSON or CSV only")
             .hint("Choose `--format json` or `--format csv`"));
     }
-    let form = if format == ReportFormat::Csv { Form::Csv } else { Form::Json };
-    report::affected(context, which, |rotations| Printed::new(form, rotations)).await?.finish()?;
-    Ok(Exit::Ok)
+    if format == ReportFormat::Csv {
+        let mut csv = Csv::new();
+        report::affected(context, which, &mut csv).await?;
+        return csv.finish().map(|()| Exit::Ok);
+    }
+    let mut json = Json::new(context);
+    let listed = report::affected(context, which, &mut json).await;
+    json.finish(listed)
 }

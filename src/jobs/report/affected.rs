@@ -11,6 +11,7 @@ use crate::store::audit;
 use crate::store::ledger::evidence;
 use crate::store::ledger::retention::PROOFS_REMOVED;
 use crate::store::report::{self, Affected};
+use crate::telemetry::ending;
 
 /// One rotation, whose old key could decrypt the credentials that are listed.
 pub struct Exposed {
@@ -44,18 +45,14 @@ pub trait Listing {
     fn end(&mut self, of: &Exposed, sums: &Sums) -> Result<()>;
 }
 
-/// One list for each rotation that is asked for, of which there is at least one. `listing` is told how many.
-pub async fn affected<L: Listing>(
-    session: &Session,
-    which: Which,
-    listing: impl FnOnce(usize) -> L,
-) -> Result<L> {
+/// One list for each rotation that is asked for, of which there is at least one.
+pub async fn affected(session: &Session, which: Which, listing: &mut impl Listing) -> Result<()> {
     let (_, mut conn, ids) = open(session, which).await?;
     if ids.is_empty() {
         return Err(nothing());
     }
-    let mut listing = listing(ids.len());
     for id in ids {
+        ending::rotation(id);
         let removed = audit::happened(&mut conn, id, PROOFS_REMOVED).await?;
         let complete = !removed && report::was_complete(&mut conn, id).await?;
         let compromised = evidence::of(&mut conn, id).await?.compromised;
@@ -74,5 +71,5 @@ pub async fn affected<L: Listing>(
         sums.event_head = audit::head_line(&mut conn).await;
         listing.end(&of, &sums)?;
     }
-    Ok(listing)
+    Ok(())
 }

@@ -55,6 +55,8 @@ pub enum Command {
     Report,
     /// `keys fingerprint`
     Fingerprint,
+    /// `cache purge`
+    CachePurge,
 }
 
 /// A step to take.
@@ -87,6 +89,8 @@ pub enum Instruction {
     GiveNewKey,
     /// Where rekey cannot write it back.
     GiveOldKey,
+    /// What is lost with a machine is no backup.
+    CopyBackup,
     /// Its tables were changed by other means than rekey.
     RestoreLedger,
 }
@@ -130,7 +134,7 @@ impl Command {
             }
             Command::Report => "report on",
             Command::Plan | Command::DryRun | Command::Run { .. } => "run",
-            Command::Status | Command::Watch | Command::Fingerprint => "show",
+            Command::Status | Command::Watch | Command::Fingerprint | Command::CachePurge => "show",
         }
     }
 
@@ -159,6 +163,7 @@ impl Command {
             Command::QuarantineAccept => f.write_str("rekey quarantine accept ID --reason TEXT"),
             Command::Report => f.write_str("rekey report"),
             Command::Fingerprint => f.write_str("rekey keys fingerprint SOURCE"),
+            Command::CachePurge => f.write_str("rekey cache purge"),
         }
     }
 }
@@ -197,6 +202,7 @@ impl fmt::Display for Instruction {
             Instruction::WaitSomeDays => "wait a few days: you can roll back until you finalize",
             Instruction::GiveNewKey => "give the application the new key",
             Instruction::GiveOldKey => "give the application the old key",
+            Instruction::CopyBackup => "copy the file to another machine",
             Instruction::RestoreLedger => {
                 "find out who changed rekey's tables, and put back what the audit trail says"
             }
