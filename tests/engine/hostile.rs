@@ -246,12 +246,18 @@ fn a_search_path_that_lies() {
          CREATE OPERATOR hostile.= (LEFTARG = uuid, RIGHTARG = uuid, FUNCTION = hostile.same);
          CREATE TABLE hostile.provider_connections (LIKE public.provider_connections)",
     );
-    db.execute(&format!("ALTER DATABASE {} SET search_path = hostile, pg_catalog", db.name));
+    // rekey's role alone is lied to, not the judge.
+    let role = format!("lied_to_{}", db.name);
+    db.execute(&format!(
+        "CREATE ROLE {role} SUPERUSER LOGIN; ALTER ROLE {role} SET search_path = hostile, pg_catalog"
+    ));
+    let url = db.url.replace("//postgres@", &format!("//{role}@"));
+    let lied_to = |command: &[&str]| rekey(&db, []).more(command).env("DATABASE_URL", &url);
     let mut judge = Judge::look(&db, &[OLD]);
-    rekey(&db, ["run"]).exits(0);
-    rekey(&db, ["verify"]).exits(0);
+    lied_to(&["run"]).exits(0);
+    lied_to(&["verify"]).exits(0);
     judge.all_on(&db, NEW);
-    rekey(&db, ["rollback", "--yes"]).exits(0);
+    lied_to(&["rollback", "--yes"]).exits(0);
     judge.all_on(&db, OLD);
 }
 
