@@ -37,7 +37,8 @@ fn silent(outcome: Outcome, logs: bool) {
     outcome.says_none_of(&forms.iter().map(String::as_str).collect::<Vec<_>>());
     // What contacts nothing but the database has nothing to trace: it names the head of the audit chain alone.
     let mut logged_lines = outcome.stderr.lines().filter(|line| line.starts_with('{'));
-    let only_the_head = logged_lines.all(|line| line.contains("rekey::head"));
+    let only_the_head =
+        logged_lines.all(|line| ["rekey::head", "rekey::finished"].iter().any(|of| line.contains(of)));
     let logged = outcome.stderr.contains("TRACE") || only_the_head;
     assert!(logged || !logs, "nothing was logged by\n{outcome}");
 }
