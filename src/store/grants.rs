@@ -9,7 +9,7 @@ pub const LEDGER: &[(&str, &str)] = &[
     ("rotations", "SELECT, INSERT, UPDATE"),
     ("passes", "SELECT, INSERT, UPDATE"),
     ("chunks", "SELECT, INSERT, UPDATE"),
-    ("proofs", "SELECT, INSERT, DELETE"),
+    ("proofs", "SELECT, INSERT"),
     ("quarantine", "SELECT, INSERT, UPDATE, DELETE"),
     ("processes", "SELECT, INSERT, UPDATE, DELETE"),
     ("samples", "SELECT, INSERT, UPDATE"),
@@ -17,6 +17,9 @@ pub const LEDGER: &[(&str, &str)] = &[
     ("chain", "SELECT"),
     ("_sqlx_migrations", "SELECT"),
 ];
+
+/// Granted, and not required: what a role of an older rekey does not have.
+const ALSO: &[(&str, &str)] = &[("proofs", "DELETE")];
 
 /// The one way into the audit trail; it runs with its owner's rights.
 pub const APPEND: &str = "rekey.append_event(uuid, text, text, text, jsonb)";
@@ -56,7 +59,7 @@ pub fn sql() -> String {
         "DO $$ BEGIN IF to_regclass('public.audit_logs') IS NOT NULL THEN \
          GRANT INSERT ON public.audit_logs TO {RUNNER}; END IF; END $$;\n"
     ));
-    for (table, privileges) in LEDGER {
+    for (table, privileges) in LEDGER.iter().chain(ALSO) {
         line(format!("GRANT {privileges} ON rekey.{table} TO {RUNNER};"));
     }
     line(format!("GRANT SELECT ON ALL TABLES IN SCHEMA rekey TO {READER};"));

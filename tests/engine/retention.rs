@@ -96,6 +96,24 @@ fn what_could_not_be_removed_goes_the_next_time() {
     }
 }
 
+/// A role whose privileges were granted before rekey removed any goes on as before.
+#[test]
+fn a_role_that_may_not_remove_them_rotates_all_the_same() {
+    let (db, first) = rolled_back();
+    let role = format!("of_old_{}", db.name);
+    rekey(&db, ["init"]).exits(0);
+    let grants = rekey(&db, ["init", "--print-sql"]).exits(0).stdout;
+    db.execute(&grants);
+    db.execute(&format!(
+        "CREATE ROLE {role} LOGIN BYPASSRLS; GRANT rekey_runner TO {role}; REVOKE DELETE ON rekey.proofs FROM rekey_runner"
+    ));
+    let url = db.url.replace("//postgres@", &format!("//{role}@"));
+    let run = rekey(&db, ["run"]).env("DATABASE_URL", &url).exits(0);
+    assert!(run.stderr.contains("GRANT DELETE ON rekey.proofs"), "{run}");
+    assert!(proofs(&db, &first) > 0);
+    assert_eq!(removals(&db, &first), 0);
+}
+
 /// They name whose credentials were on the leaked key.
 #[test]
 fn those_of_a_compromised_rotation_stay() {
