@@ -20,7 +20,7 @@ const REFRESHED: usize = 100;
 /// The table in one chunk, read by one statement, and then written for some seconds.
 fn in_one_chunk(db: &Db) -> Rekey {
     rekey(db, ["run", "--workers", "1", "--chunk-rows", "8000", "--max-rate", "200", "--lease-ttl", "5m"])
-        .args(["--ignore-replica", "walreceiver"])
+        .args(super::UNHINDERED)
 }
 
 /// What the application does in one transaction: a fresh credential for each of these rows.
