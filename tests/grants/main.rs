@@ -95,9 +95,13 @@ fn each_privilege_is_missed(db: &Db) {
             ("CONNECT", _) => (2, ["permission denied for database", "DATABASE_URL"]),
             // The application's trail is written where it may be.
             (_, "public.audit_logs") => (0, ["audit_logs", "INSERT"]),
+            // Proofs of an ended rotation stay where they are.
+            ("DELETE", "rekey.proofs") => (0, ["GRANT DELETE ON rekey.proofs", ""]),
             // Met before preflight: the ledger is looked at first, for the rotation's state.
             ("USAGE", "schema rekey") => (4, ["schema rekey", ""]),
             ("SELECT", "rekey.rotations") => (4, ["rotations", "permission denied"]),
+            // So is the trail, for keys that it calls compromised.
+            ("SELECT", "rekey.events") => (4, ["events", "permission denied"]),
             _ => (4, [privilege, name]),
         };
         assert_eq!(outcome.code(), Some(code), "without {revoke}:\n{outcome}");
