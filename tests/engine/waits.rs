@@ -147,7 +147,8 @@ fn for_the_table_with_many_workers() {
         holder.execute(sqlx::query(sqlx::AssertSqlSafe(lock)));
         reason(&db, "table locked");
         let asked = asked(&db);
-        assert!(asked < 10.0, "{mode}: {asked} transactions a second while 8 workers wait");
+        // One for each worker would be two hundred.
+        assert!(asked < 25.0, "{mode}: {asked} transactions a second while 8 workers wait");
         db.fast_commits();
         holder.rollback();
         run.wait().expect(0);
