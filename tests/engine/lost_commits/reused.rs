@@ -59,6 +59,8 @@ fn read_but_not_written(db: &Db, run: &Running, hush: impl FnOnce()) -> Doomed {
     until("the worker to come for its rows", SOON, || db.is_waited_for(pid).then_some(()));
     let mut heartbeat = db.hold();
     heartbeat.execute(sqlx::query("SELECT process FROM rekey.processes FOR UPDATE"));
+    // A heartbeat that was just over may have a sample to record.
+    heartbeat.execute(sqlx::query("LOCK TABLE rekey.samples IN SHARE MODE"));
     hush();
     application.execute(sqlx::query("SET LOCAL synchronous_commit = off"));
     // An id of its own: that of the lock may have left the server since.
