@@ -123,12 +123,15 @@ impl Reader {
         Ok(claim)
     }
 
-    /// What whoever waits asks again and again, in one statement.
+    /// What whoever waits asks again and again. The application's table is looked at where rows were postponed only.
     async fn is_worth_a_claim(&mut self) -> Result<bool, StoreError> {
-        let (worth, freed) = chunk::look_for_work(&mut self.conn, &self.pass).await?;
+        let (worth, postponed) = chunk::look_for_work(&mut self.conn, &self.pass).await?;
         // Rows that several transactions hold together look free: they were taken up in vain.
         let patient = self.taken_up.is_some_and(|at| at.elapsed() < TAKEN_UP);
-        let Some(freed) = freed.filter(|_| !worth && !patient) else { return Ok(worth) };
+        if worth || !postponed || patient {
+            return Ok(worth);
+        }
+        let Some(freed) = chunk::look_free_again(&mut self.conn, &self.pass).await? else { return Ok(false) };
         self.taken_up = Some(Instant::now());
         chunk::put_off_no_longer(&mut self.conn, &freed).await?;
         Ok(true)

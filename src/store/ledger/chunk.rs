@@ -137,21 +137,25 @@ statements! {
     pub(super) fn are_open_in(pass: &Pass) -> One<bool> during "look for work that is left":
         "SELECT EXISTS (SELECT FROM rekey.chunks WHERE rotation = $1 AND pass = $2 AND state = 'open')";
 
-    // A row's xmax is whoever locked it last, who holds it for as long as pg_locks knows that transaction. Only some rows are
-    // looked at: this is asked again and again. Where several transactions hold a row together, it looks free here.
     /// Whether a pass has anything to do for whoever asks: a chunk that is free, one that is still to be carved, or its end;
-    /// and the chunks of postponed rows of which some look free.
-    pub fn look_for_work(pass: &Pass) -> One<(bool, Option<Vec<i64>>)> during "look for work that is left":
+    /// and whether it has postponed rows.
+    pub fn look_for_work(pass: &Pass) -> One<(bool, bool)> during "look for work that is left":
         concat!(
             "SELECT NOT EXISTS (SELECT FROM rekey.passes p WHERE p.rotation = $1 AND p.pass = $2 AND p.carved AND p.outcome IS NULL) \
              OR EXISTS (SELECT FROM rekey.chunks c WHERE c.rotation = $1 AND c.pass = $2 AND c.state = 'open' \
              AND c.owner IS DISTINCT FROM 'put off' AND ", is_free!(), ") \
              OR NOT EXISTS (SELECT FROM rekey.chunks c WHERE c.rotation = $1 AND c.pass = $2 AND c.state = 'open'), \
-             (SELECT array_agg(DISTINCT c.id) FROM (SELECT id, ids[1:100] AS ids FROM rekey.chunks WHERE rotation = $1 AND pass = $2 \
-             AND state = 'open' AND owner = 'put off' ORDER BY random() LIMIT 20) c CROSS JOIN LATERAL unnest(c.ids) u(id) \
-             LEFT JOIN public.provider_connections t ON t.id = u.id WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_locks l \
-             WHERE l.locktype = 'transactionid' AND l.granted AND l.transactionid = t.xmax))"
+             EXISTS (SELECT FROM rekey.chunks c WHERE c.rotation = $1 AND c.pass = $2 AND c.state = 'open' AND c.owner = 'put off')"
         );
+
+    // A row's xmax is whoever locked it last, who holds it for as long as pg_locks knows that transaction. Only some rows are
+    // looked at: this is asked again and again. Where several transactions hold a row together, it looks free here.
+    /// The chunks of postponed rows of which some look free. Waits where the application's table is locked.
+    pub fn look_free_again(pass: &Pass) -> One<Option<Vec<i64>>> during "look for work that is left":
+        "SELECT array_agg(DISTINCT c.id) FROM (SELECT id, ids[1:100] AS ids FROM rekey.chunks WHERE rotation = $1 AND pass = $2 \
+         AND state = 'open' AND owner = 'put off' ORDER BY random() LIMIT 20) c CROSS JOIN LATERAL unnest(c.ids) u(id) \
+         LEFT JOIN public.provider_connections t ON t.id = u.id WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_locks l \
+         WHERE l.locktype = 'transactionid' AND l.granted AND l.transactionid = t.xmax)";
 
     /// Makes chunks of postponed rows free before their time.
     pub fn put_off_no_longer(chunks: &[i64]) during "take up postponed rows":
