@@ -8,6 +8,8 @@ pub mod crypto;
 pub mod entropy;
 #[path = "../../../src/error.rs"]
 pub mod error;
+#[path = "../../../src/program/mod.rs"]
+pub mod program;
 pub mod secrets;
 #[cfg(feature = "dsn")]
 pub mod store;
